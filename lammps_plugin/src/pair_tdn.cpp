@@ -1,0 +1,277 @@
+/* ----------------------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Pair style tdn for LAMMPS (https://www.lammps.org/): settings, model and initialisation.
+   The work of every step is in pair_tdn_compute.cpp.
+------------------------------------------------------------------------- */
+
+#include "pair_tdn.h"
+
+#include "tdn_model.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neighbor.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <sched.h>
+
+using namespace LAMMPS_NS;
+
+// longest part of a row that is sent in one message, in doubles; longer rows take several
+static constexpr int MAX_COMM_VALUES = 256;
+
+/* ---------------------------------------------------------------------- */
+
+PairTDN::PairTDN(LAMMPS *lmp) :
+    Pair(lmp), device("auto"), comm_setting(CommMode::AUTO), comm_mode(CommMode::FOLD),
+    check_reference(true), scale(1.0), num_local(0), num_all(0), last_build(-1),
+    nodes_valid(false), num_edges(0), rows{}
+{
+  single_enable = 0;
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  no_virial_fdotr_compute = 1;    // the virial comes from the edges
+  centroidstressflag = CENTROID_AVAIL;
+  unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
+
+  // enough for forces and virials; the features of the model follow with the model
+  comm_forward = 1;
+  comm_reverse = comm_reverse_off = 9;
+}
+
+/* ---------------------------------------------------------------------- */
+
+PairTDN::~PairTDN()
+{
+  if (copymode) return;
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::allocate()
+{
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  map = new int[n];
+  allocated = 1;
+}
+
+/* ----------------------------------------------------------------------
+   pair_style tdn [device auto|cpu|cuda|cuda:N] [comm auto|fold|exchange] [check yes|no]
+------------------------------------------------------------------------- */
+
+void PairTDN::settings(int narg, char **arg)
+{
+  device = "auto";
+  comm_setting = CommMode::AUTO;
+  check_reference = true;
+
+  for (int iarg = 0; iarg < narg; iarg += 2) {
+    const std::string keyword = arg[iarg];
+    if (keyword != "device" && keyword != "comm" && keyword != "check")
+      error->all(FLERR, "Pair style tdn: unknown keyword '{}', expected device, comm or check",
+                 keyword);
+    if (iarg + 1 >= narg) utils::missing_cmd_args(FLERR, "pair_style tdn " + keyword, error);
+    const std::string value = arg[iarg + 1];
+
+    if (keyword == "device") {
+      if (value != "auto" && value != "cpu" && value != "cuda" &&
+          !utils::strmatch(value, "^cuda:\\d+$"))
+        error->all(FLERR, "Pair style tdn: unknown device '{}', expected auto, cpu, cuda or cuda:N",
+                   value);
+      device = value;
+    } else if (keyword == "comm") {
+      if (value == "auto")
+        comm_setting = CommMode::AUTO;
+      else if (value == "fold")
+        comm_setting = CommMode::FOLD;
+      else if (value == "exchange")
+        comm_setting = CommMode::EXCHANGE;
+      else
+        error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
+                   value);
+    } else {
+      check_reference = utils::logical(FLERR, value, false, lmp) == 1;
+    }
+  }
+}
+
+/* ----------------------------------------------------------------------
+   pair_coeff * * model.tdn.pth element1 element2 ...
+------------------------------------------------------------------------- */
+
+void PairTDN::coeff(int narg, char **arg)
+{
+  if (narg < 4) utils::missing_cmd_args(FLERR, "pair_coeff", error);
+  if (strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
+    error->all(FLERR, "Pair style tdn: pair_coeff found '{} {}', expected '* *'", arg[0], arg[1]);
+  if (narg != 3 + atom->ntypes)
+    error->all(FLERR,
+               "Pair style tdn: pair_coeff found {} element(s), expected {}: one element or NULL "
+               "for each atom type",
+               narg - 3, atom->ntypes);
+
+  if (strcmp(update->unit_style, "metal") == 0)
+    scale = 1.0;
+  else if (strcmp(update->unit_style, "real") == 0)
+    scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  else
+    error->all(FLERR, "Pair style tdn: found units {}, expected units metal or real",
+               update->unit_style);
+
+  load_model(arg[2]);
+  const auto &species = model->metadata().species;
+
+  if (!allocated) allocate();
+  type2species.assign(atom->ntypes + 1, -1);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const std::string element = arg[2 + type];
+    if (element == "NULL") continue;
+    const auto found = std::find(species.begin(), species.end(), element);
+    if (found == species.end())
+      error->all(FLERR, "Pair style tdn: element {} of atom type {} is not in {}, which knows: {}",
+                 element, type, arg[2], utils::join_words(species, " "));
+    type2species[type] = static_cast<int>(found - species.begin());
+  }
+  map_element2type(narg - 3, arg + 3);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::load_model(const std::string &name)
+{
+  const std::string path = utils::get_potential_file_path(name);
+  fail_together(path.empty() ? "the model file " + name +
+                        " was not found in the current folder or in LAMMPS_POTENTIALS"
+                             : "");
+  int node_rank;
+  const int threads = share_node(node_rank);
+  std::string failure;
+  try {
+    if (threads > 0) tdn::TDNModel::set_num_threads(threads);
+    model.reset();
+    model = std::make_unique<tdn::TDNModel>(path, device, node_rank, check_reference);
+  } catch (const std::exception &e) {
+    failure = e.what();
+  }
+  fail_together(failure);
+
+  const int values = static_cast<int>((model->exchange_bytes() + 7) / 8);
+  comm_forward = std::max(1, std::min(values, MAX_COMM_VALUES));
+  comm_reverse = comm_reverse_off = std::max(9, comm_forward);
+
+  if (comm->me == 0) {
+    const auto &metadata = model->metadata();
+    utils::logmesg(lmp,
+                   "TDN model {}: {}, {} layers, cutoff {} A, {}, species {}, written by tdn {}\n"
+                   "  running on {} with {} thread(s) per rank; reference structure {}\n",
+                   path, metadata.architecture, metadata.num_layers, metadata.r_max,
+                   metadata.dtype, utils::join_words(metadata.species, " "), metadata.tdn_version,
+                   model->device(), tdn::TDNModel::num_threads(),
+                   check_reference ? "reproduced" : "not checked");
+  }
+}
+
+/* ----------------------------------------------------------------------
+   number of threads that give each rank of this node its share of the cores,
+   0 if the user has chosen it; node_rank counts the ranks of this node
+------------------------------------------------------------------------- */
+
+int PairTDN::share_node(int &node_rank)
+{
+  MPI_Comm node;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, comm->me, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &node_rank);
+
+  // ranks may be bound to cores of their own or may all see the same ones
+  cpu_set_t mine, all;
+  CPU_ZERO(&mine);
+  sched_getaffinity(0, sizeof(mine), &mine);
+  MPI_Allreduce(&mine, &all, static_cast<int>(sizeof(all)), MPI_BYTE, MPI_BOR, node);
+  int cores = CPU_COUNT(&mine), sum_cores;
+  MPI_Allreduce(&cores, &sum_cores, 1, MPI_INT, MPI_SUM, node);
+  MPI_Comm_free(&node);
+
+  const char *chosen = std::getenv("OMP_NUM_THREADS");
+  if (chosen && *chosen) return 0;
+  const double share = static_cast<double>(CPU_COUNT(&all)) * cores / std::max(sum_cores, 1);
+  return std::max(1, static_cast<int>(share));
+}
+
+/* ----------------------------------------------------------------------
+   stop all ranks with the message of the first one that has failed
+------------------------------------------------------------------------- */
+
+void PairTDN::fail_together(const std::string &failure)
+{
+  const int mine = failure.empty() ? comm->nprocs : comm->me;
+  int first;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
+  if (first == comm->nprocs) return;
+
+  int length = static_cast<int>(failure.size());
+  MPI_Bcast(&length, 1, MPI_INT, first, world);
+  std::string message = failure;
+  message.resize(length);
+  MPI_Bcast(&message[0], length, MPI_CHAR, first, world);
+  error->all(FLERR, "Pair style tdn: " + message);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::init_style()
+{
+  if (!model) error->all(FLERR, "Pair style tdn: no model was given with pair_coeff");
+
+  comm_mode = comm_setting;
+  if (comm_mode == CommMode::AUTO)
+    comm_mode = comm->nprocs == 1 ? CommMode::FOLD : CommMode::EXCHANGE;
+  if (comm_mode == CommMode::FOLD && comm->nprocs > 1)
+    error->all(FLERR, "Pair style tdn: comm fold works on one MPI rank, found {}; use comm auto",
+               comm->nprocs);
+
+  // a hybrid style has asked for these before the model was known
+  Pair *top = force->pair;
+  top->comm_forward = std::max(top->comm_forward, comm_forward);
+  top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
+  top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
+
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  nodes_valid = false;
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::init_one(int i, int j)
+{
+  if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
+  return model->metadata().r_max;
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::memory_usage()
+{
+  double bytes = Pair::memory_usage();
+  bytes += static_cast<double>(sizeof(int)) * (node_of_atom.capacity() + atom_of_node.capacity());
+  bytes += static_cast<double>(sizeof(int64_t)) *
+      (node_species.capacity() + edge_index.capacity() + neighbours.capacity());
+  bytes += static_cast<double>(sizeof(double)) *
+      (edge_vec.capacity() + node_force.capacity() + node_virial.capacity() +
+       node_centroid.capacity());
+  return bytes;
+}

@@ -1,0 +1,106 @@
+/* -*- c++ -*- ----------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Pair style tdn for LAMMPS (https://www.lammps.org/): compiled TDN models.
+------------------------------------------------------------------------- */
+
+#ifdef PAIR_CLASS
+// clang-format off
+PairStyle(tdn,PairTDN);
+// clang-format on
+#else
+
+#ifndef LMP_PAIR_TDN_H
+#define LMP_PAIR_TDN_H
+
+#include "pair.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tdn {
+class TDNModel;
+struct Evaluation;
+}    // namespace tdn
+
+namespace LAMMPS_NS {
+
+class PairTDN : public Pair {
+ public:
+  PairTDN(class LAMMPS *);
+  ~PairTDN() override;
+
+  void compute(int, int) override;
+  void settings(int, char **) override;
+  void coeff(int, char **) override;
+  void init_style() override;
+  double init_one(int, int) override;
+  double memory_usage() override;
+
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
+
+ protected:
+  enum class CommMode { AUTO, FOLD, EXCHANGE };
+
+  // settings and model
+
+  std::string device;
+  CommMode comm_setting, comm_mode;
+  bool check_reference;
+  std::string model_path;
+  std::unique_ptr<tdn::TDNModel> model;
+  std::vector<int> type2species;    // species index of each atom type, -1 for NULL
+  double scale;                     // eV to the energy unit of this run
+
+  // nodes of the graph: local atoms of this style, then ghosts unless they are folded onto owners
+
+  int num_local, num_all;
+  std::vector<int> node_of_atom;     // node of each local and ghost atom, -1 for none
+  std::vector<int> atom_of_node;
+  std::vector<int64_t> node_species;
+  bigint last_build;                 // neighbor->ncalls when the nodes were numbered
+  bool nodes_valid;
+
+  // edges of the current step; the arrays keep their memory
+
+  int64_t num_edges;
+  std::vector<int64_t> edge_index;    // [2, num_edges]
+  std::vector<double> edge_vec;       // [num_edges, 3]
+  std::vector<int64_t> neighbours;    // second row of edge_index while the edges are counted
+
+  // what the edges add to the nodes
+
+  std::vector<double> node_force, node_virial, node_centroid;
+
+  // rows of node data on their way between processes
+
+  class RowExchange;
+  struct Rows {
+    char *data;                // null while the numbers of the nodes are communicated
+    size_t stride;             // bytes of a row
+    size_t begin, bytes;       // part of the row that is in this message
+    int values;                // doubles in the message per atom
+    bool is_double;
+  } rows;
+
+  void allocate();
+  void load_model(const std::string &);
+  int share_node(int &);
+  void fail_together(const std::string &);
+  void check_special_bonds();
+  void build_nodes();
+  void build_edges();
+  void tally(const tdn::Evaluation &);
+  void add_to_atoms(std::vector<double> &, int, double **);
+  void communicate_rows(void *, int64_t, bool, bool);
+  char *row_of(int) const;
+};
+
+}    // namespace LAMMPS_NS
+
+#endif
+#endif

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+
+#include "tdn_model.h"
+
+#include "model_file.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/AutogradState.h>
+#include <caffe2/serialize/inline_container.h>
+#include <torch/cuda.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <exception>
+#include <fstream>
+#include <limits>
+#include <stdexcept>
+
+namespace tdn {
+
+namespace {
+
+/// The informative line of an exception of torch, without its traceback.
+std::string one_line(const std::exception &error)
+{
+  const auto *torch_error = dynamic_cast<const c10::Error *>(&error);
+  const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
+
+  // TorchScript puts its own traceback first and the cause in the last line
+  std::string first, last;
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) end = text.size();
+    const std::string line = text.substr(begin, end - begin);
+    if (line.find_first_not_of(" \t~^<-") != std::string::npos) {
+      if (first.empty()) first = line;
+      last = line;
+    }
+    begin = end + 1;
+  }
+  return first.find("TorchScript interpreter") == std::string::npos ? first : last;
+}
+
+/// Contents of the two descriptions in the archive; explains what is wrong with other files.
+void read_descriptions(const std::string &path, std::string &metadata, std::string &reference)
+{
+  if (!std::ifstream(path)) throw std::runtime_error("the file cannot be opened");
+  try {
+    caffe2::serialize::PyTorchStreamReader reader(path);
+    const auto read = [&reader](const std::string &name) {
+      auto record = reader.getRecord(name);
+      return std::string(static_cast<const char *>(std::get<0>(record).get()),
+                         std::get<1>(record));
+    };
+    if (!reader.hasRecord("extra/metadata.json")) {
+      if (!reader.hasRecord("constants.pkl"))
+        throw std::runtime_error("it is a checkpoint, not a compiled model; convert it with: "
+                                 "tdn-export");
+      throw std::runtime_error("it is a TorchScript file without TDN's metadata; "
+                               "write it with tdn-export");
+    }
+    metadata = read("extra/metadata.json");
+    if (reader.hasRecord("extra/reference.json")) reference = read("extra/reference.json");
+  } catch (const c10::Error &) {
+    throw std::runtime_error("it is damaged, incomplete or no compiled TDN model; "
+                             "copy it again or write it with tdn-export");
+  }
+}
+
+torch::Device choose_device(const std::string &name, int local_rank)
+{
+  const int num_gpus = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+  if (name == "cpu" || (name == "auto" && num_gpus == 0)) return {torch::kCPU};
+  if (num_gpus == 0)
+    throw std::runtime_error("device " + name + " was asked for, but this torch sees no GPU; "
+                             "use device cpu or install a torch with CUDA and rebuild the plugin");
+  int index = local_rank % num_gpus;
+  if (name.rfind("cuda:", 0) == 0) index = std::stoi(name.substr(5));
+  if (index >= num_gpus)
+    throw std::runtime_error("device " + name + " was asked for, but there are only " +
+                             std::to_string(num_gpus) + " GPUs, numbered from 0");
+  return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+/// Sets the transport of the operator tdn::exchange while it lives.
+class ExchangeScope {
+ public:
+  explicit ExchangeScope(Exchange *exchange) : previous(get_exchange()) { set_exchange(exchange); }
+  ~ExchangeScope() { set_exchange(previous); }
+  ExchangeScope(const ExchangeScope &) = delete;
+  ExchangeScope &operator=(const ExchangeScope &) = delete;
+
+ private:
+  Exchange *previous;
+};
+
+/// Takes part in an exchange that moves nothing, and notes how wide the rows are.
+struct WidthRecorder : Exchange {
+  int64_t bytes = 0;
+  void forward(void *, int64_t, int64_t, int64_t width, bool is_double) override
+  {
+    const auto size = static_cast<int64_t>(is_double ? sizeof(double) : sizeof(float));
+    bytes = std::max(bytes, width * size);
+  }
+  void reverse(void *, int64_t, int64_t, int64_t, bool) override {}
+};
+
+/** Backward on the calling thread, since only that one may use MPI; and no profiling executor: it
+    would recompile the model for new numbers of edges in the first steps of every run. */
+class EvaluationScope {
+ public:
+  EvaluationScope() : optimize(false), autograd(c10::AutogradState::get_tls_state())
+  {
+    auto &state = c10::AutogradState::get_tls_state();
+    state.set_grad_mode(true);
+    state.set_multithreading_enabled(false);
+  }
+  ~EvaluationScope() { c10::AutogradState::set_tls_state(autograd); }
+  EvaluationScope(const EvaluationScope &) = delete;
+  EvaluationScope &operator=(const EvaluationScope &) = delete;
+
+ private:
+  torch::jit::GraphOptimizerEnabledGuard optimize;
+  c10::AutogradState autograd;
+};
+
+/// A tensor that shares memory with the caller.
+template <typename T>
+torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device)
+{
+  // torch has no constant tensors; the model does not write to its inputs
+  auto tensor = torch::from_blob(const_cast<T *>(data), shape, c10::CppTypeToScalarType<T>::value);
+  return tensor.to(device);
+}
+
+}    // namespace
+
+struct TDNModel::Impl {
+  Metadata metadata;
+  torch::Device device{torch::kCPU};
+  torch::jit::Module module;
+  int64_t exchange_bytes = 0;
+  torch::Tensor atom_energy, edge_gradient;    // keep the memory of the last evaluation
+
+  Evaluation evaluate(const Graph &graph, Exchange *exchange)
+  {
+    const ExchangeScope exchange_scope(exchange);
+    const EvaluationScope evaluation_scope;
+    const auto output = module.forward({view(graph.species, {graph.num_all}, device),
+                                        view(graph.edge_index, {2, graph.num_edges}, device),
+                                        view(graph.edge_vec, {graph.num_edges, 3}, device),
+                                        graph.num_local});
+    const auto &results = output.toTupleRef().elements();
+    const auto fetch = [](const c10::IValue &value) {
+      return value.toTensor().detach().to(torch::kCPU, torch::kFloat64).contiguous();
+    };
+    atom_energy = fetch(results.at(0));
+    edge_gradient = fetch(results.at(1));
+    if (atom_energy.numel() != graph.num_local || edge_gradient.numel() != 3 * graph.num_edges)
+      throw std::runtime_error("the model returned arrays of unexpected size");
+    return {atom_energy.data_ptr<double>(), edge_gradient.data_ptr<double>()};
+  }
+
+  void check_reference(const Reference &reference, bool compare)
+  {
+    const auto num_all = static_cast<int64_t>(reference.species.size());
+    const Graph graph{reference.species.data(),   num_all, reference.num_local,
+                      reference.edge_index.data(), reference.edge_vec.data(),
+                      reference.num_edges()};
+    WidthRecorder recorder;
+    evaluate(graph, &recorder);    // also warms up allocators and kernels
+    exchange_bytes = recorder.bytes;
+    const Evaluation found = evaluate(graph, nullptr);
+    if (compare) compare_with_reference(reference, found);
+  }
+};
+
+TDNModel::TDNModel(const std::string &path, const std::string &device, int local_rank, bool check) :
+    impl(std::make_unique<Impl>())
+{
+  std::string metadata, reference;
+  try {
+    read_descriptions(path, metadata, reference);
+    impl->metadata = parse_metadata(metadata);
+    impl->device = choose_device(device, local_rank);
+    impl->module = torch::jit::load(path, impl->device);
+    impl->module.eval();
+    if (reference.empty()) throw std::runtime_error("its reference.json is missing; export it again");
+    impl->check_reference(parse_reference(reference), check);
+  } catch (const std::exception &error) {
+    throw std::runtime_error("cannot use the model file " + path + ": " + one_line(error));
+  }
+}
+
+TDNModel::~TDNModel() = default;
+
+const Metadata &TDNModel::metadata() const
+{
+  return impl->metadata;
+}
+
+std::string TDNModel::device() const
+{
+  return impl->device.str();
+}
+
+int64_t TDNModel::exchange_bytes() const
+{
+  return impl->exchange_bytes;
+}
+
+Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange)
+{
+  try {
+    return impl->evaluate(graph, exchange);
+  } catch (const std::exception &error) {
+    throw std::runtime_error("evaluation of the model failed: " + one_line(error));
+  }
+}
+
+void TDNModel::set_num_threads(int num_threads)
+{
+  at::set_num_threads(num_threads);
+}
+
+int TDNModel::num_threads()
+{
+  return at::get_num_threads();
+}
+
+}    // namespace tdn

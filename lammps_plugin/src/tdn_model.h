@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+
+/* A compiled TDN model: loads and evaluates a *.tdn.pth file. Knows neither LAMMPS nor, in this
+   header, torch. Units are eV and angstrom. */
+
+#ifndef TDN_MODEL_H
+#define TDN_MODEL_H
+
+#include "exchange.h"    // transport of features between processes, of the operator library
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tdn {
+
+/// Newest version of the compiled file's format that this program reads.
+constexpr int newest_format_version = 1;
+
+/// What a model file says about itself.
+struct Metadata {
+  int format_version;
+  double r_max;                        // cutoff radius in angstrom
+  int num_layers;                      // message-passing layers
+  std::vector<std::string> species;    // chemical symbols; a species index counts in this list
+  std::string dtype;                   // "float32" or "float64"
+  std::string architecture;
+  std::string tdn_version;
+  std::string torch_version;
+  std::string weight_hash;
+};
+
+/// A directed graph: nodes [0, num_local) receive messages, the others only send.
+struct Graph {
+  const int64_t *species;       // [num_all] species index
+  int64_t num_all;
+  int64_t num_local;
+  const int64_t *edge_index;    // [2, num_edges] centres (non-decreasing), then neighbours
+  const double *edge_vec;       // [num_edges, 3] from centre to neighbour
+  int64_t num_edges;
+};
+
+/// Views into memory of the model, valid until its next evaluation.
+struct Evaluation {
+  const double *atom_energy;      // [num_local]
+  const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
+};
+
+class TDNModel {
+ public:
+  /** Load `path` to `device` ("auto", "cpu", "cuda" or "cuda:N"). `local_rank` chooses among
+      several GPUs. With `check` the structure stored in the file is evaluated and compared.
+      Throws std::runtime_error with one line for the user. */
+  TDNModel(const std::string &path, const std::string &device, int local_rank, bool check);
+  ~TDNModel();
+  TDNModel(const TDNModel &) = delete;
+  TDNModel &operator=(const TDNModel &) = delete;
+
+  const Metadata &metadata() const;
+
+  /// "cpu" or "cuda:N".
+  std::string device() const;
+
+  /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
+  int64_t exchange_bytes() const;
+
+  /** Energies and their derivatives. `exchange` is null when the graph has no copies of nodes.
+      Throws std::runtime_error. */
+  Evaluation evaluate(const Graph &graph, Exchange *exchange);
+
+  /// Number of threads for the operators on the CPU.
+  static void set_num_threads(int num_threads);
+  static int num_threads();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+};
+
+}    // namespace tdn
+
+#endif

@@ -1,0 +1,48 @@
+"""TDN: an equivariant machine-learned interatomic potential made for LAMMPS.
+
+>>> from tdn import TDNCalculator
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import TDNError, UsageError
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .calculator import TDNCalculator
+    from .checkpoint import load_model, save_model
+    from .cp import load_factors
+    from .model import build_model
+    from .potential import Potential
+
+__all__ = [
+    "Potential",
+    "TDNCalculator",
+    "TDNError",
+    "UsageError",
+    "__version__",
+    "build_model",
+    "load_factors",
+    "load_model",
+    "save_model",
+]
+
+# torch and e3nn take seconds to import: a command line that only prints its help does not wait
+_LAZY = {
+    "TDNCalculator": "calculator",
+    "load_model": "checkpoint",
+    "save_model": "checkpoint",
+    "load_factors": "cp",
+    "build_model": "model",
+    "Potential": "potential",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tdn' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

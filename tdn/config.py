@@ -1,0 +1,342 @@
+"""Configuration: frozen dataclasses, read from YAML with ``key=value`` overrides.
+
+A configuration file has the three sections ``model``, ``data`` and ``train``; every field below is
+a key, and the defaults here are the defaults of the program. An unknown key is an error that names
+the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UsageError
+
+
+def _option(
+    default: Any,
+    text: str,
+    choices: tuple = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A field with its documentation and limits beside it."""
+    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata={"help": text, **limits})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a network looks like. Everything here travels inside checkpoints."""
+
+    architecture: str = _option("convolution", "network architecture", choices=("convolution",))
+    species: tuple[str, ...] = _option((), "chemical symbols; empty: those of the training data")
+    r_max: float = _option(5.0, "cutoff radius in angstrom", minimum=0.1)
+    l_max: int = _option(2, "highest degree of features and spherical harmonics", minimum=0)
+    num_channels: int = _option(64, "channels per spherical component", minimum=1)
+    num_layers: int = _option(2, "message-passing layers", minimum=1)
+    correlation: int = _option(3, "order of the products of messages at a node", minimum=1)
+    rank: int | None = _option(None, "rank of the CP factors; null: the exact ones", minimum=1)
+    paths: str = _option(
+        "parity", "coupling paths: parity (O(3)) or all (SO(3))", choices=("parity", "all")
+    )
+    radial: str = _option(
+        "per_degree",
+        "one radial function per degree, or one shared",
+        choices=("per_degree", "shared"),
+    )
+    num_radial: int = _option(8, "Bessel functions of the radial basis", minimum=1)
+    radial_hidden: tuple[int, ...] = _option((32, 32), "hidden layers of the radial network")
+    envelope: int = _option(6, "power p of the polynomial envelope", minimum=3)
+    readout_hidden: int = _option(32, "hidden width of the last readout", minimum=1)
+    zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
+    avg_num_neighbors: float | None = _option(
+        None, "normalisation of messages; null: mean of the training data", minimum=1e-6
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where reference data come from. Paths are relative to the configuration file."""
+
+    train: str | None = _option(None, "training frames: any file that ASE reads")
+    valid: str | None = _option(None, "validation frames; null: split off the training frames")
+    test: str | None = _option(None, "test frames, evaluated once after training")
+    valid_fraction: float = _option(
+        0.1, "part of the training frames split off; 0: no validation", minimum=0.0, maximum=0.9
+    )
+    split_key: str | None = _option(
+        None, "key of the frames that says train, valid or test; then `train` is the only file"
+    )
+    energy_key: str = _option("energy", "key of the total energy in eV")
+    forces_key: str = _option("forces", "key of the forces in eV/angstrom")
+    stress_key: str = _option(
+        "stress", "key of the stress in eV/angstrom^3; *virial* in its name: of a virial in eV"
+    )
+    config_type_key: str = _option("config_type", "key of the name that groups frames in tables")
+    atomic_energies: str | dict[str, float] = _option(
+        "auto",
+        "E0: auto (isolated-atom frames, else least squares), isolated, least_squares, "
+        "or a value in eV per symbol",
+    )
+    isolated_atoms: str | None = _option(None, "file with one frame per isolated atom")
+    energy_scale: str = _option(
+        "global",
+        "scale of energies: RMS force of all atoms, or of each element",
+        choices=("global", "per_species"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is fitted."""
+
+    run_dir: str = _option("run", "folder for everything that a run writes")
+    seed: int = _option(0, "seed of weights, split and order of the batches")
+    max_epochs: int = _option(200, "passes over the training frames", minimum=1)
+    batch_size: int = _option(5, "frames per batch", minimum=1)
+    valid_batch_size: int = _option(16, "frames per batch in evaluation", minimum=1)
+    learning_rate: float = _option(0.01, "peak learning rate", minimum=0.0)
+    min_learning_rate: float = _option(1e-5, "learning rate at the end", minimum=0.0)
+    warmup_epochs: float = _option(1.0, "epochs of linear warm-up", minimum=0.0)
+    schedule: str = _option(
+        "cosine", "learning-rate schedule", choices=("cosine", "linear", "constant")
+    )
+    weight_decay: float = _option(1e-6, "decoupled weight decay of AdamW", minimum=0.0)
+    clip_norm: float = _option(10.0, "largest norm of the gradient; 0: unlimited", minimum=0.0)
+    ema_decay: float = _option(
+        0.99, "decay of the average of weights; 0: none", minimum=0.0, maximum=0.99999
+    )
+    energy_weight: float = _option(1.0, "weight of the energy per atom in the loss", minimum=0.0)
+    forces_weight: float = _option(10.0, "weight of the forces in the loss", minimum=0.0)
+    stress_weight: float = _option(1.0, "weight of the virial per atom in the loss", minimum=0.0)
+    loss: str = _option("huber", "loss function", choices=("mse", "huber", "mae"))
+    huber_delta: float = _option(0.1, "where the Huber loss turns linear", minimum=1e-6)
+    dtype: str = _option("float32", "precision of the network", choices=("float32", "float64"))
+    device: str = _option("auto", "auto, cpu, cuda or cuda:N")
+    valid_interval: int = _option(1, "epochs between validations", minimum=1)
+    num_threads: int | None = _option(None, "CPU threads; null: torch decides", minimum=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    """What a user may have meant."""
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+
+
+def _convert(value: Any, annotation: Any, where: str) -> Any:
+    """Check a YAML value against a type annotation; lists become tuples, ints become floats."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        problems = []
+        for choice in arguments:
+            try:
+                return _convert(value, choice, where)
+            except UsageError as error:
+                problems.append(error)
+        raise problems[0]
+    if annotation is types.NoneType:
+        if value is None:
+            return None
+    elif annotation is float:
+        number = None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = float(value)
+        elif isinstance(value, str):  # YAML 1.1 reads 1e-3 (without a dot) as a string
+            with contextlib.suppress(ValueError):
+                number = float(value)
+        if number is not None:
+            if not math.isfinite(number):
+                raise UsageError(f"{where} = {value!r}: expected a finite number")
+            return number
+    elif annotation is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(item, arguments[0], where) for item in value)
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {str(k): _convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+    elif isinstance(value, annotation):
+        return value
+    expected = getattr(annotation, "__name__", str(annotation))
+    if origin is tuple:
+        expected = f"list of {arguments[0].__name__}"
+    raise UsageError(f"{where} = {value!r}: expected {expected}, found {type(value).__name__}")
+
+
+def _section(cls: type, values: Any, name: str) -> Any:
+    """Build one dataclass from a dictionary, with every check."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UsageError(f"section '{name}': expected key: value lines, found {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    converted = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UsageError(f"unknown key '{name}.{key}'; {_nearest(str(key), list(fields))}")
+        value = _convert(value, hints[key], f"{name}.{key}")
+        limits = fields[key].metadata
+        if limits["choices"] and value not in limits["choices"]:
+            raise UsageError(
+                f"{name}.{key} = {value!r}: expected one of {', '.join(limits['choices'])}"
+            )
+        minimum = limits["minimum"]
+        if minimum is not None and value is not None and value < minimum:
+            raise UsageError(f"{name}.{key} = {value!r}: expected at least {minimum:g}")
+        maximum = limits["maximum"]
+        if maximum is not None and value is not None and value > maximum:
+            raise UsageError(f"{name}.{key} = {value!r}: expected at most {maximum:g}")
+        converted[key] = value
+    return cls(**converted)
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """Build a configuration from nested dictionaries, as YAML gives them.
+
+    Raises
+    ------
+    UsageError
+        For an unknown section or key (naming the nearest), a value of the wrong type or one
+        outside its limits.
+    """
+    for name in values:
+        if name not in SECTIONS:
+            raise UsageError(f"unknown section '{name}'; {_nearest(str(name), list(SECTIONS))}")
+    return Config(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The inverse of `config_from_dict`: plain lists, numbers and strings only."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(dataclasses.asdict(config))
+
+
+def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Build the configuration of a network alone, as checkpoints store it."""
+    return _section(ModelConfig, values, "model")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which takes a key that stands twice for the mistake that it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.YAMLError(f"key '{key}' stands twice (line {node.start_mark.line + 1}+)")
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read a YAML file and apply ``section.key=value`` overrides.
+
+    Relative paths in the ``data`` section and ``train.run_dir`` are taken relative to the folder
+    of the file, those in overrides relative to the current folder.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is no YAML, or anything in it is not understood.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"configuration file {path} not found; give the path of a YAML file")
+    try:
+        values = yaml.load(path.read_text(), Loader=_UniqueKeyLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"configuration file {path} is not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"configuration file {path}: expected sections model, data and train")
+    if values.get("train") is None:
+        values["train"] = {}
+    if isinstance(values["train"], dict):
+        values["train"].setdefault("run_dir", TrainConfig.run_dir)
+    _resolve_paths(values, path.parent)
+    for override in overrides:
+        _apply_override(values, override)
+    return config_from_dict(values)
+
+
+PATH_KEYS = (
+    ("data", "train"),
+    ("data", "valid"),
+    ("data", "test"),
+    ("data", "isolated_atoms"),
+    ("train", "run_dir"),
+)
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    for section, key in PATH_KEYS:
+        part = values.get(section)
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            part[key] = str(folder / Path(part[key]).expanduser())
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) != 2:
+        raise UsageError(f"override '{override}': expected section.key=value, e.g. train.seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"override '{override}': '{text}' is not a YAML value") from error
+    section = values.setdefault(parts[0], {})
+    if section is None:
+        section = values[parts[0]] = {}
+    if not isinstance(section, dict):
+        raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
+    if tuple(parts) in PATH_KEYS and isinstance(value, str):
+        value = str(Path(value).expanduser())
+    section[parts[1]] = value
+
+
+def defaults_yaml() -> str:
+    """All keys with their defaults and their help as comments, a valid configuration file."""
+    lines = []
+    for name, cls in SECTIONS.items():
+        lines += [f"# {(cls.__doc__ or '').splitlines()[0]}", f"{name}:"]
+        for option in dataclasses.fields(cls):
+            value = list(option.default) if isinstance(option.default, tuple) else option.default
+            text = yaml.safe_dump({option.name: value}, default_flow_style=None).strip()
+            comment = option.metadata["help"]
+            if option.metadata["choices"] and len(option.metadata["choices"]) > 1:
+                comment += f" ({' | '.join(option.metadata['choices'])})"
+            lines.append(f"  {text}  # {comment}")
+        lines.append("")
+    return "\n".join(lines)

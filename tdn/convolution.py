@@ -1,0 +1,133 @@
+"""The equivariant convolution with its CP factors hoisted out of the edges, and node products.
+
+The coupling tensor M[k, i, j] = sum_r output[k, r] input1[i, r] input2[j, r] turns a message into
+
+    u_j[r, c] = sum_k input1[k, r] x_j[k, c]                          per node
+    a_i[r, c] = sum_j ( sum_l b_ij[l, r] w_ij[l, c] ) u_j[r, c]       per edge
+    m_i[k, c] = sum_r output[k, r] a_i[r, c] / sqrt(mean neighbours)  per node
+
+with b_ij[l, r] = sum_m input2[(l, m), r] Y_lm(r_ij) and the radial weights w_ij.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .cp import CPFactors
+from .layers import DegreeScale, num_components
+from .ops import Edges, cp_message
+
+
+class CPMatrices(nn.Module):
+    """The three factor matrices of a CP decomposition as buffers, each [D, R].
+
+    They travel inside checkpoints: weights belong to the factors they were trained with, and a
+    later release may ship others of the same rank.
+    """
+
+    input1: Tensor
+    input2: Tensor
+    output: Tensor
+
+    def __init__(self, input1: np.ndarray, input2: np.ndarray, output: np.ndarray) -> None:
+        super().__init__()
+        for name, matrix in (("input1", input1), ("input2", input2), ("output", output)):
+            self.register_buffer(name, torch.tensor(matrix, dtype=torch.float64))
+
+    @classmethod
+    def from_factors(cls, factors: CPFactors, l_max_out: int | None = None) -> "CPMatrices":
+        """Take shipped factors, keeping the output components up to degree ``l_max_out``."""
+        output = factors.output
+        if l_max_out is not None:
+            output = output[: num_components(l_max_out)]
+        return cls(factors.input1, factors.input2, output)
+
+
+def scalar_convolution_factors(l_max: int) -> CPMatrices:
+    """Exact factors of the product of scalars with spherical harmonics: rank D, m = w Y x."""
+    identity = np.eye(num_components(l_max))
+    return CPMatrices(np.ones((1, len(identity))), identity, identity)
+
+
+class CPConvolution(nn.Module):
+    """Messages from neighbours to centres.
+
+    Parameters
+    ----------
+    factors : the CP matrices; ``input1`` acts on node features, ``input2`` on spherical harmonics
+    l_max : highest degree of the spherical harmonics
+    shared_radial : one radial function for all degrees instead of one each
+    avg_num_neighbors : mean number of neighbours, for normalisation
+    """
+
+    def __init__(
+        self, factors: CPMatrices, l_max: int, shared_radial: bool, avg_num_neighbors: float
+    ) -> None:
+        super().__init__()
+        self.factors = factors
+        self.l_max = l_max
+        self.shared_radial = shared_radial
+        self.norm = 1 / math.sqrt(avg_num_neighbors)
+
+    def forward(self, x: Tensor, sh: Tensor, w: Tensor, edges: Edges) -> Tensor:
+        """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
+        u = torch.matmul(self.factors.input1.t(), x)  # [n_all, R, C]
+        if self.shared_radial:
+            b = (sh @ self.factors.input2).unsqueeze(1)  # [E, 1, R]
+        else:
+            parts = []
+            for l in range(self.l_max + 1):
+                rows = slice(l * l, (l + 1) * (l + 1))
+                parts.append(sh[:, rows] @ self.factors.input2[rows])
+            b = torch.stack(parts, dim=1)  # [E, L, R]
+        a = cp_message(u, b, w, edges)  # [n_centres, R, C]
+        return torch.matmul(self.factors.output, a) * self.norm
+
+
+class NodeProduct(nn.Module):
+    """Many-body features: products of a node's messages up to order ``correlation``.
+
+    Channel by channel, y = g1 m + g2 (m x m) + g3 ((m x m) x m) + ..., where x is the CP product.
+    Weights per species, degree and channel sit on every input and output, which gives each coupling
+    path (l1, l2, l3) the weight a_l1 b_l2 g_l3.
+
+    Parameters
+    ----------
+    l_max, l_max_out : highest degree of the input and of the output
+    """
+
+    def __init__(
+        self,
+        num_species: int,
+        num_channels: int,
+        l_max: int,
+        l_max_out: int,
+        correlation: int,
+        factors: CPFactors,
+    ) -> None:
+        super().__init__()
+        self.components_out = num_components(l_max_out)
+        self.linear = DegreeScale(num_species, num_channels, l_max_out, 0.0, 1.0)
+        self.left = nn.ModuleList()
+        self.right = nn.ModuleList()
+        self.weight = nn.ModuleList()
+        self.products = nn.ModuleList()
+        for order in range(2, correlation + 1):
+            last = order == correlation
+            kept = l_max_out if last else None
+            self.left.append(DegreeScale(num_species, num_channels, l_max, 1.0, 0.5))
+            self.right.append(DegreeScale(num_species, num_channels, l_max, 1.0, 0.5))
+            self.weight.append(DegreeScale(num_species, num_channels, l_max_out, 0.0, 0.5))
+            self.products.append(CPMatrices.from_factors(factors, kept))
+
+    def forward(self, m: Tensor, species: Tensor) -> Tensor:  # [N, D, C] -> [N, D_out, C]
+        y = self.linear(m[:, : self.components_out], species)
+        power = m
+        for left, right, weight, factors in zip(self.left, self.right, self.weight, self.products):
+            p = torch.matmul(factors.input1.t(), left(power, species))  # [N, R, C]
+            q = torch.matmul(factors.input2.t(), right(m, species))  # [N, R, C]
+            power = torch.matmul(factors.output, p * q)
+            y = y + weight(power[:, : self.components_out], species)
+        return y

@@ -1,0 +1,371 @@
+r"""CP factors of coupling tensors: loading, solving, saving, their errors.
+
+The coupling tensor of :mod:`tdn.couplings` in CANDECOMP/PARAFAC (CP) form
+
+.. math:: M_{kij} = \sum_{r=1}^{R} C_{kr} A_{ir} B_{jr}
+
+turns the Clebsch-Gordan product into :math:`z = C\,((A^T x) \odot (B^T y))` (arXiv 2507.01131,
+section 3). Converged factors ship with the package; anything else is solved on demand and cached
+in ``$TDN_CACHE_DIR`` (default ``~/.cache/tdn``).
+
+Normalisation: blocks carry sqrt((2 l3 + 1) / number of paths into l3), see
+:mod:`tdn.couplings`, so inputs of unit variance give outputs of variance close to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .couplings import (
+    CouplingPath,
+    coupling_paths,
+    coupling_tensor,
+    degrees,
+    dimension,
+    path_normalisation,
+)
+from .cp_errors import equivariance_error, float32_error
+from .cp_solver import CPProblem, Factors, SolverOptions, balance, reconstruct, solve_cp
+from .cp_store import SHIPPED, cache_folder, locked, read_npz, write_npz
+from .errors import TDNError
+
+EXACT_RANKS = {
+    ("parity", 0): 1,
+    ("parity", 1): 6,
+    ("parity", 2): 17,
+    ("parity", 3): 32,
+}
+"""Ranks of the exact decompositions that ship with the package."""
+
+EXACT_BELOW = 1e-10
+"""Largest relative error of a decomposition that is called exact."""
+
+
+@dataclass(frozen=True, eq=False)
+class CPFactors:
+    """CP factors of a coupling tensor and their errors.
+
+    Attributes
+    ----------
+    input1 : [D1, R]
+        Factor A of the first input, float64.
+    input2 : [D2, R]
+        Factor B of the second input.
+    output : [D3, R]
+        Factor C of the output; the columns of the three factors have equal norms.
+    path_coefficients : [P]
+        Coefficients c_p in the order of :func:`tdn.couplings.coupling_paths`.
+    l_max_input1, l_max_input2, l_max_output : int
+        Largest degrees; D = (l_max + 1)^2.
+    paths : str
+        ``"parity"`` or ``"all"``.
+    relative_error : float
+        ||M - CP|| / ||M|| (Frobenius): the root mean square relative error of the product of
+        inputs with independent components of unit variance.
+    equivariance_error : float
+        Sup of ||m(Rx, Ry) - R m(x, y)|| / (||x|| ||y||) over x, y and random rotations R (for
+        parity paths also the inversion), in float64.
+    float32_error : float
+        Relative Frobenius error of the same factors in float32 arithmetic.
+    """
+
+    input1: np.ndarray
+    input2: np.ndarray
+    output: np.ndarray
+    path_coefficients: np.ndarray
+    l_max_input1: int
+    l_max_input2: int
+    l_max_output: int
+    paths: str
+    relative_error: float
+    equivariance_error: float
+    float32_error: float
+
+    @property
+    def rank(self) -> int:
+        """Number of rank-one terms R."""
+        return self.output.shape[1]
+
+    @property
+    def l_max(self) -> int:
+        """Largest degree of the first input."""
+        return self.l_max_input1
+
+    @property
+    def exact(self) -> bool:
+        """Whether the decomposition is exact to machine precision."""
+        return self.relative_error < EXACT_BELOW
+
+    @property
+    def coupling_paths(self) -> tuple[CouplingPath, ...]:
+        """The coupling paths, [P]."""
+        return coupling_paths(self.l_max_input1, self.l_max_input2, self.l_max_output, self.paths)
+
+    def tensor(self) -> np.ndarray:
+        """The tensor that the factors represent, [D3, D1, D2]."""
+        return reconstruct([self.output, self.input1, self.input2])
+
+    def target(self) -> np.ndarray:
+        """The coupling tensor M that they stand for, [D3, D1, D2]."""
+        return coupling_tensor(
+            self.coupling_paths,
+            self.l_max_input1,
+            self.l_max_input2,
+            self.l_max_output,
+            self.path_coefficients,
+        )
+
+
+def measured_factors(
+    factors: Factors,
+    coefficients: np.ndarray,
+    l_max1: int,
+    l_max2: int,
+    l_max3: int,
+    paths: str,
+) -> CPFactors:
+    """Factors ``[output, input1, input2]`` of the normalised tensor with measured errors."""
+    output, input1, input2 = balance(factors)
+    tensor = reconstruct([output, input1, input2])
+    target = coupling_tensor(
+        coupling_paths(l_max1, l_max2, l_max3, paths), l_max1, l_max2, l_max3, coefficients
+    )
+    return CPFactors(
+        input1=input1,
+        input2=input2,
+        output=output,
+        path_coefficients=np.asarray(coefficients),
+        l_max_input1=l_max1,
+        l_max_input2=l_max2,
+        l_max_output=l_max3,
+        paths=paths,
+        relative_error=float(np.linalg.norm(tensor - target) / np.linalg.norm(target)),
+        equivariance_error=equivariance_error(
+            tensor, l_max1, l_max2, l_max3, inversion=paths == "parity"
+        ),
+        float32_error=float32_error(input1, input2, output),
+    )
+
+
+def _degree_scale(paths: tuple[CouplingPath, ...], l_max3: int) -> np.ndarray:
+    """Normalisation n_{l3} of every output component, [D3] (0 where no path leads)."""
+    scale = np.zeros(l_max3 + 1)
+    for path, n in zip(paths, path_normalisation(paths), strict=True):
+        scale[path.l3] = n
+    return scale[degrees(l_max3)]
+
+
+def decompose(
+    l_max: int,
+    rank: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    options: SolverOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """Solve for CP factors (see :mod:`tdn.cp_solver`), without looking at files.
+
+    Parameters
+    ----------
+    l_max : int
+        Largest degree of the first input.
+    rank : int
+        Number of rank-one terms.
+    paths : {"parity", "all"}
+    l_max_input2, l_max_output : int, optional
+        Largest degrees of the second input and of the output (default ``l_max``).
+    options : SolverOptions, optional
+    progress : callable, optional
+        Receives one line per random start.
+    """
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    solution = solve_cp(problem, rank, options, progress)
+    output, input1, input2 = solution.factors
+    scaled = [output * _degree_scale(path_list, l_max3)[:, None], input1, input2]
+    return measured_factors(scaled, solution.coefficients, l_max, l_max2, l_max3, paths)
+
+
+def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: int) -> CPFactors:
+    """Factors for smaller degrees: rows of the given ones, exact if these are.
+
+    A block of the coupling tensor is the coupling tensor of the smaller degrees, up to the
+    normalisation per output degree, which is adjusted.
+    """
+    limits = (factors.l_max_input1, factors.l_max_input2, factors.l_max_output)
+    wanted = (l_max, l_max_input2, l_max_output)
+    if any(w > m for w, m in zip(wanted, limits, strict=True)):
+        raise TDNError(f"degrees {wanted} exceed those of the given factors, {limits}")
+    small = coupling_paths(*wanted, factors.paths)
+    index = {path: n for n, path in enumerate(factors.coupling_paths)}
+    old, new = (
+        _degree_scale(p, l_max_output)
+        for p in (tuple(p for p in factors.coupling_paths if p.l3 <= l_max_output), small)
+    )
+    output = factors.output[: dimension(l_max_output)] * (new / old)[:, None]
+    return measured_factors(
+        [output, factors.input1[: dimension(l_max)], factors.input2[: dimension(l_max_input2)]],
+        factors.path_coefficients[[index[path] for path in small]],
+        *wanted,
+        factors.paths,
+    )
+
+
+def save_factors(path: str | Path, factors: CPFactors) -> None:
+    """Write factors to an npz file (no pickle)."""
+    names = ("l_max_input1", "l_max_input2", "l_max_output", "paths")
+    names += ("relative_error", "equivariance_error", "float32_error")
+    arrays = {n: getattr(factors, n) for n in ("input1", "input2", "output", "path_coefficients")}
+    write_npz(Path(path), arrays, {name: getattr(factors, name) for name in names})
+
+
+def read_factors(path: str | Path) -> CPFactors:
+    """Read factors that :func:`save_factors` wrote."""
+    arrays, metadata = read_npz(Path(path))
+    fields = {k: v for k, v in metadata.items() if k not in ("format", "format_version")}
+    return CPFactors(**arrays, **fields)
+
+
+def file_name(
+    l_max1: int, l_max2: int, l_max3: int, paths: str, rank: int, free_coefficients: bool
+) -> str:
+    """Name of the file of a decomposition, in the package and in the cache."""
+    gauge = "free" if free_coefficients else "fixed"
+    return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}.npz"
+
+
+def load_factors(
+    l_max: int,
+    paths: str = "parity",
+    rank: int | None = None,
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    free_coefficients: bool = True,
+    exact_only: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """CP factors of a coupling tensor: shipped, from the cache, or solved now and cached.
+
+    Parameters
+    ----------
+    l_max : int
+        Largest degree of the first input.
+    paths : {"parity", "all"}
+        Coupling paths, see :func:`tdn.couplings.coupling_paths`.
+    rank : int, optional
+        CP rank. Default: the exact decomposition that ships with the package (for different
+        degrees of inputs and output: its restriction to them).
+    l_max_input2, l_max_output : int, optional
+        Largest degrees of the second input and of the output (default ``l_max``).
+    free_coefficients : bool
+        Whether path coefficients c_p are solved for within a band around 1, or fixed at 1 as in
+        arXiv 2507.01131. Fixing them needs an explicit ``rank``.
+    exact_only : bool
+        Raise unless the decomposition is exact.
+    progress : callable, optional
+        Receives one line per random start when factors have to be solved for.
+
+    Returns
+    -------
+    CPFactors
+
+    Raises
+    ------
+    TDNError
+        For unknown ``paths``, a missing rank, or an approximate result with ``exact_only``.
+
+    Examples
+    --------
+    >>> factors = load_factors(2)
+    >>> factors.rank, factors.output.shape
+    (17, (9, 17))
+    """
+    wanted = (
+        l_max,
+        l_max if l_max_input2 is None else l_max_input2,
+        l_max if l_max_output is None else l_max_output,
+    )
+    coupling_paths(*wanted, paths)  # checks the arguments
+    if rank is None:
+        factors = _default_factors(wanted, paths, free_coefficients)
+    else:
+        factors = _factors_of_rank(wanted, paths, rank, free_coefficients, progress)
+    if exact_only and not factors.exact:
+        raise TDNError(
+            f"the rank-{factors.rank} decomposition for degrees {wanted}, paths={paths!r} has a "
+            f"relative error of {factors.relative_error:.1e}, expected an exact one; raise the "
+            "rank or find the smallest exact one with: tdn-cp --scan"
+        )
+    return factors
+
+
+def _default_factors(wanted: tuple[int, int, int], paths: str, free: bool) -> CPFactors:
+    """Exact shipped factors, restricted if the degrees differ."""
+    largest = max(wanted)
+    if not free:
+        raise TDNError("factors with fixed path coefficients need a rank, e.g. 7 * l_max**2")
+    if (paths, largest) not in EXACT_RANKS:
+        known = sorted(n for p, n in EXACT_RANKS if p == paths)
+        raise TDNError(
+            f"no exact factors ship for l_max={largest}, paths={paths!r} (there are some for "
+            f"l_max {known}); give a rank, e.g. 7 * l_max**2 = {7 * largest**2}"
+        )
+    rank = EXACT_RANKS[paths, largest]
+    factors = read_factors(SHIPPED / file_name(largest, largest, largest, paths, rank, True))
+    return factors if wanted == (largest,) * 3 else restrict(factors, *wanted)
+
+
+def _factors_of_rank(
+    wanted: tuple[int, int, int],
+    paths: str,
+    rank: int,
+    free: bool,
+    progress: Callable[[str], None] | None,
+) -> CPFactors:
+    """Factors of a given rank from the package, the cache, or the solver."""
+    if rank < 1:
+        raise TDNError(f"CP rank is {rank}, expected at least 1")
+    name = file_name(*wanted, paths, rank, free)
+    if (SHIPPED / name).is_file():
+        return read_factors(SHIPPED / name)
+    cached = cache_folder() / name
+    if cached.is_file():
+        return read_factors(cached)
+    with locked(cached):
+        if cached.is_file():  # another process was faster
+            return read_factors(cached)
+        options = SolverOptions(free_coefficients=free, num_starts=6, max_seconds=100)
+        factors = decompose(
+            wanted[0],
+            rank,
+            paths,
+            l_max_input2=wanted[1],
+            l_max_output=wanted[2],
+            options=options,
+            progress=progress,
+        )
+        save_factors(cached, factors)
+        return factors
+
+
+def paper_rank(schedule: str, l_max: int) -> int:
+    """CP rank of a schedule of the paper: ``7L``, ``7L^2``, ``16log^2(L+1)`` or ``(L+1)^4``."""
+    schedules = {
+        "7L": 7 * l_max,
+        "7L^2": 7 * l_max**2,
+        "16log^2(L+1)": math.ceil(16 * math.log(l_max + 1) ** 2),
+        "(L+1)^4": (l_max + 1) ** 4,
+    }
+    if schedule not in schedules:
+        raise TDNError(f"rank schedule is {schedule!r}, expected one of {', '.join(schedules)}")
+    return max(schedules[schedule], 1)

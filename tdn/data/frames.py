@@ -1,0 +1,265 @@
+"""Reference frames: structures with their energies, forces and stresses.
+
+Frames come from any file that ASE reads. ASE moves labels under its own names (``energy``,
+``forces``, ``stress``) into the results of a calculator; labels under other names stay in
+``atoms.info`` and ``atoms.arrays``. Both places are searched for the configured keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+
+from ..errors import TDNError
+
+VIRIAL_KEYS = ("virial", "virials")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class LabelKeys:
+    """Under which keys frames carry their reference values."""
+
+    energy: str = "energy"
+    forces: str = "forces"
+    stress: str = "stress"
+    config_type: str = "config_type"
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One structure with its reference values.
+
+    Attributes
+    ----------
+    atoms : without calculator
+    number : position in its file, counted from one
+    source : name of the file
+    energy : total energy in eV, None where there is none
+    forces : float64 [N, 3] in eV/angstrom, or None
+    stress : float64 [3, 3] in eV/angstrom^3 with the sign of ASE, or None
+    config_type : a name that groups frames, or None
+    split : train, valid, test or None
+    """
+
+    atoms: ase.Atoms
+    number: int
+    source: str
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    config_type: str | None = None
+    split: str | None = None
+
+    @property
+    def where(self) -> str:
+        """How messages name this frame."""
+        return f"frame {self.number} of {self.source}"
+
+
+def read_frames(path: str | Path, keys: LabelKeys | None = None) -> list[Frame]:
+    """Read all frames of a file.
+
+    Parameters
+    ----------
+    path : extended XYZ (also compressed) or any other file that ASE reads
+    keys : names of the labels
+
+    Raises
+    ------
+    TDNError
+        If the file is missing, empty or of an unknown kind, or a frame cannot be read; the message
+        names the frame, counted from one.
+    """
+    path = Path(path)
+    keys = keys or LabelKeys()
+    if path.is_dir():
+        raise TDNError(f"{path} is a folder; expected a file with frames, e.g. extended XYZ")
+    if not path.is_file():
+        raise TDNError(f"file {path} not found; expected frames in a format that ASE reads")
+    if path.stat().st_size == 0:
+        raise TDNError(f"{path} is empty; expected frames with energies and forces")
+    frames = []
+    for number, atoms in enumerate(_iterate(path), start=1):
+        frames.append(frame_from_atoms(atoms, keys, number, path.name))
+    if not frames:
+        raise TDNError(f"{path} holds no frame; expected structures with energies and forces")
+    return frames
+
+
+def _iterate(path: Path) -> Iterator[ase.Atoms]:
+    """ASE's reader with its many exceptions turned into one line each."""
+    number = 0
+    try:
+        for atoms in ase.io.iread(path, index=":"):
+            number += 1
+            if not isinstance(atoms, ase.Atoms):
+                raise TDNError(f"{path} holds {type(atoms).__name__}, expected structures")
+            yield atoms
+    except TDNError:
+        raise
+    except Exception as error:  # what a reader throws on foreign bytes is not documented
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        if number == 0:
+            raise TDNError(
+                f"{path} cannot be read: expected extended XYZ or another format of ASE ({reason})"
+            ) from None
+        raise TDNError(
+            f"frame {number + 1} of {path} cannot be read: cut short or damaged ({reason}); "
+            "repair or remove it"
+        ) from None
+
+
+def frame_from_atoms(
+    atoms: ase.Atoms, keys: LabelKeys, number: int = 1, source: str = "structures"
+) -> Frame:
+    """Take the labels of one structure.
+
+    Raises
+    ------
+    TDNError
+        If the structure has no atoms or positions that are no numbers, or a label has the wrong
+        shape or is no number.
+    """
+    where = f"frame {number} of {source}"
+    if len(atoms) == 0:
+        raise TDNError(f"{where} has no atoms; remove it")
+    if (atoms.numbers == 0).any():
+        raise TDNError(f"{where} has an atom of unknown element 'X'; name its element")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise TDNError(f"{where}: positions or cell contain NaN or infinity; remove the frame")
+    energy = _array(_find(atoms, keys.energy), (1,), keys.energy, where)
+    forces = _array(_find(atoms, keys.forces), (len(atoms), 3), keys.forces, where)
+    config_type = atoms.info.get(keys.config_type)
+    bare = ase.Atoms(
+        numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc
+    )
+    return Frame(
+        atoms=bare,
+        number=number,
+        source=source,
+        energy=None if energy is None else float(energy[0]),
+        forces=forces,
+        stress=_stress(atoms, keys.stress, where),
+        config_type=None if config_type is None else str(config_type),
+        split=_split(atoms, keys.split, where),
+    )
+
+
+def _find(atoms: ase.Atoms, key: str) -> Any:
+    """A label from wherever ASE puts it; results are read raw, so constraints change nothing."""
+    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+    for place in (results, atoms.info, atoms.arrays):
+        if place.get(key) is not None:
+            return place[key]
+    return None
+
+
+def _array(value: Any, shape: tuple[int, ...], key: str, where: str) -> np.ndarray | None:
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TDNError(f"{where}: '{key}' is {value!r}, expected numbers") from None
+    if array.size != int(np.prod(shape)):
+        expected = "a single number" if shape == (1,) else f"shape {list(shape)}"
+        raise TDNError(f"{where}: '{key}' has shape {list(array.shape)}, expected {expected}")
+    return array.reshape(shape)
+
+
+def _stress(atoms: ase.Atoms, key: str, where: str) -> np.ndarray | None:
+    """Stress [3, 3]; a virial W becomes -W / V. Structures without volume have none."""
+    volume = abs(np.linalg.det(atoms.cell.array))
+    if volume <= 0 or not atoms.pbc.any():
+        return None
+    for name in (key, *VIRIAL_KEYS):
+        value = _find(atoms, name)
+        if value is None:
+            continue
+        array = np.asarray(value)
+        if array.size == 6:  # Voigt order of ASE: xx yy zz yz xz xy
+            xx, yy, zz, yz, xz, xy = _array(value, (6,), name, where)
+            matrix = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        else:
+            matrix = _array(value, (3, 3), name, where)
+        matrix = 0.5 * (matrix + matrix.T)
+        return -matrix / volume if "virial" in name.lower() else matrix
+    return None
+
+
+def _split(atoms: ase.Atoms, key: str | None, where: str) -> str | None:
+    if key is None:
+        return None
+    value = atoms.info.get(key)
+    if value is None:
+        if len(atoms) == 1:  # an isolated atom belongs to no set
+            return None
+        raise TDNError(
+            f"{where} has no key '{key}' (data.split_key); give every frame "
+            f"{key}=train, valid or test"
+        )
+    if str(value).lower() not in SPLIT_NAMES:
+        raise TDNError(f"{where}: {key}={value}: expected train, valid or test")
+    return SPLIT_NAMES[str(value).lower()]
+
+
+def require_labels(frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys) -> None:
+    """Check that frames carry what training needs, as finite numbers.
+
+    Raises
+    ------
+    TDNError
+        For the first frame without a needed label, or with one that is NaN or infinite.
+    """
+    for frame in frames:
+        labels = (
+            ("energy", "an energy", keys.energy, frame.energy, energy),
+            ("forces", "forces", keys.forces, frame.forces, forces),
+        )
+        for name, phrase, key, value, needed in labels:
+            if value is None and needed:
+                count = sum(getattr(f, name) is None for f in frames)
+                raise TDNError(
+                    f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
+                    f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
+                    f"file's key, remove such frames, or set train.{name}_weight=0"
+                )
+            if value is not None and not np.isfinite(value).all():
+                raise TDNError(
+                    f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
+                    "; remove the frame"
+                )
+        if frame.stress is not None and not np.isfinite(frame.stress).all():
+            raise TDNError(
+                f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
+                "the frame"
+            )
+
+
+def drop_bad_labels(frames: list[Frame]) -> tuple[list[Frame], int]:
+    """Treat labels that are not finite as absent; how many frames had such labels."""
+    kept, changed = [], 0
+    for frame in frames:
+        bad = {
+            name: None
+            for name in ("energy", "forces", "stress")
+            if getattr(frame, name) is not None and not np.isfinite(getattr(frame, name)).all()
+        }
+        changed += bool(bad)
+        kept.append(replace(frame, **bad))
+    return kept, changed

@@ -1,0 +1,192 @@
+"""What a network takes from its training data before the fit: E0, energy scale, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ase
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from ..errors import TDNError, UsageError
+from ..graph import Graph
+from .frames import Frame
+
+E0_METHODS = ("auto", "isolated", "least_squares")
+
+
+@dataclass(frozen=True)
+class AtomicEnergies:
+    """Energies E0 per element in eV, where each comes from, and what a user should know."""
+
+    values: dict[str, float]
+    origin: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def is_isolated_atom(atoms: ase.Atoms, r_max: float) -> bool:
+    """One atom whose periodic images, if any, are too far away to matter (two cutoffs)."""
+    if len(atoms) != 1:
+        return False
+    if not atoms.pbc.any():
+        return True
+    cell = atoms.cell.array
+    volume = abs(np.linalg.det(cell))
+    if volume < 1e-6:
+        return bool((np.linalg.norm(cell[atoms.pbc], axis=1) > 2 * r_max).all())
+    areas = np.linalg.norm(np.cross(np.roll(cell, -1, axis=0), np.roll(cell, -2, axis=0)), axis=1)
+    return bool((volume / areas[atoms.pbc] > 2 * r_max).all())
+
+
+def isolated_energies(frames: Sequence[Frame]) -> dict[str, float]:
+    """E0 of every element from frames of isolated atoms.
+
+    Raises
+    ------
+    TDNError
+        If a frame has no energy, or two frames of an element disagree by more than 1 meV.
+    """
+    values: dict[str, float] = {}
+    for frame in frames:
+        symbol = chemical_symbols[frame.atoms.numbers[0]]
+        if frame.energy is None or not np.isfinite(frame.energy):
+            raise TDNError(f"{frame.where} is an isolated {symbol} atom without an energy")
+        if abs(values.get(symbol, frame.energy) - frame.energy) > 1e-3:
+            raise TDNError(
+                f"{frame.where} is an isolated {symbol} atom of {frame.energy:.6f} eV, another "
+                f"frame gives {values[symbol]:.6f} eV; keep one, or set data.atomic_energies"
+            )
+        values[symbol] = frame.energy
+    return values
+
+
+def least_squares_energies(
+    compositions: np.ndarray, energies: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """Energies per element that explain total energies best, per atom; of least norm if many do.
+
+    Parameters
+    ----------
+    compositions : [F, S], atoms of each element in every frame
+    energies : [F], eV
+
+    Returns
+    -------
+    values : [S], eV
+    degenerate : whether the compositions leave a combination of elements undetermined
+    """
+    atoms = compositions.sum(axis=1)
+    matrix = compositions / atoms[:, None]
+    values, _, rank, _ = np.linalg.lstsq(matrix, energies / atoms, rcond=1e-10)
+    return values, bool(rank < compositions.shape[1])
+
+
+def count_elements(frames: Sequence[Frame], species: Sequence[str]) -> np.ndarray:
+    """Atoms of each element in every frame, [F, S]."""
+    numbers = np.array([atomic_numbers[s] for s in species])
+    return np.array([(f.atoms.numbers[:, None] == numbers).sum(axis=0) for f in frames], float)
+
+
+def find_atomic_energies(
+    setting: str | dict[str, float],
+    species: Sequence[str],
+    frames: Sequence[Frame],
+    isolated: Sequence[Frame],
+) -> AtomicEnergies:
+    """E0 of every element of the model.
+
+    Parameters
+    ----------
+    setting : ``auto`` (isolated atoms where there are any, least squares for the rest),
+        ``isolated``, ``least_squares``, or a value in eV per symbol
+    species : chemical symbols of the model
+    frames : training frames without isolated atoms
+    isolated : frames of isolated atoms
+
+    Raises
+    ------
+    TDNError
+        If an element gets no E0.
+    """
+    if isinstance(setting, dict):
+        values = {s: setting[s] for s in species if s in setting}
+        _check_complete(values, species, "give a value for it in data.atomic_energies")
+        return AtomicEnergies(values, dict.fromkeys(species, "given"))
+    if setting not in E0_METHODS:
+        raise UsageError(
+            f"data.atomic_energies = {setting!r}: expected {', '.join(E0_METHODS)} or a value "
+            "per symbol, e.g. {H: -13.6, O: -2041.8}"
+        )
+    known = {} if setting == "least_squares" else isolated_energies(isolated)
+    known = {s: known[s] for s in species if s in known}
+    if setting == "isolated":
+        _check_complete(
+            known,
+            species,
+            "add a frame of the isolated atom (data.isolated_atoms), or use "
+            "data.atomic_energies=least_squares",
+        )
+    rest = [s for s in species if s not in known]
+    origin = dict.fromkeys(known, "isolated atom")
+    if not rest:
+        return AtomicEnergies(known, origin)
+    labelled = [f for f in frames if f.energy is not None]
+    counts = count_elements(labelled, list(species)) if labelled else np.zeros((0, len(species)))
+    absent = [s for s in rest if not counts[:, list(species).index(s)].any()]
+    if absent:
+        raise TDNError(
+            f"element {', '.join(absent)} has no E0: no training frame with an energy contains it "
+            "and no isolated atom is given; set data.atomic_energies or data.isolated_atoms"
+        )
+    columns = [list(species).index(s) for s in rest]
+    offset = counts @ np.array([known.get(s, 0.0) for s in species])
+    chosen = counts[:, columns].sum(axis=1) > 0
+    energies = np.array([f.energy for f in labelled]) - offset
+    fitted, degenerate = least_squares_energies(counts[chosen][:, columns], energies[chosen])
+    notes = []
+    if degenerate:
+        notes.append(
+            f"the compositions of the frames do not determine E0 of {', '.join(rest)} one by one; "
+            "the solution of least norm is used: right for these compositions, arbitrary for "
+            "others (data.isolated_atoms gives physical values)"
+        )
+    values = {**known, **dict(zip(rest, map(float, fitted), strict=True))}
+    origin.update(dict.fromkeys(rest, "least squares"))
+    return AtomicEnergies(
+        {s: values[s] for s in species}, {s: origin[s] for s in species}, tuple(notes)
+    )
+
+
+def _check_complete(values: dict[str, float], species: Sequence[str], advice: str) -> None:
+    missing = [s for s in species if s not in values]
+    if missing:
+        raise TDNError(f"element {', '.join(missing)} has no E0: {advice}")
+
+
+def force_scale(frames: Sequence[Frame], species: Sequence[str], per_species: bool) -> np.ndarray:
+    """Root mean square of the force components, the natural scale of energies, [S] in eV.
+
+    Elements without forces get the value of all elements together; without any force it is one.
+    """
+    labelled = [f for f in frames if f.forces is not None]
+    if not labelled:
+        return np.ones(len(species))
+    forces = np.concatenate([f.forces for f in labelled])
+    numbers = np.concatenate([f.atoms.numbers for f in labelled])
+    total = float(np.sqrt(np.mean(forces**2)))
+    if total < 1e-8:
+        return np.ones(len(species))
+    scale = np.full(len(species), total)
+    if per_species:
+        for index, symbol in enumerate(species):
+            chosen = forces[numbers == atomic_numbers[symbol]]
+            if len(chosen) and (rms := float(np.sqrt(np.mean(chosen**2)))) > 1e-8:
+                scale[index] = rms
+    return scale
+
+
+def mean_neighbors(graphs: Sequence[Graph]) -> float:
+    """Mean number of neighbours per atom; one where nothing has a neighbour."""
+    edges = sum(g.num_edges for g in graphs)
+    return edges / sum(g.num_atoms for g in graphs) if edges else 1.0

@@ -1,0 +1,54 @@
+"""Writing files so that nothing is lost: to a temporary name first, then renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import TDNError
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `TDNError` if a file at ``path`` could not be written (before hours of work)."""
+    folder = Path(path).expanduser().absolute().parent
+    if not folder.is_dir():
+        raise TDNError(f"cannot write {path}: the folder {folder} does not exist; create it first")
+    if Path(path).is_dir():
+        raise TDNError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not os.access(folder, os.W_OK):
+        raise TDNError(f"cannot write {path}: no permission to write in {folder}")
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+
+    The temporary file keeps the suffixes of ``path``, since some writers choose the format by
+    them. When the block fails, the temporary file is removed and an older ``path`` stays as it
+    was.
+
+    Raises
+    ------
+    TDNError
+        If the folder does not exist or cannot be written.
+    """
+    path = Path(path).expanduser()
+    check_writable(path)
+    handle, name = tempfile.mkstemp(
+        prefix=".tmp-", suffix="-" + path.name, dir=path.absolute().parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise TDNError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,214 @@
+"""The network: species and edges to energies per atom.
+
+Reads top-down: `build_model` turns a configuration into a `ConvolutionModel`, which embeds species,
+applies `InteractionLayer`s and adds up readouts.
+"""
+
+import torch
+from ase.data import atomic_numbers as number_of_symbol
+from e3nn.o3 import SphericalHarmonics
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .convolution import CPConvolution, CPMatrices, NodeProduct, scalar_convolution_factors
+from .cp import load_factors
+from .errors import TDNError
+from .layers import (
+    DegreeLinear,
+    DegreeScale,
+    Gate,
+    LinearReadout,
+    MLPReadout,
+    num_components,
+)
+from .ops import Edges, exchange
+from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from .zbl import ZBL
+
+
+class InteractionLayer(nn.Module):
+    """One message-passing layer: channel mixing, CP convolution, node products, residual, gate.
+
+    Parameters
+    ----------
+    config : the network's configuration
+    l_max_in, l_max_out : highest degrees of the features before and after the layer; the first
+        layer sees scalars only, the last gives scalars only
+    """
+
+    def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int) -> None:
+        super().__init__()
+        channels, l_max = config.num_channels, config.l_max
+        num_species = len(config.species)
+        factors = load_factors(l_max, paths=config.paths, rank=config.rank)
+        shared = config.radial == "shared"
+        self.first = l_max_in == 0
+        self.radial = RadialNetwork(
+            config.num_radial,
+            config.radial_hidden,
+            1 if shared else l_max + 1,
+            channels,
+            num_species,
+        )
+        self.convolution = CPConvolution(
+            scalar_convolution_factors(l_max) if self.first else CPMatrices.from_factors(factors),
+            l_max,
+            shared,
+            config.avg_num_neighbors,
+        )
+        self.mix_in = DegreeLinear(channels, channels, l_max_in)
+        self.mix_message = DegreeLinear(channels, channels, l_max)
+        self.product = NodeProduct(
+            num_species, channels, l_max, l_max_out, config.correlation, factors
+        )
+        self.mix_out = DegreeLinear(channels, channels, l_max_out)
+        # the embedding is no message: a residual of it would give isolated atoms an energy
+        self.residual_scale = DegreeScale(num_species, channels, l_max_out, 1.0, 0.2)
+        self.residual_mix = DegreeLinear(channels, channels, l_max_out)
+        self.gate = Gate(channels, l_max_out)
+        self.components_out = num_components(l_max_out)
+
+    def forward(
+        self, x: Tensor, species: Tensor, sh: Tensor, basis: Tensor, pair: Tensor, edges: Edges
+    ) -> Tensor:
+        """Features [n_local, D_in, C] ([n_all, 1, C] in the first layer) -> [n_local, D_out, C]."""
+        num_local = edges.centre_ptr.size(0) - 1
+        h = self.mix_in(x)
+        if not self.first:
+            h = exchange(h, species.size(0))
+        w = self.radial(basis, pair)
+        m = self.mix_message(self.convolution(h, sh, w, edges))
+        local_species = species[:num_local]
+        y = self.mix_out(self.product(m, local_species))
+        if not self.first:
+            residual = self.residual_scale(x[:, : self.components_out], local_species)
+            y = y + self.residual_mix(residual)
+        return self.gate(y)
+
+
+class ConvolutionModel(nn.Module):
+    """Energies per atom, E_i = E0 + scale * (sum of the layers' readouts) [+ ZBL].
+
+    Strictly extensive and smooth: nothing but the atoms within ``r_max`` per layer matters, every
+    contribution of an edge vanishes at the cutoff with two derivatives, and an isolated atom keeps
+    E0 exactly.
+
+    Parameters
+    ----------
+    config : with ``species`` and ``avg_num_neighbors`` given
+    """
+
+    atomic_energies: Tensor
+    scale: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.r_max = config.r_max
+        self.num_species = len(config.species)
+        self.atomic_numbers = [number_of_symbol[s] for s in config.species]
+        self.embedding = nn.Parameter(torch.randn(self.num_species, config.num_channels))
+        self.spherical_harmonics = SphericalHarmonics(
+            list(range(config.l_max + 1)), normalize=True, normalization="component"
+        )
+        self.basis = BesselBasis(config.r_max, config.num_radial)
+        self.envelope = PolynomialEnvelope(config.r_max, config.envelope)
+        degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
+        self.layers = nn.ModuleList(
+            InteractionLayer(config, l_in, l_out)
+            for l_in, l_out in zip(degrees[:-1], degrees[1:], strict=True)
+        )
+        readouts = [LinearReadout(config.num_channels) for _ in range(config.num_layers - 1)]
+        readouts.append(MLPReadout(config.num_channels, config.readout_hidden))
+        self.readouts = nn.ModuleList(readouts)
+        self.zbl = ZBL(self.atomic_numbers, config.r_max) if config.zbl else None
+        self.register_buffer("atomic_energies", torch.zeros(self.num_species, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(self.num_species, dtype=torch.float64))
+
+    def forward(self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int) -> Tensor:
+        """Energies of the first ``num_local`` atoms.
+
+        Parameters
+        ----------
+        species : int64 [n_all], local atoms first, then ghosts
+        edges : sorted edges; centres are local atoms
+        edge_vec : float64 [E, 3], angstrom
+        num_local : number of atoms whose energies are wanted
+
+        Returns
+        -------
+        float64 [num_local], eV
+        """
+        dtype = self.embedding.dtype
+        vectors = edge_vec.to(dtype)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        sh = self.spherical_harmonics(vectors)  # [E, D]
+        basis = self.basis(r) * self.envelope(r).unsqueeze(1)  # [E, B]
+        pair = species[edges.centre] * self.num_species + species[edges.neighbour]
+        x = self.embedding[species].unsqueeze(1)  # [n_all, 1, C]
+        energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
+        for layer, readout in zip(self.layers, self.readouts):
+            x = layer(x, species, sh, basis, pair, edges)
+            energy = energy + readout(x[:, 0]).to(torch.float64)
+        local_species = species[:num_local]
+        energy = self.atomic_energies[local_species] + self.scale[local_species] * energy
+        if self.zbl is not None:
+            lengths = torch.linalg.vector_norm(edge_vec, dim=1)
+            energy = energy + self.zbl(lengths, species, edges.centre, edges.neighbour, num_local)
+        return energy
+
+    def set_statistics(self, atomic_energies: Tensor, scale: Tensor | float) -> None:
+        """Set E0 [num_species] in eV and the energy scale (number or [num_species]) in eV."""
+        self.atomic_energies.copy_(torch.as_tensor(atomic_energies, dtype=torch.float64))
+        scale = torch.as_tensor(scale, dtype=torch.float64).expand(self.num_species)
+        self.scale.copy_(scale)
+
+
+# everything that stays float64 whatever the network's precision
+FLOAT64_BUFFERS = ("atomic_energies", "scale", "zbl.number", "zbl.pair_cutoff")
+
+
+def set_dtype(model: ConvolutionModel, dtype: torch.dtype) -> ConvolutionModel:
+    """Convert the network to ``dtype`` in place; energies still add up in float64."""
+    kept = {name: buffer for name, buffer in model.named_buffers() if name in FLOAT64_BUFFERS}
+    model.to(dtype)
+    for name, buffer in kept.items():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        setattr(owner, name.rpartition(".")[2], buffer)
+    return model
+
+
+def model_dtype(model: ConvolutionModel) -> torch.dtype:
+    """The precision in which the network computes."""
+    return model.embedding.dtype
+
+
+def build_model(config: ModelConfig, seed: int | None = None) -> ConvolutionModel:
+    """Build a network in float64 with random weights.
+
+    The one place where a configuration becomes a model. Weights are drawn in float64, so that the
+    same seed gives the same network in either precision.
+
+    Raises
+    ------
+    TDNError
+        If the configuration lacks species or ``avg_num_neighbors``, or names an unknown element.
+    """
+    if not config.species:
+        raise TDNError("model.species is empty: name the chemical symbols, e.g. [H, O]")
+    unknown = [s for s in config.species if s not in number_of_symbol or s == "X"]
+    if unknown:
+        raise TDNError(f"model.species: '{unknown[0]}' is not a chemical symbol")
+    if len(set(config.species)) != len(config.species):
+        raise TDNError(f"model.species names an element twice: {', '.join(config.species)}")
+    if config.avg_num_neighbors is None:
+        raise TDNError("model.avg_num_neighbors is not set: give the mean number of neighbours")
+    default = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float64)
+        try:
+            return ConvolutionModel(config)
+        finally:
+            torch.set_default_dtype(default)

@@ -1,0 +1,245 @@
+"""Build the compiled operators with CMake, and find what was built.
+
+One shared library per PyTorch: a stamp file beside it records the PyTorch, the sources and the
+compiler it was built from, and a library with another stamp is never loaded.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from tdn.errors import TDNError
+from tdn.files import atomic_write
+
+SOURCE_DIR = Path(__file__).parent / "csrc"
+LIBRARY_NAME = "libtdn_ops.so"
+STAMP_NAME = "libtdn_ops.json"
+MINIMUM_CMAKE = (3, 18)
+
+
+def library_dir() -> Path:
+    """Folder of compiled libraries.
+
+    ``$TDN_LIB_DIR`` if set, else ``lib/tdn`` of the Python environment, else (where that is not
+    writable) ``tdn`` in the user's data folder.
+    """
+    configured = os.environ.get("TDN_LIB_DIR")
+    if configured:
+        return Path(configured).expanduser().resolve()
+    in_environment = Path(sys.prefix) / "lib" / "tdn"
+    if (in_environment / LIBRARY_NAME).is_file() or _writable(in_environment):
+        return in_environment
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "tdn"
+
+
+def ops_library() -> Path | None:
+    """The compiled operators for this PyTorch; None if there are none."""
+    path = library_dir() / LIBRARY_NAME
+    return path if path.is_file() and not _stamp_problem() else None
+
+
+def library_problem() -> str:
+    """Why :func:`ops_library` finds nothing, in one line; empty if it does."""
+    path = library_dir() / LIBRARY_NAME
+    if not path.is_file():
+        return f"no compiled library in {library_dir()}"
+    return _stamp_problem()
+
+
+def build_ops(force: bool = False, verbose: bool = False) -> Path:
+    """Compile the operators unless an up-to-date library exists.
+
+    Parameters
+    ----------
+    force : bool
+        Compile even if PyTorch, sources and compiler are those of the existing library.
+    verbose : bool
+        Show what CMake and the compiler print.
+
+    Returns
+    -------
+    Path
+        The library.
+
+    Raises
+    ------
+    TDNError
+        If CMake or a C++ compiler is missing, or the build fails.
+    """
+    target = library_dir() / LIBRARY_NAME
+    stamp = {**_expected_stamp(), "compiler": compiler_version()}
+    with build_lock(target.parent):
+        if not force and target.is_file() and read_stamp() == stamp:
+            return target
+        with TemporaryDirectory(prefix=".build-", dir=target.parent) as build_dir:
+            run_cmake(SOURCE_DIR, Path(build_dir), torch_defines(), verbose=verbose)
+            # Without a stamp the library does not count, so no reader sees an unmatched pair.
+            target.with_name(STAMP_NAME).unlink(missing_ok=True)
+            with atomic_write(target) as temporary:
+                shutil.copy2(Path(build_dir) / LIBRARY_NAME, temporary)
+            with atomic_write(target.with_name(STAMP_NAME)) as temporary:
+                Path(temporary).write_text(json.dumps(stamp, indent=2) + "\n")
+    return target
+
+
+def run_cmake(
+    source_dir: Path, build_dir: Path, defines: Mapping[str, str], verbose: bool = False
+) -> None:
+    """Configure and build a CMake project in Release mode.
+
+    Parameters
+    ----------
+    source_dir, build_dir : Path
+        Folder with ``CMakeLists.txt``; folder for the results, made if missing.
+    defines : mapping of str to str
+        Cache variables, passed as ``-DNAME=VALUE``.
+    verbose : bool
+        Show the output; otherwise it goes to ``build.log`` in the library folder on failure.
+
+    Raises
+    ------
+    TDNError
+        If CMake is missing or too old, or a step fails (with its first error line).
+    """
+    cmake = find_cmake()
+    compiler_version()
+    build_dir.mkdir(parents=True, exist_ok=True)
+    configure = [cmake, "-S", str(source_dir), "-B", str(build_dir), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-D{name}={value}" for name, value in defines.items()]
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
+    build = [cmake, "--build", str(build_dir), "--config", "Release", "--parallel", jobs]
+    for command in (configure, build):
+        _run_logged(command, source_dir, verbose)
+
+
+def torch_defines() -> dict[str, str]:
+    """CMake variables that lead to this Python's PyTorch."""
+    return {
+        "TDN_TORCH_DIR": str(Path(torch.__file__).parent),
+        "TDN_CXX11_ABI": str(int(torch.compiled_with_cxx11_abi())),
+    }
+
+
+def find_cmake() -> str:
+    """The ``cmake`` on the path or of the Python environment.
+
+    Raises
+    ------
+    TDNError
+        If there is none, or it is older than 3.18.
+    """
+    in_environment = Path(sys.executable).parent / "cmake"
+    command = shutil.which("cmake") or shutil.which(in_environment)
+    if command is None:
+        raise TDNError("cmake not found; install it with `pip install cmake`")
+    output = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
+    match = re.search(r"(\d+)\.(\d+)", output)
+    if match is None or (int(match[1]), int(match[2])) < MINIMUM_CMAKE:
+        found = match[0] if match else "an unknown version"
+        raise TDNError(
+            f"{command} is {found}, expected 3.18 or newer; install one with `pip install cmake`"
+        )
+    return command
+
+
+def compiler_version() -> str:
+    """First line of what the C++ compiler says about its version.
+
+    Raises
+    ------
+    TDNError
+        If there is no C++ compiler.
+    """
+    candidates = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    for name in filter(None, candidates):
+        words = name.split()
+        if shutil.which(words[0]):
+            result = subprocess.run([*words, "--version"], capture_output=True, text=True)
+            return result.stdout.partition("\n")[0].strip()
+    raise TDNError(
+        "no C++ compiler found (tried $CXX, c++, g++, clang++); install one, such as the package "
+        "g++, or name it in the environment variable CXX"
+    )
+
+
+def read_stamp() -> dict[str, str]:
+    """What the existing library was built from; empty if unknown."""
+    try:
+        stamp = json.loads((library_dir() / STAMP_NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+@contextmanager
+def build_lock(directory: Path) -> Iterator[None]:
+    """One build at a time in a folder; later ones wait."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise TDNError(
+            f"cannot write to {directory} ({error.strerror}); name another folder in the "
+            "environment variable TDN_LIB_DIR"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _expected_stamp() -> dict[str, str]:
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE_DIR.iterdir()):
+        if path.suffix in {".cpp", ".h", ".txt"}:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return {"torch": torch.__version__, "sources": digest.hexdigest()}
+
+
+def _stamp_problem() -> str:
+    stamp, expected = read_stamp(), _expected_stamp()
+    path = library_dir() / LIBRARY_NAME
+    if stamp.get("torch") != expected["torch"]:
+        found = stamp.get("torch", "an unknown version")
+        return f"{path} was built for torch {found}, this is torch {expected['torch']}"
+    if stamp.get("sources") != expected["sources"]:
+        return f"{path} was built from another version of the sources"
+    return ""
+
+
+def _run_logged(command: list[str], source_dir: Path, verbose: bool) -> None:
+    if verbose:
+        output, code = "", subprocess.run(command).returncode
+    else:
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        output, code = result.stdout, result.returncode
+    if code == 0:
+        return
+    where = "output above"
+    if not verbose:
+        log = library_dir() / "build.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(output)
+        where = f"full output in {log}"
+    errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
+    first = f": {errors[0]}" if errors else ""
+    raise TDNError(f"building {source_dir} failed{first} ({where})")
+
+
+def _writable(directory: Path) -> bool:
+    while not directory.exists():
+        directory = directory.parent
+    return os.access(directory, os.W_OK)

@@ -1,0 +1,40 @@
+"""The command ``tdn-ops``: build the compiled operators, or say what is in use."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from tdn.cli import run_main
+
+from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_main(lambda: _main(argv), "tdn-ops")
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    parser = argparse.ArgumentParser(prog="tdn-ops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="compile the operators for this PyTorch")
+    build.add_argument("--force", action="store_true", help="compile even if up to date")
+    build.add_argument("--verbose", action="store_true", help="show the compiler's output")
+    commands.add_parser("info", help="show the library, its PyTorch and its vector instructions")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "build":
+        print(build_ops(force=arguments.force, verbose=arguments.verbose))
+    else:
+        print("\n".join(_info()))
+
+
+def _info() -> list[str]:
+    lines = [f"folder:   {library_dir()}", f"torch:    {torch.__version__}"]
+    path = ops_library()
+    if path is None:
+        return [*lines, f"library:  none in use: {library_problem()}; run `tdn-ops build`"]
+    lines += [f"library:  {path}", f"compiler: {read_stamp().get('compiler', 'unknown')}"]
+    if hasattr(torch.ops.tdn, "cpu_capability"):  # absent under TDN_OPS=reference
+        lines.append(f"kernels:  {torch.ops.tdn.cpu_capability()}")
+    return lines

@@ -1,0 +1,45 @@
+// The message of a Clebsch-Gordan product in CP form, and the kernels its derivatives need.
+//
+// All are partial derivatives of one multilinear form, sum over edges e = (i, j) of
+//   F(g, u, b, w) = sum_{l,r,c} g[i,r,c] u[j,r,c] b[e,l,r] w[e,l,c],
+// so the same three functions serve derivatives of every order.
+
+#ifndef TDN_CP_MESSAGE_H
+#define TDN_CP_MESSAGE_H
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+#define TDN_EDGE_PARAMETERS                                                                      \
+  const at::Tensor &centre, const at::Tensor &neighbour, const at::Tensor &centre_ptr,           \
+      const at::Tensor &transpose, const at::Tensor &neighbour_ptr
+#define TDN_EDGE_ARGUMENTS centre, neighbour, centre_ptr, transpose, neighbour_ptr
+
+namespace tdn {
+
+using at::Tensor;
+
+// One implementation: of the CPU, of tensor operations (any device), of shapes alone (tracing).
+// message:    dF/dg [num_centres, R, C]
+// transposed: dF/du [num_nodes, R, C]
+// edges:      (dF/db [E, L, R], dF/dw [E, L, C]); empty [0] where not needed
+#define TDN_DECLARE_CP_MESSAGE(suffix)                                                           \
+  Tensor cp_message_##suffix(const Tensor &u, const Tensor &b, const Tensor &w,                  \
+                             TDN_EDGE_PARAMETERS);                                               \
+  Tensor cp_message_transposed_##suffix(const Tensor &g, const Tensor &b, const Tensor &w,       \
+                                        TDN_EDGE_PARAMETERS);                                    \
+  std::tuple<Tensor, Tensor> cp_message_edges_##suffix(                                          \
+      const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS,   \
+      bool need_b, bool need_w);
+
+TDN_DECLARE_CP_MESSAGE(cpu)
+TDN_DECLARE_CP_MESSAGE(tensor)
+TDN_DECLARE_CP_MESSAGE(meta)
+TDN_DECLARE_CP_MESSAGE(autograd)
+
+#undef TDN_DECLARE_CP_MESSAGE
+
+}    // namespace tdn
+
+#endif

@@ -1,0 +1,77 @@
+#include "edges.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <vector>
+
+namespace tdn {
+namespace {
+
+void check_edge_index(const at::Tensor &edge_index)
+{
+  TORCH_CHECK_VALUE(edge_index.dim() == 2 && edge_index.sym_size(0) == 2 &&
+                        edge_index.scalar_type() == at::kLong,
+                    "sort_edges: edge_index must be an int64 tensor [2, E], found shape ",
+                    edge_index.sym_sizes(), " and ", edge_index.scalar_type());
+}
+
+}    // namespace
+
+EdgePointers sort_edges_cpu(const at::Tensor &edge_index, int64_t num_centres, int64_t num_nodes)
+{
+  check_edge_index(edge_index);
+  TORCH_CHECK_VALUE(num_centres >= 0 && num_nodes >= 0,
+                    "sort_edges: num_centres and num_nodes must not be negative, found ",
+                    num_centres, " and ", num_nodes);
+  const at::Tensor edges = edge_index.contiguous();
+  const int64_t num_edges = edges.size(1);
+  const int64_t *centre = edges.const_data_ptr<int64_t>();
+  const int64_t *neighbour = centre + num_edges;
+  at::Tensor centre_ptr = at::zeros({num_centres + 1}, edges.options());
+  at::Tensor neighbour_ptr = at::zeros({num_nodes + 1}, edges.options());
+  at::Tensor transpose = at::empty({num_edges}, edges.options());
+  int64_t *centre_end = centre_ptr.mutable_data_ptr<int64_t>();
+  int64_t *neighbour_end = neighbour_ptr.mutable_data_ptr<int64_t>();
+
+  for (int64_t e = 0; e < num_edges; ++e) {
+    const int64_t i = centre[e], j = neighbour[e];
+    TORCH_CHECK_VALUE(e == 0 || centre[e - 1] <= i,
+                      "sort_edges: edge_index[0] (centres) must be non-decreasing, found ",
+                      centre[e - 1], " before ", i, "; sort the edges by centre first");
+    TORCH_CHECK_VALUE(i >= 0 && i < num_centres, "sort_edges: centres must lie in 0..",
+                      num_centres - 1, ", found ", i);
+    TORCH_CHECK_VALUE(j >= 0 && j < num_nodes, "sort_edges: neighbours must lie in 0..",
+                      num_nodes - 1, ", found ", j);
+    ++centre_end[i + 1];
+    ++neighbour_end[j + 1];
+  }
+  for (int64_t i = 0; i < num_centres; ++i) centre_end[i + 1] += centre_end[i];
+  for (int64_t j = 0; j < num_nodes; ++j) neighbour_end[j + 1] += neighbour_end[j];
+
+  std::vector<int64_t> next(neighbour_end, neighbour_end + num_nodes);
+  int64_t *order = transpose.mutable_data_ptr<int64_t>();
+  for (int64_t e = 0; e < num_edges; ++e) order[next[neighbour[e]]++] = e;
+  return {centre_ptr, transpose, neighbour_ptr};
+}
+
+EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres,
+                               int64_t num_nodes)
+{
+  const auto [centre_ptr, transpose, neighbour_ptr] =
+      sort_edges_cpu(edge_index.cpu(), num_centres, num_nodes);
+  const auto device = edge_index.device();
+  return {centre_ptr.to(device), transpose.to(device), neighbour_ptr.to(device)};
+}
+
+EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centres,
+                             c10::SymInt num_nodes)
+{
+  check_edge_index(edge_index);
+  const auto options = edge_index.options();
+  return {at::empty_symint({num_centres + 1}, options),
+          at::empty_symint({edge_index.sym_size(1)}, options),
+          at::empty_symint({num_nodes + 1}, options)};
+}
+
+}    // namespace tdn

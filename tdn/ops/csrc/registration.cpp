@@ -1,0 +1,101 @@
+#include "cp_message.h"
+#include "cp_message_kernels.h"
+#include "edges.h"
+#include "exchange_ops.h"
+
+#include <torch/library.h>
+
+#include <memory>
+#include <vector>
+
+namespace tdn {
+namespace {
+
+using torch::Library;
+
+#define TDN_EDGE_SCHEMA                                                                          \
+  "Tensor centre, Tensor neighbour, Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr"
+
+std::string cpu_capability() { return kernel_table().name; }
+
+void define(Library &library)
+{
+  library.def("sort_edges(Tensor edge_index, SymInt num_centres, SymInt num_nodes)"
+              " -> (Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr)");
+  library.def("cp_message(Tensor u, Tensor b, Tensor w, " TDN_EDGE_SCHEMA ") -> Tensor");
+  library.def("cp_message_transposed(Tensor g, Tensor b, Tensor w, " TDN_EDGE_SCHEMA
+              ") -> Tensor");
+  library.def("cp_message_edges(Tensor g, Tensor u, Tensor b, Tensor w, " TDN_EDGE_SCHEMA
+              ", bool need_b, bool need_w) -> (Tensor, Tensor)");
+  library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
+  library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
+  library.def("cpu_capability() -> str", cpu_capability);
+}
+
+void implement_cpu(Library &library)
+{
+  library.impl("sort_edges", sort_edges_cpu);
+  library.impl("cp_message", cp_message_cpu);
+  library.impl("cp_message_transposed", cp_message_transposed_cpu);
+  library.impl("cp_message_edges", cp_message_edges_cpu);
+}
+
+// Every other device.
+void implement_tensor(Library &library)
+{
+  library.impl("sort_edges", sort_edges_tensor);
+  library.impl("cp_message", cp_message_tensor);
+  library.impl("cp_message_transposed", cp_message_transposed_tensor);
+  library.impl("cp_message_edges", cp_message_edges_tensor);
+  library.impl("exchange", exchange_rows);
+  library.impl("exchange_reverse", exchange_reverse_rows);
+}
+
+void implement_meta(Library &library)
+{
+  library.impl("sort_edges", sort_edges_meta);
+  library.impl("cp_message", cp_message_meta);
+  library.impl("cp_message_transposed", cp_message_transposed_meta);
+  library.impl("cp_message_edges", cp_message_edges_meta);
+  library.impl("exchange", exchange_meta);
+  library.impl("exchange_reverse", exchange_reverse_meta);
+}
+
+void implement_autograd(Library &library)
+{
+  library.impl("cp_message", cp_message_autograd);
+  library.impl("cp_message_transposed", cp_message_transposed_autograd);
+  library.impl("cp_message_edges", cp_message_edges_autograd);
+  library.impl("exchange", exchange_autograd);
+  library.impl("exchange_reverse", exchange_reverse_autograd);
+}
+
+// Not TORCH_LIBRARY, which ends the process where the operators exist already: a program may hold
+// Python's reference operators, or a second copy of this library, before this one is loaded.
+struct Registration {
+  Registration()
+  {
+    if (c10::Dispatcher::singleton().findSchema({"tdn::cp_message", ""})) {
+      TORCH_WARN("the operators of tdn are registered already; libtdn_ops.so leaves them in place");
+      return;
+    }
+    define(add(Library::FRAGMENT, std::nullopt));
+    implement_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
+    implement_tensor(add(Library::IMPL, c10::DispatchKey::CompositeExplicitAutograd));
+    implement_meta(add(Library::IMPL, c10::DispatchKey::Meta));
+    implement_autograd(add(Library::IMPL, c10::DispatchKey::Autograd));
+  }
+
+  Library &add(Library::Kind kind, std::optional<c10::DispatchKey> key)
+  {
+    libraries.push_back(std::make_unique<Library>(kind, "tdn", key, __FILE__, __LINE__));
+    return *libraries.back();
+  }
+
+  std::vector<std::unique_ptr<Library>> libraries;
+};
+
+const Registration registration;
+
+}    // namespace
+}    // namespace tdn

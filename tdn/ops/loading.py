@@ -1,0 +1,143 @@
+"""Where ``torch.ops.tdn`` comes from: the compiled library, or the reference operators."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .build import library_problem, ops_library
+from .reference import Edges
+
+SCHEMAS = {
+    "sort_edges": "(Tensor edge_index, SymInt num_centres, SymInt num_nodes)"
+    " -> (Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr)",
+    "cp_message": "(Tensor u, Tensor b, Tensor w, Tensor centre, Tensor neighbour,"
+    " Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr) -> Tensor",
+    "exchange": "(Tensor x, SymInt num_all) -> Tensor",
+}
+
+# Process-wide state: operators are registered once per process.
+_python_library: torch.library.Library | None = None
+_library_path: Path | None = None
+_pending_warning: str = ""
+_forced: bool = False
+
+
+def is_compiled() -> bool:
+    """Whether ``torch.ops.tdn`` is the compiled library."""
+    return _python_library is None
+
+
+def library_path() -> Path | None:
+    """File of the compiled library in use; None with the reference operators."""
+    return _library_path if is_compiled() else None
+
+
+def reference_forced() -> bool:
+    """Whether :func:`use_reference` is active."""
+    return _forced
+
+
+@contextmanager
+def use_reference() -> Iterator[None]:
+    """Run ``tdn.ops`` functions called from Python with the reference operators.
+
+    Scripted modules are not affected; start Python with ``TDN_OPS=reference`` for those.
+    """
+    global _forced
+    previous, _forced = _forced, True
+    try:
+        yield
+    finally:
+        _forced = previous
+
+
+def load() -> bool:
+    """Load the compiled library if there is one for this PyTorch, replacing the reference.
+
+    Called when ``tdn.ops`` is imported, and worth calling again only after a build in the same
+    process.
+
+    Returns
+    -------
+    bool
+        Whether the compiled operators are in use.
+    """
+    global _python_library, _library_path, _pending_warning
+    if _library_path is not None:
+        return True
+    path = None if os.environ.get("TDN_OPS") == "reference" else ops_library()
+    if path is not None:
+        if _python_library is not None:
+            _python_library._destroy()
+            _python_library = None
+        torch.ops.load_library(path)
+        _library_path = path
+        return True
+    if _python_library is None and not _registered_elsewhere():
+        _python_library = _register_reference()
+        if os.environ.get("TDN_OPS") != "reference":
+            _pending_warning = (
+                f"the fused operators of tdn run as slow reference code: {library_problem()}; "
+                "run `tdn-ops build`"
+            )
+    return is_compiled()
+
+
+def _registered_elsewhere() -> bool:
+    """Whether another user of the library, such as the LAMMPS plugin, has already loaded it."""
+    return hasattr(torch.ops.tdn, "cp_message")
+
+
+def _register_reference() -> torch.library.Library:
+    library = torch.library.Library("tdn", "FRAGMENT")
+    for name, schema in SCHEMAS.items():
+        library.define(name + schema)
+    # Checks of values make sort_edges opaque to tracing; the others decompose into torch operators.
+    library.impl("sort_edges", _warned(reference.edge_pointers), "CompositeExplicitAutograd")
+    library.impl("sort_edges", _sort_edges_meta, "Meta")
+    library.impl("cp_message", _warned(_cp_message), "CompositeImplicitAutograd")
+    library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")
+    return library
+
+
+def _warned(function: Callable) -> Callable:
+    """Warn on the first use rather than on import: not every program computes."""
+
+    def call(*args):
+        global _pending_warning
+        if _pending_warning:
+            message, _pending_warning = _pending_warning, ""
+            warnings.warn(message, stacklevel=2)
+        return function(*args)
+
+    return call
+
+
+def _cp_message(
+    u: Tensor,
+    b: Tensor,
+    w: Tensor,
+    centre: Tensor,
+    neighbour: Tensor,
+    centre_ptr: Tensor,
+    transpose: Tensor,
+    neighbour_ptr: Tensor,
+) -> Tensor:
+    edges = Edges(centre, neighbour, centre_ptr, transpose, neighbour_ptr)
+    return reference.cp_message(u, b, w, edges)
+
+
+def _sort_edges_meta(
+    edge_index: Tensor, num_centres: int, num_nodes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        edge_index.new_empty([num_centres + 1]),
+        edge_index.new_empty([edge_index.size(1)]),
+        edge_index.new_empty([num_nodes + 1]),
+    )

@@ -1,0 +1,100 @@
+"""Radial dependence of messages: Bessel basis, polynomial envelope, radial network."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .layers import SILU_SCALE
+
+
+class PolynomialEnvelope(nn.Module):
+    """Smooth cutoff u(r / r_max) with u(0) = 1 and u(1) = u'(1) = u''(1) = 0.
+
+    Gasteiger et al., arXiv 2003.03123, eq. 8. Exactly zero from ``r_max`` on.
+
+    Parameters
+    ----------
+    r_max : cutoff radius in angstrom
+    p : power; larger values keep the envelope near one for longer
+    """
+
+    def __init__(self, r_max: float, p: int) -> None:
+        super().__init__()
+        self.r_max = r_max
+        self.p = p
+
+    def forward(self, r: Tensor) -> Tensor:
+        x = r / self.r_max
+        p = float(self.p)
+        a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+        u = 1 - torch.pow(x, self.p) * (a - x * (b - x * c))
+        return torch.where(x < 1, u, torch.zeros_like(u))
+
+
+class BesselBasis(nn.Module):
+    """b_n(r) = sqrt(2 / r_max) sin(n pi r / r_max) / r, scaled to unit mean square over [0, r_max].
+
+    Gasteiger et al., arXiv 2003.03123, eq. 7. All functions vanish at the cutoff.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, r_max: float, num_radial: int) -> None:
+        super().__init__()
+        n = torch.arange(1, num_radial + 1, dtype=torch.float64)
+        self.register_buffer("frequencies", n * math.pi / r_max)
+        self.r_max = r_max
+
+    def forward(self, r: Tensor) -> Tensor:  # [E] -> [E, B]
+        r = r.unsqueeze(-1)
+        # the mean square of sin over the cutoff is 1/2; r_max / r stays of order one
+        return math.sqrt(2.0) * torch.sin(r * self.frequencies) * (0.5 * self.r_max / r)
+
+
+class RadialNetwork(nn.Module):
+    """Weights of the messages as functions of the distance, one set per layer.
+
+    A network without biases on (Bessel basis x envelope): its outputs vanish at the cutoff together
+    with their first and second derivatives, because its input does and its activation has a zero at
+    zero. Centre and neighbour species scale the first hidden layer.
+
+    Parameters
+    ----------
+    num_radial : size B of the basis
+    hidden : widths of the hidden layers
+    num_degrees : number L of radial degrees; one when shared
+    num_channels : channels C
+    num_species : number of elements
+    """
+
+    def __init__(
+        self,
+        num_radial: int,
+        hidden: tuple[int, ...],
+        num_degrees: int,
+        num_channels: int,
+        num_species: int,
+    ) -> None:
+        super().__init__()
+        widths = [num_radial, *hidden, num_degrees * num_channels]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(n, m) / math.sqrt(n))
+            for n, m in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
+        self.num_degrees = num_degrees
+        self.num_channels = num_channels
+
+    def forward(self, basis: Tensor, pair: Tensor) -> Tensor:
+        """[E, B] basis times envelope and [E] species pairs -> [E, L, C] weights."""
+        hidden = basis
+        for i, weight in enumerate(self.weights):
+            if i == 1:
+                hidden = hidden * self.pair_scale[pair]
+            if i > 0:
+                hidden = SILU_SCALE * nn.functional.silu(hidden)
+            hidden = hidden @ weight
+        if len(self.weights) == 1:
+            hidden = hidden * self.pair_scale[pair]
+        return hidden.view(-1, self.num_degrees, self.num_channels)

@@ -1,0 +1,91 @@
+"""The only place that uses `torch.jit`: scripting, saving and loading of modules.
+
+TorchScript is what a C++ program without Python can run, with operators of its own and gradients.
+PyTorch deprecates its entry points; the warnings are caught here, where nothing else can hide.
+"""
+
+from __future__ import annotations
+
+import io
+import typing
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the deprecation warnings of `torch.jit` itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*torch\.jit", DeprecationWarning)
+        yield
+
+
+@contextmanager
+def _resolved_annotations(module: nn.Module) -> Iterator[None]:
+    """Give TorchScript types where a class declares ``buffer: Tensor`` with postponed evaluation.
+
+    It resolves the strings in signatures, but not those of class attributes.
+    """
+    kept = {
+        cls: cls.__dict__["__annotations__"]
+        for submodule in module.modules()
+        for cls in type(submodule).__mro__
+        if any(isinstance(a, str) for a in cls.__dict__.get("__annotations__", {}).values())
+    }
+    try:
+        for cls, annotations in kept.items():
+            hints = typing.get_type_hints(cls)
+            cls.__annotations__ = {name: hints[name] for name in annotations}
+        yield
+    finally:
+        for cls, annotations in kept.items():
+            cls.__annotations__ = annotations
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """Compile a module in inference mode. It is not frozen.
+
+    Freezing drops ``detach`` as if nobody would differentiate, so that a call would write into the
+    caller's ``edge_vec``; and it folds nothing here that counts.
+    """
+    with _quiet(), _resolved_annotations(module):
+        return torch.jit.script(module.requires_grad_(False).eval())
+
+
+def save_bytes(module: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:
+    """The archive of a compiled module with text files inside.
+
+    Not written to a path: PyTorch would name the folder in the archive after a temporary file.
+    """
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.jit.save(module, buffer, _extra_files=extra_files)
+    return buffer.getvalue()
+
+
+def load(path: str | Path, device: torch.device | str) -> torch.jit.ScriptModule:
+    """Load a compiled module; its operators must be registered already.
+
+    Raises
+    ------
+    RuntimeError
+        If the archive does not hold a module that this PyTorch can run.
+    """
+    with _quiet():
+        return torch.jit.load(str(path), map_location=torch.device(device)).eval()
+
+
+@contextmanager
+def plain_execution() -> Iterator[None]:
+    """Run compiled modules as written.
+
+    The default executor first watches some calls, then rebuilds the code for the sizes it saw, and
+    does so again whenever they change, which in molecular dynamics is every step.
+    """
+    with _quiet(), torch.jit.optimized_execution(False):
+        yield
