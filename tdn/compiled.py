@@ -202,7 +202,9 @@ def read_extra_files(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except PermissionError:
         raise TDNError(f"{path} cannot be read: no permission") from None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
-        raise TDNError(f"{path} is not a compiled file of TDN, or it is cut short; {again}") from None
+        raise TDNError(
+            f"{path} is not a compiled file of TDN, or it is cut short; {again}"
+        ) from None
     _check_metadata(path, metadata)
     missing = [name for name in REQUIRED_REFERENCE if name not in reference]
     if missing:
@@ -241,10 +243,14 @@ def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
     for name, kind in REQUIRED_METADATA.items():
         value = metadata.get(name)
         if not isinstance(value, kind):
-            raise TDNError(f"{path}: metadata '{name}' is {value!r}; write it again with tdn-export")
+            raise TDNError(
+                f"{path}: metadata '{name}' is {value!r}; write it again with tdn-export"
+            )
     if len(metadata["species"]) != len(metadata["atomic_numbers"]):
-        raise TDNError(f"{path}: metadata names {len(metadata['species'])} species but has "
-                       f"{len(metadata['atomic_numbers'])} atomic numbers")
+        raise TDNError(
+            f"{path}: metadata names {len(metadata['species'])} species but has "
+            f"{len(metadata['atomic_numbers'])} atomic numbers"
+        )
     units = {"energy": "eV", "length": "angstrom"}
     if metadata["units"] != units:
         raise TDNError(f"{path}: units are {metadata['units']}, expected {units}")

@@ -333,10 +333,10 @@ def defaults_yaml() -> str:
         lines += [f"# {(cls.__doc__ or '').splitlines()[0]}", f"{name}:"]
         for option in dataclasses.fields(cls):
             value = list(option.default) if isinstance(option.default, tuple) else option.default
-            text = yaml.safe_dump({option.name: value}, default_flow_style=None).strip()
+            text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
             comment = option.metadata["help"]
             if option.metadata["choices"] and len(option.metadata["choices"]) > 1:
                 comment += f" ({' | '.join(option.metadata['choices'])})"
-            lines.append(f"  {text}  # {comment}")
+            lines.append(f"  {option.name}: {text}  # {comment}")
         lines.append("")
     return "\n".join(lines)

@@ -4,9 +4,10 @@ The coupling tensor M[k, i, j] = sum_r output[k, r] input1[i, r] input2[j, r] tu
 
     u_j[r, c] = sum_k input1[k, r] x_j[k, c]                          per node
     a_i[r, c] = sum_j ( sum_l b_ij[l, r] w_ij[l, c] ) u_j[r, c]       per edge
-    m_i[k, c] = sum_r output[k, r] a_i[r, c] / sqrt(mean neighbours)  per node
+    m_i[k, c] = norm[k] sum_r output[k, r] a_i[r, c]                  per node
 
-with b_ij[l, r] = sum_m input2[(l, m), r] Y_lm(r_ij) and the radial weights w_ij.
+with b_ij[l, r] = sum_m input2[(l, m), r] Y_lm(r_ij) and the radial weights w_ij. The norm starts as
+1 / sqrt(mean number of neighbours) and is then measured (see `tdn.normalization`).
 """
 
 import math
@@ -62,6 +63,8 @@ class CPConvolution(nn.Module):
     avg_num_neighbors : mean number of neighbours, for normalisation
     """
 
+    norm: Tensor
+
     def __init__(
         self, factors: CPMatrices, l_max: int, shared_radial: bool, avg_num_neighbors: float
     ) -> None:
@@ -69,7 +72,8 @@ class CPConvolution(nn.Module):
         self.factors = factors
         self.l_max = l_max
         self.shared_radial = shared_radial
-        self.norm = 1 / math.sqrt(avg_num_neighbors)
+        norm = torch.full((num_components(l_max), 1), 1 / math.sqrt(avg_num_neighbors))
+        self.register_buffer("norm", norm)
 
     def forward(self, x: Tensor, sh: Tensor, w: Tensor, edges: Edges) -> Tensor:
         """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
@@ -91,12 +95,15 @@ class NodeProduct(nn.Module):
 
     Channel by channel, y = g1 m + g2 (m x m) + g3 ((m x m) x m) + ..., where x is the CP product.
     Weights per species, degree and channel sit on every input and output, which gives each coupling
-    path (l1, l2, l3) the weight a_l1 b_l2 g_l3.
+    path (l1, l2, l3) the weight a_l1 b_l2 g_l3. The result is multiplied by ``norm`` (measured, see
+    `tdn.normalization`).
 
     Parameters
     ----------
     l_max, l_max_out : highest degree of the input and of the output
     """
+
+    norm: Tensor
 
     def __init__(
         self,
@@ -109,6 +116,7 @@ class NodeProduct(nn.Module):
     ) -> None:
         super().__init__()
         self.components_out = num_components(l_max_out)
+        self.register_buffer("norm", torch.ones(self.components_out, 1))
         self.linear = DegreeScale(num_species, num_channels, l_max_out, 0.0, 1.0)
         self.left = nn.ModuleList()
         self.right = nn.ModuleList()
@@ -130,4 +138,4 @@ class NodeProduct(nn.Module):
             q = torch.matmul(factors.input2.t(), right(m, species))  # [N, R, C]
             power = torch.matmul(factors.output, p * q)
             y = y + weight(power[:, : self.components_out], species)
-        return y
+        return y * self.norm

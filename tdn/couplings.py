@@ -17,7 +17,7 @@ The order of the components is e3nn's: ``(l, m)`` with m from -l to l, D = (l_ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ def coupling_paths(
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def wigner_3j(path: CouplingPath) -> np.ndarray:
     """Real Wigner 3j block of a path (e3nn's), [2 l3 + 1, 2 l1 + 1, 2 l2 + 1], read-only."""
     import torch  # not at the top: shipped CP factors load without torch and e3nn

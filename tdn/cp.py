@@ -29,8 +29,9 @@ from .couplings import (
     dimension,
     path_normalisation,
 )
+from .cp_algebra import CPProblem, Factors, balance, reconstruct
 from .cp_errors import equivariance_error, float32_error
-from .cp_solver import CPProblem, Factors, SolverOptions, balance, reconstruct, solve_cp
+from .cp_solver import SolverOptions, solve_cp
 from .cp_store import SHIPPED, cache_folder, locked, read_npz, write_npz
 from .errors import TDNError
 
@@ -39,6 +40,7 @@ EXACT_RANKS = {
     ("parity", 1): 6,
     ("parity", 2): 17,
     ("parity", 3): 32,
+    ("parity", 4): 62,
 }
 """Ranks of the exact decompositions that ship with the package."""
 

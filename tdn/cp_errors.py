@@ -10,7 +10,7 @@ norm of the three-way tensor E_R, found here by alternating power iterations.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import scipy.linalg
@@ -18,7 +18,7 @@ import scipy.linalg
 from .couplings import CouplingPath, degrees, dimension, wigner_3j
 
 
-@lru_cache(maxsize=None)
+@cache
 def rotation_generators(degree: int) -> np.ndarray:
     """Generators X_a of rotations about the axes of the l = 1 components, [3, 2l + 1, 2l + 1].
 
@@ -57,7 +57,9 @@ def rotation_matrices(l_max: int, count: int, seed: int = 0) -> np.ndarray:
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
     angles = 2 * np.arccos(quaternions[:, 0])
     axes = quaternions[:, 1:] / np.linalg.norm(quaternions[:, 1:], axis=1, keepdims=True)
-    return np.stack([wigner_d(l_max, angle * axis) for angle, axis in zip(angles, axes, strict=True)])
+    return np.stack(
+        [wigner_d(l_max, angle * axis) for angle, axis in zip(angles, axes, strict=True)]
+    )
 
 
 def inversion_matrix(l_max: int) -> np.ndarray:

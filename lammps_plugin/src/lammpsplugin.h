@@ -26,7 +26,7 @@ struct lammpsplugin_t {
 
 typedef void (*lammpsplugin_regfunc)(lammpsplugin_t *, void *);
 
-void lammpsplugin_init(void *lmp, void *handle, void *regfunc);
+__attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *regfunc);
 }
 
 #endif

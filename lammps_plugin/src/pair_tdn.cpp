@@ -275,3 +275,10 @@ double PairTDN::memory_usage()
        node_centroid.capacity());
   return bytes;
 }
+
+/* ---------------------------------------------------------------------- */
+
+extern "C" __attribute__((visibility("default"))) void *tdn_create_pair(void *lmp)
+{
+  return static_cast<Pair *>(new PairTDN(static_cast<LAMMPS *>(lmp)));
+}

@@ -80,7 +80,8 @@ class PairTDN : public Pair {
 
   class RowExchange;
   struct Rows {
-    char *data;                // null while the numbers of the nodes are communicated
+    bool numbering;            // the message has the numbers of the nodes instead of rows
+    char *data;
     size_t stride;             // bytes of a row
     size_t begin, bytes;       // part of the row that is in this message
     int values;                // doubles in the message per atom

@@ -15,6 +15,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "error.h"
+#include "exceptions.h"
 #include "force.h"
 #include "neigh_list.h"
 #include "neighbor.h"
@@ -94,7 +95,7 @@ void PairTDN::build_nodes()
   }
 
   // ghosts learn the node of their owner, or that it has none
-  rows.data = nullptr;
+  rows.numbering = true;
   comm->forward_comm(this, 1);
   if (comm_mode == CommMode::EXCHANGE) {
     for (int i = nlocal; i < nall; i++) {
@@ -255,7 +256,7 @@ void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool f
   for (size_t begin = 0; begin < stride; begin += part) {
     const size_t bytes = std::min(part, stride - begin);
     const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
-    rows = {static_cast<char *>(data), stride, begin, bytes, values, is_double};
+    rows = {false, static_cast<char *>(data), stride, begin, bytes, values, is_double};
     if (forward)
       comm->forward_comm(this, values);
     else
@@ -275,7 +276,7 @@ char *PairTDN::row_of(int i) const
 
 int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
 {
-  if (!rows.data) {
+  if (rows.numbering) {
     for (int k = 0; k < n; k++) buf[k] = ubuf(node_of_atom[atoms[k]]).d;
     return n;
   }
@@ -290,7 +291,7 @@ int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/,
 
 void PairTDN::unpack_forward_comm(int n, int first, double *buf)
 {
-  if (!rows.data) {
+  if (rows.numbering) {
     for (int k = 0; k < n; k++) node_of_atom[first + k] = static_cast<int>(ubuf(buf[k]).i);
     return;
   }

@@ -1,0 +1,115 @@
+/* ----------------------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Registers pair style tdn with LAMMPS (https://www.lammps.org/).
+
+   LAMMPS loads this small library at every start. PyTorch comes with a second one, which is
+   loaded when an input script asks for pair style tdn; so other runs start as fast as before, and
+   a missing or changed PyTorch ends in an error message that says what to do.
+------------------------------------------------------------------------- */
+
+#include "lammpsplugin.h"
+
+#include "error.h"
+#include "lammps.h"
+
+#include <cstdio>
+#include <dlfcn.h>
+#include <fstream>
+#include <mpi.h>
+#include <string>
+
+using namespace LAMMPS_NS;
+
+static const char REBUILD[] = "; run: tdn-lammps build";
+
+/* ----------------------------------------------------------------------
+   version of the PyTorch in the folder that the plugin was built with, empty if there is none
+------------------------------------------------------------------------- */
+
+static std::string installed_torch()
+{
+  std::string line;
+  std::ifstream python_package(TDN_TORCH_DIR "/version.py");
+  while (std::getline(python_package, line)) {
+    if (line.compare(0, 11, "__version__") != 0) continue;
+    const auto begin = line.find_first_of("'\"") + 1;
+    return line.substr(begin, line.find_first_of("'\"", begin) - begin);
+  }
+  std::ifstream libtorch(TDN_TORCH_DIR "/build-version");
+  std::getline(libtorch, line);
+  return line;
+}
+
+/* ----------------------------------------------------------------------
+   load the second library and find its factory function; on failure say why
+------------------------------------------------------------------------- */
+
+static lammpsplugin_factory1 *load_factory(std::string &failure)
+{
+  const std::string torch = installed_torch();
+  if (torch != TDN_TORCH_VERSION) {
+    failure = "the plugin was built for PyTorch " TDN_TORCH_VERSION ", but " TDN_TORCH_DIR " has " +
+        (torch.empty() ? "none" : torch) + REBUILD;
+    return nullptr;
+  }
+  Dl_info self;
+  dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
+  const std::string path = self.dli_fname;
+  const std::string library = path.substr(0, path.find_last_of('/') + 1) + TDN_PAIR_LIBRARY;
+
+  // PyTorch does not survive being unloaded, so this library stays when the plugin goes
+  void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
+  if (!factory) {
+    const char *reason = dlerror();
+    failure = std::string("cannot load the plugin: ") + (reason ? reason : library.c_str()) + REBUILD;
+  }
+  return reinterpret_cast<lammpsplugin_factory1 *>(factory);
+}
+
+/* ---------------------------------------------------------------------- */
+
+static void *create_pair(void *ptr)
+{
+  auto *lmp = static_cast<LAMMPS *>(ptr);
+  std::string failure;
+  lammpsplugin_factory1 *factory = load_factory(failure);
+
+  int failed = factory ? 0 : 1, any_failed;
+  MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, lmp->world);
+  if (any_failed) {
+    if (failure.empty()) failure = "the plugin cannot be loaded on another rank";
+    lmp->error->all(FLERR, "Pair style tdn: " + failure);
+  }
+  return factory(ptr);
+}
+
+/* ---------------------------------------------------------------------- */
+
+extern "C" void lammpsplugin_init(void *ptr, void *handle, void *regfunc)
+{
+  // asks through the C interface, since in another version the class may look different
+  using version_function = int (*)(void *);
+  auto *version = reinterpret_cast<version_function>(dlsym(RTLD_DEFAULT, "lammps_version"));
+  auto *lmp = static_cast<LAMMPS *>(ptr);
+  const int running = version ? version(ptr) : lmp->num_ver;
+  if (running != TDN_LAMMPS_VERSION) {
+    int me;
+    MPI_Comm_rank(MPI_COMM_WORLD, &me);
+    if (me == 0)
+      fprintf(stderr, "WARNING: pair style tdn is not available: the plugin was built for LAMMPS %d, this is LAMMPS %d%s\n",
+              TDN_LAMMPS_VERSION, running, REBUILD);
+    return;
+  }
+
+  lammpsplugin_t plugin;
+  plugin.version = lmp->version;
+  plugin.style = "pair";
+  plugin.name = "tdn";
+  plugin.info = "pair style tdn (Tensor Decomposition Network)";
+  plugin.author = "the TDN developers";
+  plugin.creator.v1 = &create_pair;
+  plugin.handle = handle;
+  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, ptr);
+}

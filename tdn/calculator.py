@@ -1,0 +1,114 @@
+"""ASE calculator for checkpoints and compiled files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ase
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from .checkpoint import load_model
+from .compiled import is_compiled_file, load_compiled
+from .devices import select_device
+from .errors import TDNError, UsageError
+from .graph import graph_from_atoms
+from .potential import Potential
+
+
+class TDNCalculator(Calculator):
+    """Energies, forces and stress of a trained network.
+
+    Parameters
+    ----------
+    model : path of a checkpoint (``model.pt``) or of a compiled file (``model.tdn.pth``)
+    device : auto, cpu, cuda or cuda:N
+    dtype : float32 or float64; None keeps that of the file. A compiled file has only its own.
+
+    Attributes
+    ----------
+    metadata : dict
+        What the file says about itself.
+    r_max : float
+        Cutoff radius in angstrom.
+    atomic_numbers : list of int
+        The elements that the network knows.
+
+    Raises
+    ------
+    TDNError
+        If the file cannot be used, or, when calculating, if an element is unknown.
+
+    Notes
+    -----
+    Units are those of ASE: eV, eV/angstrom, eV/angstrom^3 (Voigt order xx, yy, zz, yz, xz, xy;
+    positive stress pulls the cell together). Without a periodic 3D cell there is no stress.
+
+    Examples
+    --------
+    >>> atoms.calc = TDNCalculator("model.tdn.pth")  # doctest: +SKIP
+    >>> atoms.get_potential_energy()  # doctest: +SKIP
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        model: str | Path,
+        device: str = "auto",
+        dtype: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if dtype not in (None, "float32", "float64"):
+            raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
+        self.device = select_device(device)
+        if is_compiled_file(model):
+            self.potential = load_compiled(model, self.device)
+            self.metadata = self.potential.metadata
+            self.r_max = self.potential.r_max
+            self.atomic_numbers = self.potential.atomic_numbers
+            if dtype is not None and dtype != self.metadata["dtype"]:
+                raise TDNError(
+                    f"{model} is compiled in {self.metadata['dtype']}, asked for is {dtype}; "
+                    f"compile it again with `tdn-export --dtype {dtype}`"
+                )
+        else:
+            network, self.metadata = load_model(model, self.device, dtype)
+            self.potential = Potential(network)
+            self.r_max = network.r_max
+            self.atomic_numbers = network.atomic_numbers
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: list[str] | tuple[str, ...] = ("energy",),
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``self.results``; called by ASE.
+
+        Raises
+        ------
+        TDNError
+            If the network does not know an element.
+        PropertyNotImplementedError
+            If the stress is asked for without a periodic cell of three vectors.
+        """
+        super().calculate(atoms, properties, system_changes)
+        has_volume = self.atoms.cell.rank == 3 and bool(self.atoms.pbc.any())
+        if "stress" in properties and not has_volume:
+            raise PropertyNotImplementedError(
+                "stress needs a periodic cell with three lattice vectors; this structure has none"
+            )
+        graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max)
+        found = self.potential(graph.to(self.device))
+        energy = found["energy"].item()
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": found["atom_energy"].cpu().numpy(),
+            "forces": found["forces"].cpu().numpy(),
+        }
+        if has_volume:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())

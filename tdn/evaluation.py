@@ -1,0 +1,200 @@
+"""Errors of a potential against reference frames."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .graph import Graph, collate
+
+UNITS = {"energy": "meV/atom", "forces": "meV/A", "stress": "meV/A^3"}
+
+
+@dataclass
+class Values:
+    """Energies, forces and stresses of many frames.
+
+    Attributes
+    ----------
+    energy : [F], eV
+    forces : [sum of N, 3], eV/angstrom
+    stress : [F, 3, 3], eV/angstrom^3
+        NaN where a value is not known.
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+@dataclass
+class Evaluation:
+    """Predicted and reference values of many frames.
+
+    Attributes
+    ----------
+    predicted, reference : values of all frames
+    num_atoms : int [F]
+    species : int [sum of N], species of each atom
+    """
+
+    predicted: Values
+    reference: Values
+    num_atoms: np.ndarray
+    species: np.ndarray
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean absolute and root mean square error of one quantity over its components."""
+
+    mae: float
+    rmse: float
+    count: int
+
+
+def evaluate(
+    potential: Callable[[Graph], dict[str, torch.Tensor]],
+    graphs: Sequence[Graph],
+    batch_size: int = 16,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluate graphs with reference values (NaN where there are none).
+
+    Parameters
+    ----------
+    potential : `tdn.potential.Potential`
+    progress : show a bar on a terminal
+    """
+    starts = range(0, len(graphs), batch_size)
+    quiet = not (progress and sys.stderr.isatty())
+    parts = []
+    for start in tqdm(starts, desc="evaluating", unit="batch", disable=quiet, leave=False):
+        batch = collate(list(graphs[start : start + batch_size]))
+        result = potential(batch.to(device))
+        parts.append([result[name].detach().cpu() for name in ("energy", "forces", "stress")])
+    energy, forces, stress = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return Evaluation(
+        predicted=Values(energy, forces, stress),
+        reference=reference_values(graphs),
+        num_atoms=np.array([g.num_atoms for g in graphs]),
+        species=torch.cat([g.species for g in graphs]).numpy(),
+    )
+
+
+def reference_values(graphs: Sequence[Graph]) -> Values:
+    """Reference values of all graphs together."""
+
+    def join(name: str) -> np.ndarray:
+        return torch.cat([getattr(g, name) for g in graphs]).numpy()
+
+    return Values(join("energy"), join("forces"), join("stress"))
+
+
+def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
+    # only a missing reference excuses: a prediction that is NaN makes the error NaN
+    labelled = np.isfinite(reference)
+    known = 1e3 * (predicted - reference)[labelled]
+    if not known.size:
+        return None
+    return Errors(float(np.abs(known).mean()), float(np.sqrt((known**2).mean())), known.size)
+
+
+def errors(
+    evaluation: Evaluation, frames: np.ndarray | None = None, species: int | None = None
+) -> dict[str, Errors | None]:
+    """Errors in meV/atom, meV/angstrom and meV/angstrom^3; None without reference values.
+
+    Forces and stresses count per component.
+
+    Parameters
+    ----------
+    frames : bool [F], frames to look at; all by default
+    species : atoms to look at (then only ``forces`` is meaningful and returned)
+    """
+    predicted, reference = evaluation.predicted, evaluation.reference
+    frames = np.ones(len(evaluation.num_atoms), bool) if frames is None else frames
+    atoms = np.repeat(frames, evaluation.num_atoms)
+    if species is not None:
+        atoms = atoms & (evaluation.species == species)
+    forces = _errors(predicted.forces[atoms], reference.forces[atoms])
+    if species is not None:
+        return {"forces": forces}
+    counts = evaluation.num_atoms[frames]
+    return {
+        "energy": _errors(predicted.energy[frames] / counts, reference.energy[frames] / counts),
+        "forces": forces,
+        "stress": _errors(predicted.stress[frames], reference.stress[frames]),
+    }
+
+
+def error_tables(
+    evaluation: Evaluation, config_types: Sequence[str | None], symbols: Sequence[str]
+) -> dict[str, dict]:
+    """Errors of all frames, per configuration type and, for forces, per element.
+
+    Parameters
+    ----------
+    config_types : of each frame
+    symbols : chemical symbol of each species
+
+    Returns
+    -------
+    dict
+        ``all``: errors; ``config_types``: name -> errors (empty if no frame carries one);
+        ``elements``: symbol -> errors.
+    """
+    names = np.array([t if t is not None else "(none)" for t in config_types], dtype=object)
+    groups = sorted(set(names)) if any(t is not None for t in config_types) else []
+    present = sorted(set(evaluation.species.tolist()))
+    return {
+        "all": errors(evaluation),
+        "config_types": {name: errors(evaluation, names == name) for name in groups},
+        "elements": {symbols[i]: errors(evaluation, species=i) for i in present},
+    }
+
+
+def tables_to_json(tables: dict[str, dict]) -> dict[str, dict]:
+    """The same as plain values, with units."""
+
+    def plain(row: dict[str, Errors | None]) -> dict[str, dict]:
+        return {
+            name: {"mae": e.mae, "rmse": e.rmse, "count": e.count, "unit": UNITS[name]}
+            for name, e in row.items()
+            if e is not None
+        }
+
+    return {
+        "all": plain(tables["all"]),
+        "config_types": {name: plain(row) for name, row in tables["config_types"].items()},
+        "elements": {name: plain(row) for name, row in tables["elements"].items()},
+    }
+
+
+def format_rows(rows: dict[str, dict[str, Errors | None]]) -> str:
+    """A text table: one line per row, MAE and RMSE of each quantity.
+
+    Parameters
+    ----------
+    rows : name -> errors
+    """
+    quantities = [q for q in UNITS if any(row.get(q) is not None for row in rows.values())]
+    width = max([len(name) for name in rows] + [8])
+    head, units = f"{'':{width}}", f"{'':{width}}"
+    for quantity in quantities:
+        head += f"  {f'{quantity} ({UNITS[quantity]})':>21}"
+        units += f"  {'MAE':>10} {'RMSE':>10}"
+    lines = [head, units]
+    for name, row in rows.items():
+        line = f"{name:{width}}"
+        for quantity in quantities:
+            e = row.get(quantity)
+            line += f"  {'-':>10} {'-':>10}" if e is None else f"  {e.mae:10.3f} {e.rmse:10.3f}"
+        lines.append(line)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,56 @@
+"""What stands at the end of a run: tables of errors and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..checkpoint import load_model, save_model
+from ..evaluation import Evaluation, error_tables, errors, format_rows, tables_to_json
+from ..files import atomic_write
+from .log import read_log
+from .trainer import Trainer
+
+
+def final_report(trainer: Trainer) -> str:
+    """Evaluate the best model on all sets, write figures and ``errors.json``; the table as text.
+
+    The errors also go into the metadata of ``model.pt``.
+    """
+    model, metadata = load_model(trainer.model_file)
+    evaluations: dict[str, Evaluation] = {
+        name: trainer.evaluate(name, model)
+        for name in ("train", "valid", "test")
+        if len(getattr(trainer.dataset, name))
+    }
+    symbols = trainer.dataset.model.species
+    tables, rows = {}, {}
+    for name, evaluation in evaluations.items():
+        types = [frame.config_type for frame in getattr(trainer.dataset, name).frames]
+        tables[name] = error_tables(evaluation, types, symbols)
+        rows[{"train": "training", "valid": "validation"}.get(name, name)] = tables[name]["all"]
+    values = {name: tables_to_json(table) for name, table in tables.items()}
+    metadata["errors"] = {name: value["all"] for name, value in values.items()}
+    save_model(trainer.model_file, model.cpu(), metadata)
+    write_json(trainer.run_dir / "errors.json", values)
+    write_figures(trainer.run_dir, evaluations)
+    return format_rows(rows)
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Write plain values as indented JSON."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def write_figures(run_dir: Path, evaluations: dict[str, Evaluation]) -> None:
+    """``learning_curve.png`` and ``parity.png``."""
+    from . import plots  # matplotlib takes a second to import
+
+    learning = run_dir / "log.csv"
+    if learning.is_file():
+        plots.learning_curve(run_dir / "learning_curve.png", read_log(learning))
+    named = {"valid": "validation", "test": "test"}
+    shown = {named[n]: e for n, e in evaluations.items() if n in named}
+    shown = {n: e for n, e in shown.items() if any(v is not None for v in errors(e).values())}
+    plots.parity(run_dir / "parity.png", shown or {"training": evaluations["train"]})

@@ -1,0 +1,131 @@
+"""``last.pt``: everything that a run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import FORMAT_VERSION, read_checkpoint
+from ..errors import TDNError
+from ..files import atomic_write
+from ..version import __version__
+
+FORMAT = "tdn-training"
+
+# settings that may differ when a run goes on: they do not change what is computed per step, and
+# the frames themselves are compared by their content
+FREE_KEYS = frozenset(
+    {
+        "train.run_dir",
+        "train.device",
+        "train.num_threads",
+        "train.valid_batch_size",
+        "train.max_epochs",
+        "data.train",
+        "data.valid",
+        "data.test",
+        "data.isolated_atoms",
+    }
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    epoch : finished epochs
+    batch : finished batches of the epoch under way
+    step : steps of the optimiser in all
+    sums : sums of the loss and its terms over the batches of this epoch, and their number
+    best : lowest validation loss so far
+    best_epoch : when it was reached
+    seconds : time spent in training
+    rate_factor : factor on the learning rate, lowered after non-finite losses
+    skipped : batches in a row with a non-finite loss
+    restores : how often the last good weights were brought back
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+    best: float = float("inf")
+    best_epoch: int = 0
+    seconds: float = 0.0
+    rate_factor: float = 1.0
+    skipped: int = 0
+    restores: int = 0
+
+
+def save_state(
+    path: Path,
+    progress: Progress,
+    config: dict[str, Any],
+    fingerprint: str,
+    tensors: dict[str, Any],
+) -> None:
+    """Write ``last.pt`` so that an interrupted write leaves the older one."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "tdn_version": __version__,
+        "torch_version": str(torch.__version__),
+        "config": config,
+        "fingerprint": fingerprint,
+        "progress": asdict(progress),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        **tensors,
+    }
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Read ``last.pt`` if it belongs to this configuration and these data.
+
+    Raises
+    ------
+    TDNError
+        If the file is damaged or belongs to another run.
+    """
+    advice = "choose another train.run_dir, or start over with --restart"
+    try:
+        content = read_checkpoint(path, FORMAT)
+    except TDNError as error:
+        raise TDNError(f"{error}; {advice}") from None
+    differences = [
+        f"{key}: {old!r} there, {new!r} here"
+        for key, old, new in _differences(content["config"], config)
+    ]
+    if differences:
+        more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise TDNError(
+            f"{path} belongs to another configuration ({differences[0]}{more}); {advice}"
+        )
+    if content["fingerprint"] != fingerprint:
+        raise TDNError(f"{path} belongs to a run with other training frames; {advice}")
+    return content
+
+
+def restore_rng(content: dict[str, Any]) -> None:
+    """Bring the random number generators to where they were."""
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and len(content["cuda_rng"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    found = []
+    for section in new:
+        before, after = old.get(section, {}), new[section]
+        for key in sorted({*before, *after}):
+            name = f"{section}.{key}"
+            if name not in FREE_KEYS and before.get(key) != after.get(key):
+                found.append((name, before.get(key), after.get(key)))
+    return found
