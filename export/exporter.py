@@ -16,6 +16,7 @@ import torch
 from tdn import torchscript
 from tdn.checkpoint import DTYPES, load_model
 from tdn.compiled import SUFFIX, CompiledModel, check_reference, load_compiled, read_extra_files
+from tdn.devices import select_device
 from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write, check_writable
 from tdn.model import ConvolutionModel, model_dtype
@@ -87,7 +88,7 @@ def export_model(
     start = time.perf_counter()
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
-    _check_device(device)
+    place = select_device(device)
     output = Path(output).expanduser() if output is not None else default_output(checkpoint)
     if not output.name.endswith(SUFFIX):
         raise UsageError(f"output {output}: expected a name that ends with {SUFFIX}")
@@ -119,31 +120,20 @@ def export_model(
     with atomic_write(output) as temporary:
         temporary.write_bytes(archive)
         say("verifying the compiled network")
-        compiled = _load_new(temporary, device)
-        deviations = verify(model.to(device), compiled, frames)
+        compiled = _load_new(temporary, place)
+        deviations = verify(model.to(place), compiled, frames)
     return ExportReport(
         output, len(archive), time.perf_counter() - start, compiled.metadata, deviations
     )
 
 
-def _load_new(path: Path, device: str) -> CompiledModel:
+def _load_new(path: Path, device: torch.device) -> CompiledModel:
     """Load a file just written, under the name of a step rather than a temporary file."""
     try:
         return load_compiled(path, device)
     except TDNError as error:
         message = str(error).replace(str(path), "the compiled network")
         raise TDNError(f"{message}; no file was written") from None
-
-
-def _check_device(device: str) -> None:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise UsageError(f"device is {device!r}, expected cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise TDNError(f"device {device}: this PyTorch finds no CUDA device; use --device cpu")
 
 
 def _check_finite(model: ConvolutionModel, path: str | Path) -> None:
@@ -174,6 +164,5 @@ def check(path: str | Path, device: str = "cpu") -> tuple[dict[str, float], dict
     TDNError
         If the file cannot be used or a deviation exceeds its tolerance.
     """
-    _check_device(device)
-    model = load_compiled(path, device, check=False)
+    model = load_compiled(path, select_device(device), check=False)
     return check_reference(model, path), dict(model.reference["tolerance"])

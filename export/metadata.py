@@ -17,6 +17,7 @@ from tdn.cp import load_factors
 from tdn.graph import Graph, graph_from_atoms
 from tdn.model import ConvolutionModel, model_dtype, set_dtype
 from tdn.potential import Potential
+from tdn.torchscript import plain_execution
 from tdn.version import __version__
 
 from .structures import random_cluster
@@ -111,10 +112,11 @@ def build_reference(model: ConvolutionModel) -> dict[str, Any]:
     """
     dtype = model_dtype(model)
     graph = reference_graph(model.atomic_numbers, model.r_max)
-    results = {
-        d: Potential(set_dtype(copy.deepcopy(model), d))(graph)
-        for d in (torch.float32, torch.float64)
-    }
+    with plain_execution():  # e3nn runs compiled code
+        results = {
+            d: Potential(set_dtype(copy.deepcopy(model), d))(graph)
+            for d in (torch.float32, torch.float64)
+        }
     result = results[dtype]
     eps = torch.finfo(dtype).eps
     eps32 = torch.finfo(torch.float32).eps

@@ -26,9 +26,7 @@ def species_sequence(atomic_numbers: list[int], count: int, rng: np.random.Gener
     return rng.permutation(np.resize(np.array(atomic_numbers), count))
 
 
-def random_cluster(
-    atomic_numbers: list[int], count: int, r_max: float, seed: int
-) -> ase.Atoms:
+def random_cluster(atomic_numbers: list[int], count: int, r_max: float, seed: int) -> ase.Atoms:
     """Atoms at random in a sphere, none closer than a slightly compressed bond.
 
     Parameters
@@ -92,4 +90,3 @@ def standard_structures(atomic_numbers: list[int], r_max: float) -> dict[str, as
         "tiny cell": tiny_cell(atomic_numbers, r_max),
         "200 atoms": random_cell(atomic_numbers, 200, r_max, seed=2),
     }
-

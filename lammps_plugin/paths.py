@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 PLUGIN_NAME = "tdnplugin.so"
+OPS_LIBRARY_NAME = "libtdn_ops.so"
 STAMP_NAME = "tdnplugin.json"
 
 
@@ -18,13 +19,13 @@ def library_dir() -> Path:
     """
     chosen = os.environ.get("TDN_LIB_DIR")
     if chosen:
-        return Path(chosen).expanduser().absolute()
-    prefix = Path(sys.prefix) / "lib" / "tdn"
-    existing = next(folder for folder in (prefix, *prefix.parents) if folder.exists())
-    if os.access(existing, os.W_OK):
-        return prefix
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "tdn"
+        return Path(chosen).expanduser().resolve()
+    in_environment = Path(sys.prefix) / "lib" / "tdn"
+    existing = next(p for p in (in_environment, *in_environment.parents) if p.exists())
+    if (in_environment / OPS_LIBRARY_NAME).is_file() or os.access(existing, os.W_OK):
+        return in_environment
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "tdn"
 
 
 def plugin_dir() -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from .errors import UsageError
+from .presets import apply_preset
 
 
 def _option(
@@ -38,7 +39,14 @@ def _option(
 class ModelConfig:
     """What a network looks like. Everything here travels inside checkpoints."""
 
-    architecture: str = _option("convolution", "network architecture", choices=("convolution",))
+    preset: str = _option(
+        "none",
+        "other defaults for the keys below; paper: the published network",
+        choices=("none", "paper"),
+    )
+    architecture: str = _option(
+        "convolution", "network architecture", choices=("convolution", "attention")
+    )
     species: tuple[str, ...] = _option((), "chemical symbols; empty: those of the training data")
     r_max: float = _option(5.0, "cutoff radius in angstrom", minimum=0.1)
     l_max: int = _option(2, "highest degree of features and spherical harmonics", minimum=0)
@@ -49,15 +57,40 @@ class ModelConfig:
     paths: str = _option(
         "parity", "coupling paths: parity (O(3)) or all (SO(3))", choices=("parity", "all")
     )
+    path_coefficients: str = _option(
+        "free", "coefficients of coupling paths: free near one, or one", choices=("free", "one")
+    )
     radial: str = _option(
         "per_degree",
-        "one radial function per degree, or one shared",
+        "one radial function per degree, or one shared (attention always shares)",
         choices=("per_degree", "shared"),
     )
     num_radial: int = _option(8, "Bessel functions of the radial basis", minimum=1)
     radial_hidden: tuple[int, ...] = _option((32, 32), "hidden layers of the radial network")
-    envelope: int = _option(6, "power p of the polynomial envelope", minimum=3)
+    envelope: int | None = _option(
+        6, "power p of the polynomial envelope; null: hard cutoff (attention only)", minimum=3
+    )
     readout_hidden: int = _option(32, "hidden width of the last readout", minimum=1)
+    num_heads: int = _option(4, "attention: heads", minimum=1)
+    num_gaussians: int = _option(32, "attention: Gaussians of the radial basis", minimum=1)
+    forces: str = _option(
+        "gradient",
+        "attention: forces as gradient of the energy, or direct from the network "
+        "(faster, energy is not conserved)",
+        choices=("gradient", "direct"),
+    )
+    subtract_isolated: bool = _option(
+        True, "attention: energies relative to isolated atoms, which then keep E0"
+    )
+    layer_norm_epsilon: float = _option(
+        0.1, "attention: added to the mean square in layer norms", minimum=1e-12
+    )
+    attention_dropout: float = _option(
+        0.0, "attention: dropout of attention weights in training", minimum=0.0, maximum=0.9
+    )
+    avg_num_atoms: float | None = _option(
+        None, "attention: divide energies by the root of this; null: plain sum", minimum=1e-6
+    )
     zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
     avg_num_neighbors: float | None = _option(
         None, "normalisation of messages; null: mean of the training data", minimum=1e-6
@@ -194,6 +227,8 @@ def _section(cls: type, values: Any, name: str) -> Any:
         values = {}
     if not isinstance(values, dict):
         raise UsageError(f"section '{name}': expected key: value lines, found {values!r}")
+    if cls is ModelConfig:
+        values = apply_preset(values)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     converted = {}

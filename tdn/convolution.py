@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .cp import CPFactors
-from .layers import DegreeScale, num_components
+from .layers import DegreeScale, degree_of_component, num_components
 from .ops import Edges, cp_message
 
 
@@ -63,6 +63,7 @@ class CPConvolution(nn.Module):
     avg_num_neighbors : mean number of neighbours, for normalisation
     """
 
+    degree_mask: Tensor
     norm: Tensor
 
     def __init__(
@@ -70,22 +71,20 @@ class CPConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = factors
-        self.l_max = l_max
-        self.shared_radial = shared_radial
+        if shared_radial:
+            mask = torch.ones(num_components(l_max), 1)
+        else:
+            mask = nn.functional.one_hot(degree_of_component(l_max)).to(torch.get_default_dtype())
+        self.register_buffer("degree_mask", mask.unsqueeze(-1), persistent=False)  # [D, L, 1]
         norm = torch.full((num_components(l_max), 1), 1 / math.sqrt(avg_num_neighbors))
         self.register_buffer("norm", norm)
 
     def forward(self, x: Tensor, sh: Tensor, w: Tensor, edges: Edges) -> Tensor:
         """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
         u = torch.matmul(self.factors.input1.t(), x)  # [n_all, R, C]
-        if self.shared_radial:
-            b = (sh @ self.factors.input2).unsqueeze(1)  # [E, 1, R]
-        else:
-            parts = []
-            for l in range(self.l_max + 1):
-                rows = slice(l * l, (l + 1) * (l + 1))
-                parts.append(sh[:, rows] @ self.factors.input2[rows])
-            b = torch.stack(parts, dim=1)  # [E, L, R]
+        # one matrix product for all degrees: each row of input2 counts for its own degree alone
+        by_degree = self.degree_mask * self.factors.input2.unsqueeze(1)  # [D, L, R]
+        b = (sh @ by_degree.flatten(1)).view(-1, by_degree.size(1), by_degree.size(2))  # [E, L, R]
         a = cp_message(u, b, w, edges)  # [n_centres, R, C]
         return torch.matmul(self.factors.output, a) * self.norm
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,12 @@ from .couplings import (
     dimension,
     path_normalisation,
 )
-from .cp_algebra import CPProblem, Factors, balance, reconstruct
+from .cp_algebra import CPProblem, Factors, balance, orthogonal_terms, reconstruct
 from .cp_errors import equivariance_error, float32_error
-from .cp_solver import SolverOptions, solve_cp
+from .cp_newton import levenberg_marquardt
+from .cp_solver import SolverOptions, scan_ranks, solve_cp
 from .cp_store import SHIPPED, cache_folder, locked, read_npz, write_npz
 from .errors import TDNError
-
-EXACT_RANKS = {
-    ("parity", 0): 1,
-    ("parity", 1): 6,
-    ("parity", 2): 17,
-    ("parity", 3): 32,
-    ("parity", 4): 62,
-}
-"""Ranks of the exact decompositions that ship with the package."""
 
 EXACT_BELOW = 1e-10
 """Largest relative error of a decomposition that is called exact."""
@@ -97,6 +90,16 @@ class CPFactors:
     def l_max(self) -> int:
         """Largest degree of the first input."""
         return self.l_max_input1
+
+    @property
+    def condition(self) -> float:
+        """Sum of the norms of the rank-one terms over the norm of the tensor.
+
+        Rounding errors of a product are amplified at most by this factor; 1 would mean no
+        cancellation between terms.
+        """
+        norms = [np.linalg.norm(f, axis=0) for f in (self.output, self.input1, self.input2)]
+        return float(np.sum(norms[0] * norms[1] * norms[2]) / np.linalg.norm(self.target()))
 
     @property
     def exact(self) -> bool:
@@ -191,10 +194,55 @@ def decompose(
     l_max3 = l_max if l_max_output is None else l_max_output
     path_list = coupling_paths(l_max, l_max2, l_max3, paths)
     problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    options = options or SolverOptions()
     solution = solve_cp(problem, rank, options, progress)
-    output, input1, input2 = solution.factors
-    scaled = [output * _degree_scale(path_list, l_max3)[:, None], input1, input2]
-    return measured_factors(scaled, solution.coefficients, l_max, l_max2, l_max3, paths)
+    factors, coefficients = solution.factors, solution.coefficients
+    factors[0] = factors[0] * _degree_scale(path_list, l_max3)[:, None]
+    if not solution.exact:  # an approximation is best in the metric of the normalised tensor
+        problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3, normalised=True)
+        factors, coefficients = levenberg_marquardt(problem, factors, coefficients, options)
+    return measured_factors(factors, coefficients, l_max, l_max2, l_max3, paths)
+
+
+def smallest_exact(
+    l_max: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    options: SolverOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """Exact factors of the smallest rank the solver finds; parameters as :func:`decompose`."""
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    solution = scan_ranks(problem, options, progress)
+    factors = solution.factors
+    factors[0] = factors[0] * _degree_scale(path_list, l_max3)[:, None]
+    return measured_factors(factors, solution.coefficients, l_max, l_max2, l_max3, paths)
+
+
+def full_rank_factors(
+    l_max: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    rank: int | None = None,
+) -> CPFactors:
+    """Exact factors with c_p = 1 from singular value decompositions, without a solver.
+
+    See :func:`tdn.cp_algebra.orthogonal_terms`; there are at most (L + 1)^4 terms, the full rank
+    of arXiv 2507.01131. With ``rank`` only the terms of largest norm are kept.
+    """
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    _, factors = orthogonal_terms(coupling_tensor(path_list, l_max, l_max2, l_max3))
+    factors = [f[:, :rank] for f in factors]
+    return measured_factors(factors, np.ones(len(path_list)), l_max, l_max2, l_max3, paths)
 
 
 def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: int) -> CPFactors:
@@ -311,20 +359,38 @@ def load_factors(
     return factors
 
 
+@cache
+def shipped_ranks() -> dict[tuple[str, int], int]:
+    """Ranks of the exact factors in the package by (paths, l_max)."""
+    result: dict[tuple[str, int], int] = {}
+    for path in SHIPPED.glob("cp_*_free.npz"):
+        degrees_text, selection, rank, _ = path.stem.removeprefix("cp_").split("_")
+        key = (selection, int(degrees_text.split("-")[0]))
+        result[key] = min(int(rank[1:]), result.get(key, 10**9))
+    return result
+
+
 def _default_factors(wanted: tuple[int, int, int], paths: str, free: bool) -> CPFactors:
     """Exact shipped factors, restricted if the degrees differ."""
     largest = max(wanted)
     if not free:
         raise TDNError("factors with fixed path coefficients need a rank, e.g. 7 * l_max**2")
-    if (paths, largest) not in EXACT_RANKS:
-        known = sorted(n for p, n in EXACT_RANKS if p == paths)
+    ranks = shipped_ranks()
+    if (paths, largest) not in ranks:
+        known = sorted(n for p, n in ranks if p == paths)
         raise TDNError(
             f"no exact factors ship for l_max={largest}, paths={paths!r} (there are some for "
             f"l_max {known}); give a rank, e.g. 7 * l_max**2 = {7 * largest**2}"
         )
-    rank = EXACT_RANKS[paths, largest]
-    factors = read_factors(SHIPPED / file_name(largest, largest, largest, paths, rank, True))
+    name = file_name(largest, largest, largest, paths, ranks[paths, largest], True)
+    factors = read_factors(SHIPPED / name)
     return factors if wanted == (largest,) * 3 else restrict(factors, *wanted)
+
+
+def full_rank(wanted: tuple[int, int, int]) -> int:
+    """Rank at which a decomposition exists for every coupling tensor of these degrees."""
+    d1, d2, d3 = (dimension(n) for n in wanted)
+    return d3 * min(d1, d2)
 
 
 def _factors_of_rank(
@@ -340,6 +406,8 @@ def _factors_of_rank(
     name = file_name(*wanted, paths, rank, free)
     if (SHIPPED / name).is_file():
         return read_factors(SHIPPED / name)
+    if rank >= full_rank(wanted):
+        return full_rank_factors(wanted[0], paths, l_max_input2=wanted[1], l_max_output=wanted[2])
     cached = cache_folder() / name
     if cached.is_file():
         return read_factors(cached)

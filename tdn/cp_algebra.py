@@ -81,3 +81,30 @@ def relative_residual(problem: CPProblem, factors: Factors, c: np.ndarray) -> fl
     """Relative Frobenius error of the factors as a decomposition of M(c)."""
     tensor = problem.tensor(c)
     return float(np.linalg.norm(tensor - reconstruct(factors)) / np.linalg.norm(tensor))
+
+
+def orthogonal_terms(tensor: np.ndarray) -> tuple[np.ndarray, Factors]:
+    r"""Decomposition into mutually orthogonal rank-one terms, the largest first.
+
+    The slice of every output component k is a matrix with a singular value decomposition, so
+
+    .. math:: M = \sum_k \sum_j \sigma_{kj}\; e_k \otimes a_{kj} \otimes b_{kj} .
+
+    The terms are orthonormal up to their :math:`\sigma`, therefore the R largest leave an error of
+    exactly :math:`(\sum_{r>R} \sigma_r^2)^{1/2}`: an upper bound for the error of the best CP
+    decomposition of rank R, and zero at full rank, D3 * min(D1, D2).
+
+    Returns
+    -------
+    values : [T]
+        Singular values in decreasing order, without zeros.
+    factors : [D3, T], [D1, T], [D2, T]
+        Balanced factors.
+    """
+    left, values, right = np.linalg.svd(tensor, full_matrices=False)  # [D3, D1, Q], [D3, Q], ..
+    k, j = np.nonzero(values > 1e-12 * values.max())
+    order = np.argsort(-values[k, j], kind="stable")
+    k, j = k[order], j[order]
+    output = np.zeros((tensor.shape[0], len(k)))
+    output[k, np.arange(len(k))] = values[k, j]
+    return values[k, j], balance([output, left[k, :, j].T, right[k, j, :].T])

@@ -103,7 +103,7 @@ class ImplicitNormalMatrix:
     """J^T J as an operator; :meth:`solve` is a preconditioned conjugate-gradient iteration."""
 
     def __init__(
-        self, problem: CPProblem, factors: Factors, free: bool, iterations: int = 200
+        self, problem: CPProblem, factors: Factors, free: bool, iterations: int = 1500
     ) -> None:
         self.factors, self.iterations = factors, iterations
         self.starts = np.concatenate([[0], np.cumsum([f.size for f in factors])])

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -64,7 +64,9 @@ class SolverOptions:
         Levenberg-Marquardt iterations at the end.
     polish_below : float
         Only starts whose relative error after ALS is below this are polished on the way; the best
-        start is always polished in the end.
+        start is polished in the end if ``polish_best``.
+    polish_best : bool
+        Whether to polish the best start although it is far from exact.
     max_dense_unknowns : int
         Larger problems are polished by conjugate-gradient steps instead of Cholesky ones.
     max_seconds : float or None
@@ -79,8 +81,9 @@ class SolverOptions:
     als_iterations: int = 600
     regularisation: tuple[float, float] = (1e-3, 1e-5)
     free_after: float = 0.2
-    polish_iterations: int = 60
+    polish_iterations: int = 100
     polish_below: float = 5e-3
+    polish_best: bool = True
     max_dense_unknowns: int = 6000
     max_seconds: float | None = None
     seed: int = 0
@@ -194,9 +197,46 @@ def solve_cp(
         if best.exact:
             break
     assert best is not None
-    if best.relative_error >= options.polish_below:
+    if options.polish_best and best.relative_error >= options.polish_below:
         factors, c = levenberg_marquardt(problem, best.factors, best.coefficients, options)
         best = CPSolution(factors, c, relative_residual(problem, factors, c), count, 0.0)
     return CPSolution(
         best.factors, best.coefficients, best.relative_error, count, time.perf_counter() - began
     )
+
+
+def scan_ranks(
+    problem: CPProblem,
+    options: SolverOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CPSolution:
+    """Exact decomposition of the smallest rank found: brackets it, then bisects.
+
+    A rank counts as too small when no start converges, so more starts (``options.num_starts``)
+    may find a smaller rank.
+    """
+    options = replace(options or SolverOptions(), polish_best=False)
+    sizes = np.array(problem.shape)
+    full = int(sizes[0] * min(sizes[1], sizes[2]))  # always exact, see orthogonal_terms
+    lower = int(sizes.max()) - 1  # an unfolding of full rank D needs at least D terms
+    rank = int(np.clip(round(0.6 * sizes.prod() / (sizes.sum() - 2)), lower + 1, full))
+    upper, best = None, None
+    while upper is None or upper - lower > 1:
+        solution = solve_cp(problem, rank, options)
+        if progress is not None:
+            progress(
+                f"rank {rank}: relative error {solution.relative_error:.2e} "
+                f"({solution.num_starts} starts, {solution.seconds:.1f} s)"
+            )
+        if solution.exact:
+            upper, best = rank, solution
+        else:
+            lower = rank
+        if upper is None:
+            if rank == full:
+                raise TDNError(f"no exact decomposition found up to rank {full}; try more starts")
+            rank = min(full, max(rank + 1, round(1.25 * rank)))
+        else:
+            rank = (lower + upper) // 2
+    assert best is not None
+    return best

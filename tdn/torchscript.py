@@ -6,6 +6,7 @@ PyTorch deprecates its entry points; the warnings are caught here, where nothing
 
 from __future__ import annotations
 
+import inspect
 import io
 import typing
 import warnings
@@ -31,12 +32,9 @@ def _resolved_annotations(module: nn.Module) -> Iterator[None]:
 
     It resolves the strings in signatures, but not those of class attributes.
     """
-    kept = {
-        cls: cls.__dict__["__annotations__"]
-        for submodule in module.modules()
-        for cls in type(submodule).__mro__
-        if any(isinstance(a, str) for a in cls.__dict__.get("__annotations__", {}).values())
-    }
+    classes = {cls for part in module.modules() for cls in type(part).__mro__}
+    kept = {cls: inspect.get_annotations(cls) for cls in classes - {object}}
+    kept = {c: a for c, a in kept.items() if any(isinstance(v, str) for v in a.values())}
     try:
         for cls, annotations in kept.items():
             hints = typing.get_type_hints(cls)

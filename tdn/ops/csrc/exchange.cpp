@@ -148,11 +148,13 @@ Tensor exchange_reverse_meta(const Tensor &x, c10::SymInt num_local)
 
 Tensor exchange_autograd(const Tensor &x, c10::SymInt num_all)
 {
+  check_rows("exchange", x);
   return Forward::apply(x, num_all);
 }
 
 Tensor exchange_reverse_autograd(const Tensor &x, c10::SymInt num_local)
 {
+  check_rows("exchange_reverse", x);
   return Reverse::apply(x, num_local);
 }
 

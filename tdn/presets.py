@@ -1,0 +1,41 @@
+"""Named sets of model options; what a user writes beside ``preset`` overrides them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# arXiv 2507.01131, section 4.1 and appendix C, and the released code: the PubChemQCR runs
+PAPER: dict[str, Any] = {
+    "architecture": "attention",
+    "r_max": 4.5,
+    "l_max": 1,
+    "num_channels": 256,
+    "num_layers": 6,
+    "num_heads": 4,
+    "num_gaussians": 256,
+    "radial_hidden": (64, 64),
+    "paths": "all",
+    "path_coefficients": "one",
+    "forces": "direct",
+    "envelope": None,
+    "subtract_isolated": False,
+    "layer_norm_epsilon": 1e-5,
+    "attention_dropout": 0.2,
+    "avg_num_atoms": 36.6,
+}
+
+
+def apply_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what the preset of a ``model`` section says about keys that the section lacks.
+
+    Parameters
+    ----------
+    values : the section as it was written; unknown presets are left to the checks of its keys
+    """
+    if values.get("preset") != "paper":
+        return values
+    resolved = {**PAPER, **values}
+    l_max = resolved["l_max"]
+    if "rank" not in values and isinstance(l_max, int):
+        resolved["rank"] = max(1, 7 * l_max**2)  # the schedule 7 L^2 of section 4.1
+    return resolved

