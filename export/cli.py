@@ -99,10 +99,11 @@ def _read_frames(path: str) -> list[ase.Atoms]:
 def describe(metadata: dict[str, Any]) -> str:
     """What a compiled file contains, for people."""
     layers = metadata["num_layers"]
+    reach = metadata.get("receptive_field", layers * metadata["r_max"])
     rows = {
         "species": " ".join(metadata["species"]),
         "cutoff": f"{metadata['r_max']:g} A",
-        "receptive field": f"{layers * metadata['r_max']:g} A ({layers} layers)",
+        "receptive field": f"{reach:g} A ({layers} layer{'s' if layers > 1 else ''})",
         "architecture": (
             f"{metadata.get('architecture')}, l_max {metadata.get('l_max')}, "
             f"{metadata.get('num_channels')} channels, correlation {metadata.get('correlation')}"

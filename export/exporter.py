@@ -19,7 +19,7 @@ from tdn.compiled import SUFFIX, CompiledModel, check_reference, load_compiled, 
 from tdn.devices import select_device
 from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write, check_writable
-from tdn.model import ConvolutionModel, model_dtype
+from tdn.model import Network, model_dtype
 
 from .metadata import build_metadata, build_reference
 from .verify import Deviation, verify
@@ -97,6 +97,11 @@ def export_model(
     say(f"reading {checkpoint}")
     stored, training = load_model(checkpoint)
     _check_finite(stored, checkpoint)
+    if getattr(stored, "direct_forces", False):
+        raise TDNError(
+            f"{checkpoint} predicts forces directly: they are no gradient of its energy, so "
+            "dynamics would not conserve energy; train with model.forces = gradient"
+        )
     precision = DTYPES[dtype] if dtype else model_dtype(stored)
     model = load_model(checkpoint, dtype=precision)[0]
     for frame in frames or []:
@@ -136,7 +141,7 @@ def _load_new(path: Path, device: torch.device) -> CompiledModel:
         raise TDNError(f"{message}; no file was written") from None
 
 
-def _check_finite(model: ConvolutionModel, path: str | Path) -> None:
+def _check_finite(model: Network, path: str | Path) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise TDNError(

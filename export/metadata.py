@@ -15,7 +15,7 @@ from torch import Tensor
 from tdn.compiled import FORMAT, FORMAT_VERSION
 from tdn.cp import load_factors
 from tdn.graph import Graph, graph_from_atoms
-from tdn.model import ConvolutionModel, model_dtype, set_dtype
+from tdn.model import Network, model_dtype, set_dtype
 from tdn.potential import Potential
 from tdn.torchscript import plain_execution
 from tdn.version import __version__
@@ -29,7 +29,7 @@ ROUNDING_MARGIN = {torch.float32: 64.0, torch.float64: 4096.0}
 ENERGY_ROUNDING = 64.0  # of the sum with E0, which can be thousands of eV
 
 
-def weight_hash(model: ConvolutionModel) -> str:
+def weight_hash(model: Network) -> str:
     """SHA-256 over the names, types, shapes and values of everything a checkpoint stores."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -52,9 +52,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def build_metadata(
-    model: ConvolutionModel, dtype: torch.dtype, training: dict[str, Any]
-) -> dict[str, Any]:
+def build_metadata(model: Network, dtype: torch.dtype, training: dict[str, Any]) -> dict[str, Any]:
     """The contents of ``metadata.json``.
 
     Parameters
@@ -64,7 +62,15 @@ def build_metadata(
     training : metadata of the checkpoint
     """
     config = model.config
-    factors = load_factors(config.l_max, paths=config.paths, rank=config.rank)
+    attention = config.architecture == "attention"
+    factors = load_factors(
+        config.l_max,
+        paths=config.paths,
+        rank=config.rank,
+        free_coefficients=not attention or config.path_coefficients == "free",
+    )
+    # attention starts from an embedding of neighbours
+    hops = config.num_layers + int(attention)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -72,7 +78,7 @@ def build_metadata(
         "torch_version": str(torch.__version__),
         "r_max": float(config.r_max),
         "num_layers": config.num_layers,
-        "receptive_field": float(config.r_max * config.num_layers),
+        "receptive_field": float(config.r_max * hops),
         "species": list(config.species),
         "atomic_numbers": [int(z) for z in model.atomic_numbers],
         "dtype": str(dtype).removeprefix("torch."),
@@ -100,7 +106,7 @@ def reference_graph(atomic_numbers: list[int], r_max: float) -> Graph:
     )
 
 
-def build_reference(model: ConvolutionModel) -> dict[str, Any]:
+def build_reference(model: Network) -> dict[str, Any]:
     """The contents of ``reference.json``: a structure and what the network gives for it.
 
     The tolerance is the rounding error of this network, measured as the difference between its
@@ -152,7 +158,7 @@ def build_reference(model: ConvolutionModel) -> dict[str, Any]:
     }
 
 
-def isolated_energies(model: ConvolutionModel) -> Tensor:
+def isolated_energies(model: Network) -> Tensor:
     """Energy of one atom of each species without neighbours, float64 [num_species], eV."""
     count = len(model.atomic_numbers)
     device = model.embedding.device

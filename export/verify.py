@@ -13,7 +13,7 @@ from torch import Tensor
 from tdn.compiled import CompiledModel
 from tdn.errors import TDNError
 from tdn.graph import Graph, graph_from_atoms
-from tdn.model import ConvolutionModel
+from tdn.model import Network
 from tdn.potential import Potential
 from tdn.torchscript import plain_execution
 
@@ -103,7 +103,7 @@ def _difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def compare(
-    model: ConvolutionModel, compiled: CompiledModel, structures: dict[str, ase.Atoms]
+    model: Network, compiled: CompiledModel, structures: dict[str, ase.Atoms]
 ) -> list[Deviation]:
     """Compare compiled and eager energies, forces and virials on named structures.
 
@@ -126,7 +126,7 @@ def compare(
     return deviations
 
 
-def check_symmetries(model: ConvolutionModel, compiled: CompiledModel) -> list[Deviation]:
+def check_symmetries(model: Network, compiled: CompiledModel) -> list[Deviation]:
     """Rotation, inversion and extensivity of a compiled file.
 
     With approximate CP factors, or with paths of SO(3) for the inversion, the symmetry does not
@@ -176,7 +176,7 @@ def check_symmetries(model: ConvolutionModel, compiled: CompiledModel) -> list[D
 
 
 def verify(
-    model: ConvolutionModel, compiled: CompiledModel, frames: list[ase.Atoms] | None = None
+    model: Network, compiled: CompiledModel, frames: list[ase.Atoms] | None = None
 ) -> list[Deviation]:
     """Every check of an export.
 

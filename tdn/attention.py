@@ -39,6 +39,7 @@ from .config import ModelConfig
 from .convolution import CPMatrices
 from .cp import load_factors
 from .gaussian import GaussianBasis, RadialProfile
+from .layers import num_components
 from .ops import Edges, cp_message, exchange
 from .radial import PolynomialEnvelope
 from .zbl import ZBL
@@ -96,6 +97,7 @@ class GraphAttention(nn.Module):
         super().__init__()
         channels, heads = config.num_channels, config.num_heads
         self.num_heads = heads
+        self.head_width = channels // heads
         self.factors = factors
         self.merge_source = SharedLinear(channels, channels)
         self.merge_target = SharedLinear(channels, channels, bias=False)
@@ -103,7 +105,7 @@ class GraphAttention(nn.Module):
         self.logit_mixing = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
         self.logit_bias = nn.Parameter(torch.zeros(channels))
         self.logit_weight = nn.Parameter(
-            torch.randn(heads, channels // heads) * math.sqrt(heads / channels)
+            torch.randn(heads, self.head_width) / math.sqrt(self.head_width)
         )
         self.dropout = config.attention_dropout
         # what the softmax gives to no neighbour at all; the hard cutoff has the ordinary softmax
@@ -143,14 +145,14 @@ class GraphAttention(nn.Module):
         z = torch.matmul(self.factors.output, z) * w.unsqueeze(1)  # [E, D, C]
 
         logits = z[:, 0] @ self.logit_mixing + self.logit_bias
-        logits = smooth_leaky_relu(logits.view(logits.size(0), self.num_heads, -1))
+        logits = smooth_leaky_relu(logits.view(logits.size(0), self.num_heads, self.head_width))
         logits = (logits * self.logit_weight).sum(dim=2)  # [E, H]
         attention = neighbor_softmax(logits, envelope, edges, self.softmax_constant)
         attention = nn.functional.dropout(attention, self.dropout, self.training)
 
         # the second product and the sum over neighbours in one: every edge sends its own value
         value = torch.matmul(self.factors.input1.t(), self.value(z))  # [E, R, C]
-        w = w.view(w.size(0), self.num_heads, -1) * attention.unsqueeze(2)
+        w = w.view(w.size(0), self.num_heads, self.head_width) * attention.unsqueeze(2)
         w = w.flatten(1).unsqueeze(1)  # [E, 1, C]
         a = cp_message(value, sh.unsqueeze(1), w, message_edges(edges))
         y = torch.matmul(self.factors.output, a)  # [num_local, D, C]
@@ -182,6 +184,28 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
+class ForceHead(nn.Module):
+    """Attention of its own, then one vector per atom from the features of degree one."""
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+        super().__init__()
+        channels = config.num_channels
+        self.attention = GraphAttention(config, factors)
+        self.weight = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
+
+    def forward(
+        self,
+        x: Tensor,
+        sh: Tensor,
+        basis: Tensor,
+        envelope: Tensor,
+        edges: Edges,
+        num_all: int,
+    ) -> Tensor:  # [num_rows, 3], in the order x, y, z of e3nn's harmonics of degree one
+        y = self.attention(x, sh, basis, envelope, edges, num_all)
+        return y[:, 1:4] @ self.weight
+
+
 class AttentionModel(nn.Module):
     """Energies per atom, and with ``forces: direct`` forces, from a graph transformer.
 
@@ -203,7 +227,7 @@ class AttentionModel(nn.Module):
         channels, l_max = config.num_channels, config.l_max
         self.config = config
         self.r_max = config.r_max
-        self.l_max = l_max
+        self.components = num_components(l_max)
         self.num_species = len(config.species)
         self.atomic_numbers = [number_of_symbol[s] for s in config.species]
         self.direct_forces = config.forces == "direct"
@@ -231,12 +255,7 @@ class AttentionModel(nn.Module):
         self.norm = EquivariantLayerNorm(channels, l_max, config.layer_norm_epsilon)
         self.energy_head = EnergyHead(channels)
         self.energy_factor = 1 / math.sqrt(config.avg_num_atoms or 1.0)
-        self.force_head = GraphAttention(config, factors) if self.direct_forces else None
-        self.force_weight = (
-            nn.Parameter(torch.randn(channels) / math.sqrt(channels))
-            if self.direct_forces
-            else None
-        )
+        self.force_head = ForceHead(config, factors) if self.direct_forces else None
         self.zbl = ZBL(self.atomic_numbers, config.r_max) if config.zbl else None
         self.register_buffer("atomic_energies", torch.zeros(self.num_species, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(self.num_species, dtype=torch.float64))
@@ -274,10 +293,10 @@ class AttentionModel(nn.Module):
         """
         x, sh, basis, envelope = self._features(species, edges, edge_vec, num_local)
         energy = self._energies(x, species, edges, edge_vec, num_local)
-        head, weight = self.force_head, self.force_weight
-        assert head is not None and weight is not None
-        y = head(x, sh, basis, envelope, edges, species.size(0))[:num_local]
-        forces = (y[:, 1:4] @ weight).to(torch.float64)
+        if self.force_head is None:
+            raise RuntimeError("a network with forces: gradient has no direct forces")
+        forces = self.force_head(x, sh, basis, envelope, edges, species.size(0))
+        forces = forces[:num_local].to(torch.float64)
         return energy, self.scale[species[:num_local]].unsqueeze(1) * forces
 
     def _features(
@@ -294,11 +313,11 @@ class AttentionModel(nn.Module):
         envelope = self.envelope(r)
         num_all = species.size(0)
         scalars = self.embedding[species[:num_local]]
-        x = pad_degrees(scalars, self.l_max) + self.degree_embedding(
+        x = pad_degrees(scalars, self.components) + self.degree_embedding(
             sh, basis, envelope, edges, num_all
         )
         if self.subtract_isolated:
-            x = torch.cat([x, pad_degrees(self.embedding, self.l_max)])
+            x = torch.cat([x, pad_degrees(self.embedding, self.components)])
         for block in self.blocks:
             x = block(x, sh, basis, envelope, edges, num_all)
         return self.norm(x), sh, basis, envelope

@@ -9,8 +9,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import SILU_SCALE, num_components
+from .layers import SILU_SCALE
 from .ops import Edges
+
+
+# a default argument: TorchScript takes no global of another module
+def scaled_silu(x: Tensor, scale: float = SILU_SCALE) -> Tensor:
+    """silu with unit second moment for standard normal x."""
+    return scale * nn.functional.silu(x)
 
 
 class SharedLinear(nn.Module):
@@ -43,7 +49,7 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
         value = self.value(x)
-        scalars = SILU_SCALE * nn.functional.silu(value[:, :1])
+        scalars = scaled_silu(value[:, :1])
         gate = torch.sigmoid(x[:, :1] @ self.gate + self.gate_bias)
         return torch.cat([scalars, value[:, 1:] * (2 * gate)], dim=1)
 
@@ -104,7 +110,7 @@ class EnergyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, scalars: Tensor) -> Tensor:  # [N, C] -> [N]
-        hidden = SILU_SCALE * nn.functional.silu(scalars @ self.mixing + self.mixing_bias)
+        hidden = scaled_silu(scalars @ self.mixing + self.mixing_bias)
         return hidden @ self.weight + self.bias
 
 
@@ -151,7 +157,7 @@ def message_edges(edges: Edges) -> Edges:
     return Edges(edges.centre, rows[:count], edges.centre_ptr, rows[:count], rows)
 
 
-def pad_degrees(scalars: Tensor, l_max: int) -> Tensor:
+def pad_degrees(scalars: Tensor, components: int) -> Tensor:
     """Scalars [N, C] as features [N, D, C] with nothing in the higher degrees."""
-    rest = scalars.new_zeros(scalars.size(0), num_components(l_max) - 1, scalars.size(1))
+    rest = scalars.new_zeros(scalars.size(0), components - 1, scalars.size(1))
     return torch.cat([scalars.unsqueeze(1), rest], dim=1)

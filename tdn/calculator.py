@@ -64,6 +64,7 @@ class TDNCalculator(Calculator):
         if dtype not in (None, "float32", "float64"):
             raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
         self.device = select_device(device)
+        self.direct_forces = False
         if is_compiled_file(model):
             self.potential = load_compiled(model, self.device)
             self.metadata = self.potential.metadata
@@ -77,6 +78,7 @@ class TDNCalculator(Calculator):
         else:
             network, self.metadata = load_model(model, self.device, dtype)
             self.potential = Potential(network)
+            self.direct_forces = getattr(network, "direct_forces", False)
             self.r_max = network.r_max
             self.atomic_numbers = network.atomic_numbers
 
@@ -97,6 +99,10 @@ class TDNCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         has_volume = self.atoms.cell.rank == 3 and bool(self.atoms.pbc.any())
+        if "stress" in properties and self.direct_forces:
+            raise PropertyNotImplementedError(
+                "this network predicts forces directly (model.forces = direct) and has no stress"
+            )
         if "stress" in properties and not has_volume:
             raise PropertyNotImplementedError(
                 "stress needs a periodic cell with three lattice vectors; this structure has none"
@@ -110,5 +116,5 @@ class TDNCalculator(Calculator):
             "energies": found["atom_energy"].cpu().numpy(),
             "forces": found["forces"].cpu().numpy(),
         }
-        if has_volume:
+        if has_volume and not self.direct_forces:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())

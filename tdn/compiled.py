@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ class CompiledModel:
         """
         # tensors made in inference mode cannot take part in the gradient
         with torch.inference_mode(False), torchscript.plain_execution():
+            species, edge_index, edge_vec = (
+                x.clone() if x.is_inference() else x for x in (species, edge_index, edge_vec)
+            )
             return self.module(species, edge_index, edge_vec, num_local)
 
     def __call__(self, graph: Graph) -> dict[str, Tensor]:
@@ -199,6 +203,8 @@ def read_extra_files(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             metadata, reference = (
                 _read_json(archive, path, name) for name in ("metadata.json", "reference.json")
             )
+    except zlib.error:
+        raise TDNError(f"{path} is damaged: a part of it cannot be unpacked; {again}") from None
     except PermissionError:
         raise TDNError(f"{path} cannot be read: no permission") from None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):

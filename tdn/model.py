@@ -1,7 +1,7 @@
 """The network: species and edges to energies per atom.
 
 Reads top-down: `build_model` turns a configuration into a `ConvolutionModel`, which embeds species,
-applies `InteractionLayer`s and adds up readouts.
+applies `InteractionLayer`s and adds up readouts, or into an `AttentionModel` (`tdn.attention`).
 """
 
 import torch
@@ -9,6 +9,7 @@ from ase.data import atomic_numbers as number_of_symbol
 from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
+from .attention import AttentionModel
 from .config import ModelConfig
 from .convolution import CPConvolution, CPMatrices, NodeProduct, scalar_convolution_factors
 from .cp import load_factors
@@ -164,11 +165,14 @@ class ConvolutionModel(nn.Module):
         self.scale.copy_(scale)
 
 
+Network = ConvolutionModel | AttentionModel
+"""What `build_model` returns: the same calls and attributes, whatever the architecture."""
+
 # everything that stays float64 whatever the network's precision
 FLOAT64_BUFFERS = ("atomic_energies", "scale", "zbl.number", "zbl.pair_cutoff")
 
 
-def set_dtype(model: ConvolutionModel, dtype: torch.dtype) -> ConvolutionModel:
+def set_dtype(model: Network, dtype: torch.dtype) -> Network:
     """Convert the network to ``dtype`` in place; energies still add up in float64."""
     kept = {name: buffer for name, buffer in model.named_buffers() if name in FLOAT64_BUFFERS}
     model.to(dtype)
@@ -178,22 +182,13 @@ def set_dtype(model: ConvolutionModel, dtype: torch.dtype) -> ConvolutionModel:
     return model
 
 
-def model_dtype(model: ConvolutionModel) -> torch.dtype:
+def model_dtype(model: Network) -> torch.dtype:
     """The precision in which the network computes."""
     return model.embedding.dtype
 
 
-def build_model(config: ModelConfig, seed: int | None = None) -> ConvolutionModel:
-    """Build a network in float64 with random weights.
-
-    The one place where a configuration becomes a model. Weights are drawn in float64, so that the
-    same seed gives the same network in either precision.
-
-    Raises
-    ------
-    TDNError
-        If the configuration lacks species or ``avg_num_neighbors``, or names an unknown element.
-    """
+def _check(config: ModelConfig) -> None:
+    """What the checks of single keys cannot see."""
     if not config.species:
         raise TDNError("model.species is empty: name the chemical symbols, e.g. [H, O]")
     unknown = [s for s in config.species if s not in number_of_symbol or s == "X"]
@@ -203,12 +198,53 @@ def build_model(config: ModelConfig, seed: int | None = None) -> ConvolutionMode
         raise TDNError(f"model.species names an element twice: {', '.join(config.species)}")
     if config.avg_num_neighbors is None:
         raise TDNError("model.avg_num_neighbors is not set: give the mean number of neighbours")
+    if config.architecture == "attention":
+        if config.num_channels % config.num_heads:
+            raise TDNError(
+                f"model.num_channels = {config.num_channels} is not a multiple of "
+                f"model.num_heads = {config.num_heads}; every head takes an equal share"
+            )
+        if config.forces == "direct" and config.l_max == 0:
+            raise TDNError("model.forces = 'direct' needs vectors: set model.l_max to 1 or more")
+        return
+    for key, value, needed in (
+        ("forces", config.forces, "gradient"),
+        ("path_coefficients", config.path_coefficients, "free"),
+        ("preset", config.preset, "none"),
+    ):
+        if value != needed:
+            raise TDNError(
+                f"model.{key} = {value!r} needs model.architecture = 'attention', "
+                f"found '{config.architecture}'"
+            )
+    if config.envelope is None:
+        raise TDNError(
+            "model.envelope is null, which model.architecture = 'attention' alone allows; "
+            f"give a power, e.g. {ModelConfig().envelope}"
+        )
+
+
+def build_model(config: ModelConfig, seed: int | None = None) -> Network:
+    """Build a network in float64 with random weights.
+
+    The one place where a configuration becomes a model. Weights are drawn in float64, so that the
+    same seed gives the same network in either precision.
+
+    Raises
+    ------
+    TDNError
+        If the configuration lacks species or ``avg_num_neighbors``, names an unknown element, or
+        combines options that do not go together.
+    """
+    _check(config)
     default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         torch.set_default_dtype(torch.float64)
         try:
+            if config.architecture == "attention":
+                return AttentionModel(config)
             return ConvolutionModel(config)
         finally:
             torch.set_default_dtype(default)

@@ -50,6 +50,9 @@ def assemble_virial(
 class Potential(nn.Module):
     """A network with everything that derives from its energies.
 
+    A network with ``direct_forces`` gives forces itself (see `tdn.attention`): they are returned as
+    they are, and there is no virial then.
+
     Parameters
     ----------
     model : maps (species, edges, edge_vec, num_local) to energies per atom in eV
@@ -72,8 +75,11 @@ class Potential(nn.Module):
         dict
             ``energy`` [B] eV, ``atom_energy`` [N] eV, ``forces`` [N, 3] eV/angstrom, ``virial``
             [B, 3, 3] eV, ``stress`` [B, 3, 3] eV/angstrom^3 (-W / V, the sign of ASE; NaN where a
-            structure has no volume); all float64.
+            structure has no volume); all float64. With direct forces ``virial`` and ``stress`` are
+            NaN.
         """
+        if getattr(self.model, "direct_forces", False):
+            return self._direct(graph, training)
         edges = sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
         edge_vec = graph.edge_vec.requires_grad_(True)
         with torch.enable_grad():
@@ -96,4 +102,22 @@ class Potential(nn.Module):
             "forces": assemble_forces(gradient, graph.edge_index, graph.num_atoms),
             "virial": virial,
             "stress": -virial / volume.view(-1, 1, 1),
+        }
+
+    def _direct(self, graph: Graph, training: bool) -> dict[str, Tensor]:
+        """The same for a network that gives forces itself; nothing is differentiated."""
+        edges = sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
+        with torch.set_grad_enabled(training):
+            atom_energy, forces = self.model.energies_and_forces(
+                graph.species, edges, graph.edge_vec, graph.num_atoms
+            )
+        missing = atom_energy.new_full((graph.num_graphs, 3, 3), torch.nan)
+        return {
+            "energy": atom_energy.new_zeros(graph.num_graphs).index_add(
+                0, graph.batch, atom_energy
+            ),
+            "atom_energy": atom_energy,
+            "forces": forces,
+            "virial": missing,
+            "stress": missing.clone(),
         }

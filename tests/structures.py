@@ -24,6 +24,24 @@ CONFIGS = {
     "l3": ModelConfig(l_max=3, num_channels=4, num_layers=2, zbl=True, radial_hidden=(8,)),
     "one_layer": ModelConfig(num_layers=1, num_channels=4, correlation=4, radial_hidden=()),
     "scalars": ModelConfig(l_max=0, num_channels=6, correlation=1),
+    "attention": ModelConfig(
+        architecture="attention",
+        l_max=1,
+        num_channels=8,
+        num_heads=2,
+        num_gaussians=8,
+        radial_hidden=(8, 8),
+    ),
+    "attention_l2": ModelConfig(
+        architecture="attention",
+        l_max=2,
+        num_channels=6,
+        num_layers=1,
+        num_heads=3,
+        num_gaussians=6,
+        radial_hidden=(6,),
+        zbl=True,
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from tdn.graph import collate, graph_from_atoms, neighbor_list
 
 
 @pytest.mark.parametrize("name", list(STRUCTURES))
-@pytest.mark.parametrize("r_max", [2.5, 4.0, 7.5])
+@pytest.mark.parametrize("r_max", [3.2, 4.0, 7.5])
 def test_same_pairs_as_ase(name, r_max):
     atoms = STRUCTURES[name]()
     graph = graph_from_atoms(atoms, [1, 8], r_max)

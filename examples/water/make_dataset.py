@@ -47,9 +47,9 @@ from tdn.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 MOLAR_MASS = 18.01528  # g/mol
-OXYGEN_MASS, HYDROGEN_MASS = 12.0, 4.0  # amu; the distribution of positions does not know masses
+OXYGEN_MASS, HYDROGEN_MASS = 16.0, 10.0  # amu; the distribution of positions does not know masses
 ACCURACY = 0.1  # tblite's factor on its convergence thresholds; DATASET.md gives the errors left
-EQUILIBRATION = 5000  # steps of 1 fs with the model
+EQUILIBRATION = 500  # steps of 2 fs with the model (its start is an equilibrated classical box)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ CLASSICAL = _trajectories(
 )
 MODEL = _trajectories(
     [
-        (32, 1.00, 300, 50, 0, 0), (32, 1.00, 300, 0, 50, 0), (32, 1.00, 300, 0, 0, 50),
+        (32, 1.00, 300, 40, 0, 0), (32, 1.00, 300, 0, 0, 40),
         (16, 0.85, 300, 6, 0, 2), (16, 0.85, 500, 6, 0, 2), (16, 0.92, 400, 6, 2, 0),
         (16, 1.00, 300, 6, 0, 2), (16, 1.00, 500, 6, 2, 0), (16, 1.08, 400, 6, 0, 2),
         (16, 1.08, 600, 6, 0, 2), (16, 1.15, 300, 6, 2, 0), (16, 1.15, 500, 6, 0, 2),
@@ -369,12 +369,12 @@ def run_model(trajectory: Trajectory, start: Atoms, calculator, picoseconds: flo
     MaxwellBoltzmannDistribution(atoms, temperature_K=trajectory.temperature, rng=rng)
     settings = {"temperature_K": trajectory.temperature, "fixcm": False, "rng": rng}
     # Strong friction first: it takes up the heat of a start at another density.
-    Langevin(atoms, 0.5 * units.fs, friction=0.05 / units.fs, **settings).run(1000)
-    dynamics = Langevin(atoms, 1.0 * units.fs, friction=0.005 / units.fs, **settings)
+    Langevin(atoms, 0.5 * units.fs, friction=0.05 / units.fs, **settings).run(400)
+    dynamics = Langevin(atoms, 2.0 * units.fs, friction=0.005 / units.fs, **settings)
     dynamics.run(EQUILIBRATION)
     frames = []
     for k in range(trajectory.frames):
-        dynamics.run(round(1000 * picoseconds))
+        dynamics.run(round(500 * picoseconds))
         # 12 standard deviations of the kinetic temperature: only a model that breaks gets there
         limit = trajectory.temperature * (1 + 12 * np.sqrt(2 / (3 * len(atoms))))
         if not atoms.get_temperature() < limit:
@@ -407,7 +407,7 @@ def sample_model(work: Path, model: Path, only: str) -> None:
             continue
         # Frames of the small boxes only serve as data, those of the large ones also as a sample.
         start = starting_point(trajectory, candidates)
-        picoseconds = 0.4 if trajectory.config_type == RDF_CONFIG else 1.0
+        picoseconds = 0.15 if trajectory.config_type == RDF_CONFIG else 0.2
         write_frames(path, run_model(trajectory, start, calculator, picoseconds))
         print(f"{trajectory.name}: {trajectory.frames} frames", flush=True)
     finished = [folder / f"{trajectory.name}.xyz" for trajectory in MODEL]

@@ -117,8 +117,6 @@ void PairTDN::settings(int narg, char **arg)
 void PairTDN::coeff(int narg, char **arg)
 {
   if (narg < 4) utils::missing_cmd_args(FLERR, "pair_coeff", error);
-  if (strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
-    error->all(FLERR, "Pair style tdn: pair_coeff found '{} {}', expected '* *'", arg[0], arg[1]);
   if (narg != 3 + atom->ntypes)
     error->all(FLERR,
                "Pair style tdn: pair_coeff found {} element(s), expected {}: one element or NULL "

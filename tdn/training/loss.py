@@ -39,10 +39,14 @@ def penalty(name: str, delta: float) -> Callable[[Tensor], Tensor]:
     return functions[name]
 
 
-def _masked_mean(error: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of rho over the rows of [M, K] that are no NaN; zero if there are none."""
-    known = torch.isfinite(error).all(dim=1)
-    square = torch.where(known[:, None], error, torch.zeros_like(error)).square().mean(dim=1)
+def _masked_mean(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of rho over the rows of [M, K] that have a label; zero if there are none.
+
+    Only a missing label excuses a row: a prediction that is NaN makes the mean NaN.
+    """
+    known = torch.isfinite(label).all(dim=1)
+    error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
+    square = error.square().mean(dim=1)
     return torch.where(known, rho(square), square).sum() / known.sum().clamp(min=1)
 
 
@@ -86,17 +90,18 @@ class Loss:
         graph : with reference values
         """
         rho = penalty(self.function, self.delta)
-        atoms = graph.atoms_per_graph.to(torch.float64)
-        energy = (prediction["energy"] - graph.energy) / atoms
-        virial = prediction["virial"] + graph.stress * graph.volume[:, None, None]
-        virial = virial.flatten(1) / atoms[:, None]
-        return torch.stack(
-            [
-                _masked_mean(energy[:, None], rho),
-                _masked_mean(prediction["forces"] - graph.forces, rho),
-                _masked_mean(virial, rho),
-            ]
+        atoms = graph.atoms_per_graph.to(torch.float64)[:, None]
+        energy = _masked_mean(
+            prediction["energy"][:, None] / atoms, graph.energy[:, None] / atoms, rho
         )
+        forces = _masked_mean(prediction["forces"], graph.forces, rho)
+        if self.stress_weight == 0:  # some networks have no virial
+            return torch.stack([energy, forces, torch.zeros_like(energy)])
+        virial = -graph.stress * graph.volume[:, None, None]
+        stress = _masked_mean(
+            prediction["virial"].flatten(1) / atoms, virial.flatten(1) / atoms, rho
+        )
+        return torch.stack([energy, forces, stress])
 
     def weighted(self, terms: Tensor) -> Tensor:
         """The loss from its terms."""

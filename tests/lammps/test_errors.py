@@ -52,7 +52,7 @@ COEFF = "pair_style tdn\npair_coeff * * toy1.tdn.pth "
         (COEFF + "H", ["1 element(s)", "expected 2", "for each atom type"]),
         (COEFF + "H O H", ["3 element(s)", "expected 2"]),
         (COEFF + "H Xe", ["element Xe of atom type 2", "knows: H O"]),
-        (COEFF.replace("* *", "1 1") + "H O", ["'1 1'", "'* *'"]),
+        (COEFF.replace("* *", "1 1") + "H O", ["must start with * *"]),
         (COEFF.replace("toy1", "absent") + "H O", ["absent.tdn.pth was not found"]),
         (COEFF + "H NULL", ["pair coeffs are not set"]),
     ],

@@ -57,9 +57,9 @@ def test_mean_square_terms():
     """Energies and virials count per atom, forces per component."""
     g = collate([graph(2), graph(4, seed=1)])
     prediction = perfect(g)
-    prediction["energy"] += torch.tensor([0.2, 0.4])  # 0.1 eV per atom each
-    prediction["forces"][1] += torch.tensor([0.3, 0.0, 0.0])
-    prediction["virial"][1] += 0.8 * torch.eye(3)
+    prediction["energy"] += torch.tensor([0.2, 0.4], dtype=torch.float64)  # 0.1 eV per atom each
+    prediction["forces"][1] += torch.tensor([0.3, 0.0, 0.0], dtype=torch.float64)
+    prediction["virial"][1] += 0.8 * torch.eye(3, dtype=torch.float64)
     terms = Loss(function="mse").terms(prediction, g)
     expected = [0.01, 0.09 / 3 / 6, 0.5 * 3 * 0.2**2 / 9]
     np.testing.assert_allclose(terms, expected, rtol=1e-12)
@@ -123,3 +123,11 @@ def test_missing_labels_take_no_part():
         {k: v.detach()[-1:] for k, v in both.items()} | {"forces": torch.ones(4, 3).double()}, bare
     )
     assert (nothing == 0).all()
+
+
+def test_predictions_that_are_nan_are_not_hidden():
+    g = graph(3)
+    for name, term in (("energy", 0), ("forces", 1), ("virial", 2)):
+        prediction = perfect(g)
+        prediction[name][0] = torch.nan
+        assert torch.isnan(Loss().terms(prediction, g)[term])

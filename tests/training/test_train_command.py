@@ -41,7 +41,7 @@ def assert_same(a: dict, b: dict) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-def test_a_whole_run(folder, capsys):
+def test_a_whole_run(folder, capsys, figures):
     frames = write_frames(folder / "test.xyz", 3, pbc=True)
     for atoms in frames[:2]:
         atoms.info["config_type"] = "crystal"

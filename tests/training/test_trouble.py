@@ -44,7 +44,7 @@ def spoil(trainer: Trainer, calls: set[int] | None) -> None:
         if training:
             count += 1
             if calls is None or count in calls:
-                result["energy"] = result["energy"] * torch.inf
+                result["energy"] = result["energy"] * torch.nan
         return result
 
     trainer.potential.forward = forward

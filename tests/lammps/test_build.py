@@ -1,0 +1,152 @@
+"""Building and finding the plugin, and what happens when versions change after the build."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdn.errors import TDNError
+
+from .conftest import LammpsRunner
+
+TDN_INPUT = "units metal\nregion b block 0 1 0 1 0 1\ncreate_box 1 b\npair_style tdn\n"
+
+
+def test_plugin_folder_rule_is_that_of_the_operators(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tdn.ops.build import library_dir as ops_library_dir
+    from tdn_lammps.paths import library_dir
+
+    assert library_dir() == ops_library_dir()
+    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path / "x"))
+    assert library_dir() == ops_library_dir()
+    monkeypatch.delenv("TDN_LIB_DIR")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    assert library_dir() == ops_library_dir() == tmp_path / "environment" / "lib" / "tdn"
+
+
+def test_second_build_does_nothing(plugin: Path) -> None:
+    """Only where everything is current; otherwise this would compile for minutes."""
+    from tdn.ops.build import ops_library
+    from tdn_lammps.build import Stamp, build_plugin, expected_stamp, installed_lammps
+    from tdn_lammps.paths import plugin_dir
+
+    ops = ops_library()
+    if ops is None or Stamp.read(plugin_dir()) != expected_stamp(installed_lammps(), ops):
+        pytest.skip("the plugin is not up to date: tdn-lammps build")
+    before = plugin.stat().st_mtime_ns
+    path, compiled = build_plugin()
+    assert path == plugin and not compiled
+    assert plugin.stat().st_mtime_ns == before
+
+
+def test_info(plugin: Path, capsys: pytest.CaptureFixture) -> None:
+    from tdn_lammps.cli import main
+
+    assert main(["info"]) == 0
+    output = capsys.readouterr().out
+    assert str(plugin.parent) in output
+    assert "lmp finds pair_style tdn: yes" in output
+
+
+def test_without_plugin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Harmless until somebody asks for the style; then a hint comes with LAMMPS's error."""
+    from tdn_lammps import run_lmp
+    from tdn_lammps.cli import main
+
+    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path / "nothing"))
+    (tmp_path / "in.plain").write_text("units lj\n")
+    (tmp_path / "in.tdn").write_text(TDN_INPUT)
+    plain = run_lmp("in.plain", "-log", "none", cwd=tmp_path, timeout=120)
+    assert plain.returncode == 0 and "tdn-lammps build" not in plain.stdout
+    wanted = run_lmp("in.tdn", "-log", "none", cwd=tmp_path, timeout=120)
+    assert wanted.returncode != 0
+    assert "Unrecognized pair style 'tdn'" in wanted.stdout
+    assert wanted.stdout.count("run: tdn-lammps build") == 1
+    assert main(["info"]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and "not built" in error[0] and "tdn-lammps build" in error[0]
+
+
+def compile_loader(folder: Path, lammps_version: str, torch_version: str) -> None:
+    """Compile only the small library that LAMMPS loads, as if built for other versions."""
+    from tdn_lammps.build import SOURCE_DIR, installed_lammps
+    from tdn_lammps.runtime import mpich_file
+
+    mpi = mpich_file("mpi.h")
+    if mpi is None:
+        pytest.skip("needs the headers of the pip package mpich")
+    import torch
+
+    subprocess.run(
+        [
+            os.environ.get("CXX", "c++"),
+            *("-shared", "-fPIC", "-O0", "-std=c++17"),
+            f"-I{installed_lammps().headers}",
+            f"-I{mpi.parent}",
+            f"-DTDN_LAMMPS_VERSION={lammps_version}",
+            f'-DTDN_TORCH_DIR="{Path(torch.__file__).parent}"',
+            f'-DTDN_TORCH_VERSION="{torch_version}"',
+            '-DTDN_PAIR_LIBRARY="absent.so"',
+            str(SOURCE_DIR / "src" / "tdnplugin.cpp"),
+            *("-o", str(folder / "tdnplugin.so")),
+        ],
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lammps_version", "torch_version", "expected"),
+    [
+        ("20240829", None, "the plugin was built for LAMMPS 20240829, this is LAMMPS 2025"),
+        (None, "1.0.0", "the plugin was built for PyTorch 1.0.0, but"),
+        (None, None, "cannot load the plugin: .*absent.so"),
+    ],
+)
+def test_other_versions(
+    lmp: LammpsRunner,
+    tmp_path: Path,
+    lammps_version: str | None,
+    torch_version: str | None,
+    expected: str,
+) -> None:
+    import torch
+
+    from tdn_lammps.build import installed_lammps
+
+    folder = tmp_path / "lammps"
+    folder.mkdir()
+    compile_loader(
+        folder,
+        lammps_version or installed_lammps().version,
+        torch_version or str(torch.__version__),
+    )
+    output = lmp(TDN_INPUT, fails=True, TDN_LIB_DIR=str(tmp_path))
+    (line,) = [text for text in output.splitlines() if re.search(expected, text)]
+    assert "run: tdn-lammps build" in line
+
+
+def test_source_tree(tmp_path: Path) -> None:
+    from tdn_lammps.build import lammps_source
+
+    with pytest.raises(TDNError, match="no LAMMPS source tree"):
+        lammps_source(tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "version.h").write_text('#define LAMMPS_VERSION "2 Apr 2025"\n')
+    (tmp_path / "src" / "pair.h").write_text("")
+    assert lammps_source(tmp_path).version == "20250402"
+
+
+def test_bigbig_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
+    from tdn_lammps.cli import main
+
+    assert main(["build", "--bigbig"]) == 1
+    assert "--lammps-source" in capsys.readouterr().err
