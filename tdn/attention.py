@@ -219,6 +219,9 @@ class AttentionModel(nn.Module):
         Whether `energies_and_forces` gives forces that are not a gradient.
     """
 
+    # float64 originals of rounded constants (see `set_dtype`) are no part of compiled files
+    __jit_ignored_attributes__ = ("float64_constants",)
+
     atomic_energies: Tensor
     scale: Tensor
 
@@ -291,10 +294,10 @@ class AttentionModel(nn.Module):
         energies : float64 [num_local], eV
         forces : float64 [num_local, 3], eV/angstrom
         """
-        x, sh, basis, envelope = self._features(species, edges, edge_vec, num_local)
-        energy = self._energies(x, species, edges, edge_vec, num_local)
         if self.force_head is None:
             raise RuntimeError("a network with forces: gradient has no direct forces")
+        x, sh, basis, envelope = self._features(species, edges, edge_vec, num_local)
+        energy = self._energies(x, species, edges, edge_vec, num_local)
         forces = self.force_head(x, sh, basis, envelope, edges, species.size(0))
         forces = forces[:num_local].to(torch.float64)
         return energy, self.scale[species[:num_local]].unsqueeze(1) * forces

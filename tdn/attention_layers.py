@@ -9,16 +9,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import SILU_SCALE
+from .layers import scaled_silu
 from .ops import Edges
 
 
 # a default argument: TorchScript takes no global of another module
-def scaled_silu(x: Tensor, scale: float = SILU_SCALE) -> Tensor:
-    """silu with unit second moment for standard normal x."""
-    return scale * nn.functional.silu(x)
-
-
 class SharedLinear(nn.Module):
     """Mix channels with one matrix for all degrees, plus a bias on the scalars."""
 

@@ -12,7 +12,7 @@ import torch
 from .config import config_to_dict, model_config_from_dict
 from .errors import TDNError
 from .files import atomic_write
-from .model import ConvolutionModel, build_model, model_dtype, set_dtype
+from .model import ConvolutionModel, build_model, exact_constants, model_dtype, set_dtype
 from .version import __version__
 
 FORMAT = "tdn-checkpoint"
@@ -22,21 +22,20 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def model_to_dict(model: ConvolutionModel) -> dict[str, Any]:
     """Everything that is needed to build the network again."""
+    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    state.update(exact_constants(model))
     return {
         "config": config_to_dict(model.config),
         "dtype": str(model_dtype(model)).removeprefix("torch."),
-        "state": {
-            name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
-        },
+        "state": state,
     }
 
 
 def model_from_dict(values: dict[str, Any]) -> ConvolutionModel:
     """The inverse of `model_to_dict`, in the precision in which the network was stored."""
-    model = set_dtype(
-        build_model(model_config_from_dict(values["config"])), DTYPES[values["dtype"]]
-    )
+    model = build_model(model_config_from_dict(values["config"]))
     model.load_state_dict(values["state"])
+    set_dtype(model, DTYPES[values["dtype"]])
     return model.requires_grad_(False).eval()
 
 

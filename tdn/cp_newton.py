@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 
 from .cp_algebra import CPProblem, Factors, balance, khatri_rao, reconstruct
 
@@ -62,13 +63,17 @@ def gradient_of(
 
 
 class DenseNormalMatrix:
-    """J^T J as a dense matrix; :meth:`solve` is a Cholesky decomposition."""
+    """J^T J as a dense matrix; :meth:`solve` is a Cholesky decomposition.
 
-    def __init__(self, problem: CPProblem, factors: Factors, free: bool) -> None:
+    ``free`` [P] is 1 for path coefficients that move and 0 for those that stay; it is empty if
+    coefficients are no unknowns at all.
+    """
+
+    def __init__(self, problem: CPProblem, factors: Factors, free: np.ndarray) -> None:
         rank = factors[0].shape[1]
         starts = np.concatenate([[0], np.cumsum([f.size for f in factors])])
         total = int(starts[-1])
-        size = total + (len(problem.paths) if free else 0)
+        size = total + len(free)
         self.matrix = np.empty((size, size))
         grams = [f.T @ f for f in factors]
         for m in range(3):
@@ -85,8 +90,8 @@ class DenseNormalMatrix:
                 ).reshape(dim * rank, -1)
                 self.matrix[here, there] = block
                 self.matrix[there, here] = block.T
-        if free:
-            columns = path_columns(problem, factors)
+        if len(free):
+            columns = path_columns(problem, factors) * free
             self.matrix[:total, total:] = columns
             self.matrix[total:, :total] = columns.T
             self.matrix[total:, total:] = np.diag(problem.weights)
@@ -103,7 +108,7 @@ class ImplicitNormalMatrix:
     """J^T J as an operator; :meth:`solve` is a preconditioned conjugate-gradient iteration."""
 
     def __init__(
-        self, problem: CPProblem, factors: Factors, free: bool, iterations: int = 1500
+        self, problem: CPProblem, factors: Factors, free: np.ndarray, iterations: int = 1500
     ) -> None:
         self.factors, self.iterations = factors, iterations
         self.starts = np.concatenate([[0], np.cumsum([f.size for f in factors])])
@@ -113,7 +118,9 @@ class ImplicitNormalMatrix:
             self.grams[0] * self.grams[2],
             self.grams[0] * self.grams[1],
         ]
-        self.columns = path_columns(problem, factors) if free else None
+        self.columns = None
+        if len(free):  # a path touches the components of three degrees only: mostly zeros
+            self.columns = scipy.sparse.csr_array(path_columns(problem, factors) * free)
         self.weights = problem.weights
 
     def _split(self, vector: np.ndarray) -> list[np.ndarray]:
@@ -158,7 +165,7 @@ class ImplicitNormalMatrix:
         z = precondition(residual)
         direction = z
         rz = float(residual @ z)
-        target = 1e-4 * np.linalg.norm(right)
+        target = 1e-2 * np.linalg.norm(right)  # an inexact step is enough for a linear rate of 0.01
         for _ in range(self.iterations):
             image = self.product(direction) + damping * direction
             alpha = rz / float(direction @ image)
@@ -185,8 +192,14 @@ def levenberg_marquardt(
     # The residual itself sets the scale: far from a solution the model deserves less trust.
     damping, growth, stalled = max(1e-2 * np.sqrt(cost) / norm, 1e-12), 2.0, 0
     for _ in range(options.polish_iterations):
-        normal = (DenseNormalMatrix if dense else ImplicitNormalMatrix)(problem, factors, free)
         gradient = gradient_of(problem, factors, residual, free)
+        moving = np.zeros(0)
+        if free:  # coefficients at the edge of the band that would leave it stay where they are
+            push = gradient[starts[-1] :]
+            low, high = options.band
+            moving = 1.0 - (((c <= low) & (push > 0)) | ((c >= high) & (push < 0)))
+            push *= moving
+        normal = (DenseNormalMatrix if dense else ImplicitNormalMatrix)(problem, factors, moving)
         while damping < MAX_DAMPING:
             try:
                 step = -normal.solve(gradient, damping)

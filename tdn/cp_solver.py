@@ -84,7 +84,7 @@ class SolverOptions:
     polish_iterations: int = 100
     polish_below: float = 5e-3
     polish_best: bool = True
-    max_dense_unknowns: int = 6000
+    max_dense_unknowns: int = 2000
     max_seconds: float | None = None
     seed: int = 0
 

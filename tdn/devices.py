@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from .errors import TDNError, UsageError
+from .errors import UsageError
 
 
-def select_device(name: str | torch.device) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+def select_device(name: str | torch.device, option: str = "device") -> torch.device:
+    """The device that a user named; ``auto`` takes a GPU if there is one.
+
+    Parameters
+    ----------
+    option : what the setting is called in messages
 
     Raises
     ------
     UsageError
-        For any other name.
-    TDNError
-        If this machine, or this PyTorch, has no such CUDA device.
+        For an unknown device or one that this machine lacks.
     """
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,10 +26,10 @@ def select_device(name: str | torch.device) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:N")
+        raise UsageError(f"{option} = '{name}': expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TDNError(
-            f"device is '{name}', but PyTorch {torch.__version__} finds "
-            f"{torch.cuda.device_count()} CUDA devices here; use cpu or auto"
+        raise UsageError(
+            f"{option} = '{name}': this machine has {torch.cuda.device_count()} usable CUDA "
+            f"devices; use auto or cpu"
         )
     return device

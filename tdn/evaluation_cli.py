@@ -15,6 +15,7 @@ Frames that lack a label are evaluated for those they have.
 
 examples:
   tdn-eval run/model.pt test.xyz
+  tdn-eval run/model.pt water.xyz --split test
   tdn-eval water.tdn.pth test.xyz --output evaluation --energy-key REF_energy
 """
 
@@ -33,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
         "--output", metavar="DIR", help="folder for parity.png and errors.json (created if needed)"
     )
     result.add_argument("--json", metavar="FILE", help="write the errors as JSON")
+    result.add_argument(
+        "--split", choices=("train", "valid", "test"), help="only frames of this part (see next)"
+    )
+    result.add_argument(
+        "--split-key", default="split", help="key that says a frame's part (default: split)"
+    )
     result.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     result.add_argument(
         "--dtype", choices=("float32", "float64"), help="precision (default: that of model.pt)"
@@ -71,21 +78,26 @@ def _main(argv: list[str] | None) -> int:
 
     from .data import LabelKeys, build_graphs, read_frames
     from .data.frames import drop_bad_labels
+    from .devices import select_device
     from .evaluation import error_tables, evaluate, format_rows, tables_to_json
-    from .training.device import choose_device
     from .training.report import write_json
 
-    device = choose_device(arguments.device, "--device")
+    device = select_device(arguments.device, "--device")
     potential, atomic_numbers, r_max = _load(arguments.model, device, arguments.dtype)
     keys = LabelKeys(
         energy=arguments.energy_key,
         forces=arguments.forces_key,
         stress=arguments.stress_key,
         config_type=arguments.config_type_key,
+        split=None if arguments.split is None else arguments.split_key,
     )
     frames, bad = drop_bad_labels(read_frames(arguments.frames, keys))
     if bad:
         print(f"warning: {bad} frames have labels that are NaN or infinite; those are left out")
+    if arguments.split is not None:
+        frames = [frame for frame in frames if frame.split == arguments.split]
+        if not frames:
+            raise TDNError(f"no frame of {arguments.frames} is for {arguments.split}")
     graphs = build_graphs(frames, atomic_numbers, r_max)
     labels = [(f.energy, f.forces, f.stress) for f in frames]
     if not any(label is not None for row in labels for label in row):

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import ase
+import ase.geometry
 import numpy as np
 import torch
 from ase.data import chemical_symbols

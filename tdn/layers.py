@@ -5,18 +5,22 @@ here has a bias, so that an atom without neighbours keeps features of exactly ze
 """
 
 import math
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 # silu(x) * SILU_SCALE has unit second moment for a standard normal x
-SILU_SCALE: Final[float] = 1.6765
+SILU_SCALE = 1.6765
+
+
+def scaled_silu(x: Tensor, scale: float = SILU_SCALE) -> Tensor:
+    """silu with unit second moment; a function, since TorchScript knows no global numbers."""
+    return scale * nn.functional.silu(x)
 
 
 def num_components(l_max: int) -> int:
     """Number D of spherical components up to degree ``l_max``."""
-    return (l_max + 1) ** 2
+    return (l_max + 1) * (l_max + 1)  # TorchScript takes a power for a float
 
 
 def degree_of_component(l_max: int) -> Tensor:
@@ -80,7 +84,7 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
         scalars = x[:, 0]
-        parts = [(SILU_SCALE * nn.functional.silu(scalars)).unsqueeze(1)]
+        parts = [scaled_silu(scalars).unsqueeze(1)]
         if self.l_max > 0:
             gates = torch.sigmoid(scalars @ self.gates).view(-1, self.l_max, self.num_channels)
             for l in range(1, self.l_max + 1):
@@ -108,5 +112,5 @@ class MLPReadout(nn.Module):
         self.weight = nn.Parameter(torch.randn(hidden) / hidden)
 
     def forward(self, scalars: Tensor) -> Tensor:  # [N, C] -> [N]
-        hidden = SILU_SCALE * nn.functional.silu(scalars @ self.mixing)
+        hidden = scaled_silu(scalars @ self.mixing)
         return hidden @ self.weight

@@ -27,6 +27,18 @@ from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
 from .zbl import ZBL
 
 
+class Residual(nn.Module):
+    """A linear map of a layer's input whose weights depend on the species."""
+
+    def __init__(self, num_species: int, num_channels: int, l_max: int) -> None:
+        super().__init__()
+        self.scale = DegreeScale(num_species, num_channels, l_max, 1.0, 0.2)
+        self.mix = DegreeLinear(num_channels, num_channels, l_max)
+
+    def forward(self, x: Tensor, species: Tensor) -> Tensor:  # [N, D, C], [N] -> [N, D, C]
+        return self.mix(self.scale(x, species))
+
+
 class InteractionLayer(nn.Module):
     """One message-passing layer: channel mixing, CP convolution, node products, residual, gate.
 
@@ -35,15 +47,16 @@ class InteractionLayer(nn.Module):
     config : the network's configuration
     l_max_in, l_max_out : highest degrees of the features before and after the layer; the first
         layer sees scalars only, the last gives scalars only
+    first : the input is the embedding, known for ghost atoms as well
     """
 
-    def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int) -> None:
+    def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int, first: bool) -> None:
         super().__init__()
         channels, l_max = config.num_channels, config.l_max
         num_species = len(config.species)
         factors = load_factors(l_max, paths=config.paths, rank=config.rank)
         shared = config.radial == "shared"
-        self.first = l_max_in == 0
+        self.first = first
         self.radial = RadialNetwork(
             config.num_radial,
             config.radial_hidden,
@@ -52,7 +65,9 @@ class InteractionLayer(nn.Module):
             num_species,
         )
         self.convolution = CPConvolution(
-            scalar_convolution_factors(l_max) if self.first else CPMatrices.from_factors(factors),
+            scalar_convolution_factors(l_max)
+            if l_max_in == 0
+            else CPMatrices.from_factors(factors),
             l_max,
             shared,
             config.avg_num_neighbors,
@@ -64,8 +79,7 @@ class InteractionLayer(nn.Module):
         )
         self.mix_out = DegreeLinear(channels, channels, l_max_out)
         # the embedding is no message: a residual of it would give isolated atoms an energy
-        self.residual_scale = DegreeScale(num_species, channels, l_max_out, 1.0, 0.2)
-        self.residual_mix = DegreeLinear(channels, channels, l_max_out)
+        self.residual = None if first else Residual(num_species, channels, l_max_out)
         self.gate = Gate(channels, l_max_out)
         self.components_out = num_components(l_max_out)
 
@@ -81,9 +95,8 @@ class InteractionLayer(nn.Module):
         m = self.mix_message(self.convolution(h, sh, w, edges))
         local_species = species[:num_local]
         y = self.mix_out(self.product(m, local_species))
-        if not self.first:
-            residual = self.residual_scale(x[:, : self.components_out], local_species)
-            y = y + self.residual_mix(residual)
+        if self.residual is not None:
+            y = y + self.residual(x[:, : self.components_out], local_species)
         return self.gate(y)
 
 
@@ -98,6 +111,9 @@ class ConvolutionModel(nn.Module):
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
     """
+
+    # float64 originals of rounded constants (see `set_dtype`) are no part of compiled files
+    __jit_ignored_attributes__ = ("float64_constants",)
 
     atomic_energies: Tensor
     scale: Tensor
@@ -116,8 +132,8 @@ class ConvolutionModel(nn.Module):
         self.envelope = PolynomialEnvelope(config.r_max, config.envelope)
         degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
         self.layers = nn.ModuleList(
-            InteractionLayer(config, l_in, l_out)
-            for l_in, l_out in zip(degrees[:-1], degrees[1:], strict=True)
+            InteractionLayer(config, degrees[i], degrees[i + 1], first=i == 0)
+            for i in range(config.num_layers)
         )
         readouts = [LinearReadout(config.num_channels) for _ in range(config.num_layers - 1)]
         readouts.append(MLPReadout(config.num_channels, config.readout_hidden))
@@ -170,15 +186,32 @@ Network = ConvolutionModel | AttentionModel
 
 # everything that stays float64 whatever the network's precision
 FLOAT64_BUFFERS = ("atomic_energies", "scale", "zbl.number", "zbl.pair_cutoff")
+# constants whose exact values matter: rounded CP factors are equivariant to 1e-7 only
+CONSTANTS = (".input1", ".input2", ".output", ".frequencies")
+
+
+def exact_constants(model: Network) -> dict[str, Tensor]:
+    """CP factors and other constants in float64, whatever the network's precision."""
+    if model_dtype(model) != torch.float64 and hasattr(model, "float64_constants"):
+        return model.float64_constants
+    buffers = model.named_buffers()
+    return {name: b.detach().double().cpu() for name, b in buffers if name.endswith(CONSTANTS)}
 
 
 def set_dtype(model: Network, dtype: torch.dtype) -> Network:
-    """Convert the network to ``dtype`` in place; energies still add up in float64."""
+    """Convert the network to ``dtype`` in place; energies still add up in float64.
+
+    Going to float32 and back loses the digits of weights, but not those of constants.
+    """
+    constants = exact_constants(model)
     kept = {name: buffer for name, buffer in model.named_buffers() if name in FLOAT64_BUFFERS}
     model.to(dtype)
     for name, buffer in kept.items():
         owner = model.get_submodule(name.rpartition(".")[0])
         setattr(owner, name.rpartition(".")[2], buffer)
+    for name, value in constants.items():
+        model.get_buffer(name).copy_(value)
+    model.float64_constants = constants
     return model
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import SILU_SCALE
+from .layers import scaled_silu
 
 
 class PolynomialEnvelope(nn.Module):
@@ -83,6 +83,7 @@ class RadialNetwork(nn.Module):
             for n, m in zip(widths[:-1], widths[1:], strict=True)
         )
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
+        self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList
         self.num_degrees = num_degrees
         self.num_channels = num_channels
 
@@ -93,8 +94,8 @@ class RadialNetwork(nn.Module):
             if i == 1:
                 hidden = hidden * self.pair_scale[pair]
             if i > 0:
-                hidden = SILU_SCALE * nn.functional.silu(hidden)
+                hidden = scaled_silu(hidden)
             hidden = hidden @ weight
-        if len(self.weights) == 1:
+        if self.num_weights == 1:
             hidden = hidden * self.pair_scale[pair]
         return hidden.view(-1, self.num_degrees, self.num_channels)

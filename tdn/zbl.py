@@ -33,6 +33,7 @@ class ZBL(nn.Module):
         self.register_buffer("number", number, persistent=False)
         self.register_buffer("pair_cutoff", cutoff, persistent=False)
         self.envelope = PolynomialEnvelope(1.0, 6)
+        self.half_coulomb = 0.5 * COULOMB  # TorchScript knows no global numbers
 
     def forward(
         self, r: Tensor, species: Tensor, centre: Tensor, neighbour: Tensor, num_atoms: int
@@ -47,5 +48,5 @@ class ZBL(nn.Module):
             + 0.02817 * torch.exp(-0.20162 * x)
         )
         switch = self.envelope(r / self.pair_cutoff[species[centre], species[neighbour]])
-        pair = 0.5 * COULOMB * zi * zj / r * screening * switch
+        pair = self.half_coulomb * zi * zj / r * screening * switch
         return torch.zeros(num_atoms, dtype=r.dtype, device=r.device).index_add(0, centre, pair)

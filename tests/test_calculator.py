@@ -12,12 +12,12 @@ from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from structures import STRUCTURES, random_model
-from tdn_export import export_model
 
 from tdn import TDNCalculator, TDNError, UsageError
 from tdn.checkpoint import save_model
 from tdn.graph import collate, graph_from_atoms
 from tdn.normalization import normalize_activations
+from tdn_export import export_model
 
 
 @pytest.fixture(scope="module")

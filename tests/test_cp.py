@@ -128,7 +128,7 @@ def test_coefficients_can_be_fixed_and_bounded():
 
 def test_scan_brackets_the_smallest_rank():
     lines = []
-    factors = smallest_exact(1, options=SolverOptions(num_starts=3), progress=lines.append)
+    factors = smallest_exact(1, options=SolverOptions(num_starts=2), progress=lines.append)
     assert factors.rank == 6 and factors.exact
     assert any(line.startswith("rank 5: ") for line in lines)
 
@@ -156,7 +156,7 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian():
     # The residual is cubic, so central differences with a step of 1e-4 err by about 1e-8.
     steps = 1e-4 * np.eye(len(point))
     jacobian = np.stack([(residual(point + s) - residual(point - s)) / 2e-4 for s in steps], 1)
-    dense = DenseNormalMatrix(problem, factors, free=True)
+    dense = DenseNormalMatrix(problem, factors, np.ones(len(c)))
     np.testing.assert_allclose(dense.matrix, jacobian.T @ jacobian, atol=1e-6)
     here = residual(point)
     np.testing.assert_allclose(
@@ -164,12 +164,14 @@ def test_gauss_newton_matrix_is_that_of_the_jacobian():
         jacobian.T @ here,
         atol=1e-6,
     )
-    implicit = ImplicitNormalMatrix(problem, factors, free=True)
+    implicit = ImplicitNormalMatrix(problem, factors, np.ones(len(c)))
     vector = np.random.default_rng(0).standard_normal(len(point))
     np.testing.assert_allclose(implicit.product(vector), dense.matrix @ vector, atol=1e-12)
-    np.testing.assert_allclose(
-        implicit.solve(vector, 0.1), dense.solve(vector, 0.1), rtol=1e-2, atol=1e-2
-    )
+    step = implicit.solve(vector, 0.1)  # inexact by design
+    left_over = dense.matrix @ step + 0.1 * step - vector
+    assert np.linalg.norm(left_over) <= 1e-2 * np.linalg.norm(vector)
+    exact = dense.solve(vector, 0.1)
+    assert np.linalg.norm(step - exact) <= 0.1 * np.linalg.norm(exact)
 
 
 def test_bad_solver_arguments():
@@ -296,7 +298,7 @@ def test_loading_mistakes(cache):
     with pytest.raises(TDNError, match="need a rank"):
         load_factors(2, free_coefficients=False)
     with pytest.raises(TDNError, match="tdn-cp --scan"):
-        load_factors(1, rank=5, exact_only=True)
+        load_factors(1, "all", 7, free_coefficients=False, exact_only=True)
 
 
 def test_normalisation_of_the_shipped_tensor():
@@ -323,7 +325,7 @@ def test_command_prints_the_report_and_saves(tmp_path, capsys):
 def test_command_lists_and_scans(capsys):
     assert main(["--list"]) == 0
     assert "l_max 3  rank 32" in capsys.readouterr().out
-    assert main(["--l-max", "1", "--scan", "--fixed", "--starts", "3"]) == 0
+    assert main(["--l-max", "1", "--scan", "--fixed", "--starts", "2"]) == 0
     assert re.search(r"rank +6 \(exact\)", capsys.readouterr().out)
 
 

@@ -16,9 +16,7 @@ def main() -> None:
     wanted = [f for f in frames if f.info["config_type"] == "n32_d1.00_T300"]
     box = wanted[-1] * (2, 1, 1)
     box.calc = None
-    ase.io.write(
-        arguments.output, box, format="lammps-data", specorder=["H", "O"], masses=True
-    )
+    ase.io.write(arguments.output, box, format="lammps-data", specorder=["H", "O"], masses=True)
     print(f"{arguments.output}: {len(box)} atoms, {box.cell.lengths().round(3)} angstrom")
 
 

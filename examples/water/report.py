@@ -113,8 +113,8 @@ def main() -> None:
     seen = slice(None)
     difference = np.interp(reference[seen, 0], r, g) - reference[seen, 1]
     summary = {
-        "energy_rmse_meV_per_atom": test["energy"]["rmse"],
-        "forces_rmse_meV_per_angstrom": test["forces"]["rmse"],
+        "energy_rmse_meV_per_atom": test["all"]["energy"]["rmse"],
+        "forces_rmse_meV_per_angstrom": test["all"]["forces"]["rmse"],
         "nve_drift_meV_per_atom_per_ps": slope,
         "nve_fluctuation_meV_per_atom": fluctuation,
         "microseconds_per_atom_per_step": seconds / steps / num_atoms * 1e6,

@@ -188,7 +188,7 @@ def build_lock(directory: Path) -> Iterator[None]:
     """One build at a time in a folder; later ones wait."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "w")  # noqa: SIM115 (closed below)
+        lock = open(directory / ".lock", "w")
     except OSError as error:
         raise TDNError(
             f"cannot write to {directory} ({error.strerror}); name another folder in the "

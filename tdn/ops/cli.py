@@ -8,6 +8,7 @@ import torch
 from tdn.cli import run_main
 
 from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
+from .loading import is_compiled
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,5 @@ def _info() -> list[str]:
     if path is None:
         return [*lines, f"library:  none in use: {library_problem()}; run `tdn-ops build`"]
     lines += [f"library:  {path}", f"compiler: {read_stamp().get('compiler', 'unknown')}"]
-    if hasattr(torch.ops.tdn, "cpu_capability"):  # absent under TDN_OPS=reference
-        lines.append(f"kernels:  {torch.ops.tdn.cpu_capability()}")
-    return lines
+    kernels = torch.ops.tdn.cpu_capability() if is_compiled() else "reference (TDN_OPS=reference)"
+    return [*lines, f"kernels:  {kernels}"]

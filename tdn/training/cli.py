@@ -80,12 +80,14 @@ def _main(argv: list[str] | None) -> int:
     _check_run_dir(run_dir, arguments.restart)
 
     from ..data import load_dataset  # torch takes seconds to import: mistakes above come at once
-    from .device import choose_device
+    from ..devices import select_device
     from .display import Display
     from .report import final_report
     from .trainer import Trainer
 
-    choose_device(config.train.device)  # a wrong name is known before the data are read
+    select_device(
+        config.train.device, "train.device"
+    )  # a wrong name is known before the data are read
     display = Display()
     dataset = load_dataset(config)
     for line in dataset.summary():

@@ -16,6 +16,7 @@ import torch
 from ..checkpoint import DTYPES, model_to_dict, save_model
 from ..config import Config, config_to_dict
 from ..data import Dataset, statistics_tensors
+from ..devices import select_device
 from ..errors import TDNError
 from ..evaluation import Errors, Evaluation, errors, evaluate
 from ..graph import collate
@@ -23,7 +24,6 @@ from ..model import ConvolutionModel, build_model, set_dtype
 from ..normalization import normalize_activations
 from ..potential import Potential
 from ..version import __version__
-from .device import choose_device
 from .display import Display
 from .ema import WeightAverage
 from .interrupt import StopRequest
@@ -75,7 +75,7 @@ class Trainer:
         self.dataset = dataset
         self.display = display or Display(quiet=True)
         self.run_dir = Path(settings.run_dir)
-        self.device = choose_device(settings.device)
+        self.device = select_device(settings.device, "train.device")
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         torch.manual_seed(settings.seed)

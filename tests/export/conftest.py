@@ -9,12 +9,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from structures import STRUCTURES, random_model
-from tdn_export import ExportReport, export_model
 
 from tdn.checkpoint import DTYPES, save_model
 from tdn.graph import collate, graph_from_atoms
 from tdn.model import ConvolutionModel, set_dtype
 from tdn.normalization import normalize_activations
+from tdn_export import ExportReport, export_model
 
 
 class Export(NamedTuple):

@@ -6,16 +6,16 @@ import json
 
 import ase.io
 import pytest
-import tdn_export.exporter
 import torch
 from structures import STRUCTURES
+
+import tdn_export.exporter
+from tdn.checkpoint import save_model
+from tdn.errors import TDNError, UsageError
 from tdn_export import check, export_model, inspect, load_compiled
 from tdn_export.cli import main
 from tdn_export.exporter import default_output
 from tdn_export.verify import Deviation, check_symmetries, compare, verify
-
-from tdn.checkpoint import save_model
-from tdn.errors import TDNError, UsageError
 
 
 @pytest.fixture

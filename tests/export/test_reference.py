@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from tdn_export.metadata import plain, reference_graph, weight_hash
-from tdn_export.structures import random_cell, random_cluster
 
 from tdn.compiled import check_reference, load_compiled, read_extra_files
 from tdn.errors import TDNError
+from tdn_export.metadata import plain, reference_graph, weight_hash
+from tdn_export.structures import random_cell, random_cluster
 
 
 @pytest.mark.parametrize("name", ["default", "l3", "one_layer", "attention"])

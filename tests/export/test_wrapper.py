@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from structures import STRUCTURES
-from tdn_export.wrapper import DeployedModel
 
 import tdn.attention
 import tdn.model
 from tdn import torchscript
 from tdn.compiled import load_compiled
 from tdn.graph import Graph, graph_from_atoms
+from tdn_export.wrapper import DeployedModel
 
 
 @pytest.fixture

@@ -96,7 +96,9 @@ class Structure:
         for axis, name in enumerate("xyz"):
             lines.append(f"{low!r} {float(low + cell[axis, axis])!r} {name}lo {name}hi")
         if self.triclinic:
-            lines.append(" ".join(repr(float(cell[k])) for k in ((1, 0), (2, 0), (2, 1))) + " xy xz yz")
+            lines.append(
+                " ".join(repr(float(cell[k])) for k in ((1, 0), (2, 0), (2, 1))) + " xy xz yz"
+            )
         lines += ["", "Masses", ""]
         lines += [f"{k + 1} {mass}" for k, mass in enumerate(self.masses)]
         lines += ["", "Atoms # atomic", ""]
@@ -115,7 +117,8 @@ compute pe all pe/atom
 compute stress all stress/atom NULL virial
 compute centroid all centroid/stress/atom NULL virial
 compute pressure all pressure NULL virial
-thermo_style custom step pe c_pressure[1] c_pressure[2] c_pressure[3] c_pressure[4] c_pressure[5] c_pressure[6]
+thermo_style custom step pe &
+  c_pressure[1] c_pressure[2] c_pressure[3] c_pressure[4] c_pressure[5] c_pressure[6]
 thermo_modify format float %.17g
 dump out all custom 1 {dump} id type x y z fx fy fz c_pe c_stress[*] c_centroid[*]
 dump_modify out sort id format float %.17g
@@ -175,9 +178,7 @@ def measure(lmp: LammpsRunner, tmp_path: Path) -> Callable[..., list[Measured]]:
             script += f"pair_coeff * * {model} H O\n" + after + MEASURE.format(dump=f"dump.{k}")
         output = lmp(script, ranks=ranks, **environment)
         thermo = thermo_rows(output)
-        return [
-            read_measured(tmp_path / f"dump.{k}", thermo[k]) for k in range(len(structures))
-        ]
+        return [read_measured(tmp_path / f"dump.{k}", thermo[k]) for k in range(len(structures))]
 
     return run
 

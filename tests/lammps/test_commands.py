@@ -158,7 +158,8 @@ def test_one_element_for_several_types(lmp: LammpsRunner) -> None:
 def test_atoms_come_and_go(lmp: LammpsRunner) -> None:
     """Deposited and deleted atoms; at the end the energy is that of a fresh start."""
     script = liquid().replace("0 9\n", "0 30\n") + TDN + THERMO
-    script += """
+    script += (
+        """
 minimize 1e-6 1e-3 50 100
 region top block 0 9 0 9 20 28
 fix 1 all nve
@@ -176,7 +177,11 @@ clear
 units metal
 atom_modify map yes
 read_data end.data
-""" + TDN + THERMO + "run 0\n"
+"""
+        + TDN
+        + THERMO
+        + "run 0\n"
+    )
     rows = thermo_rows(lmp(script))
     assert rows[-1][1] == pytest.approx(rows[-2][1], rel=1e-9)
 

@@ -131,9 +131,7 @@ def bad_files() -> dict[str, tuple[Callable[[Path, Path], None], list[str]]]:
 
 
 @pytest.mark.parametrize("name", bad_files())
-def test_unusable_files(
-    error_line: Callable, models: Path, tmp_path: Path, name: str
-) -> None:
+def test_unusable_files(error_line: Callable, models: Path, tmp_path: Path, name: str) -> None:
     make, expected = bad_files()[name]
     make(tmp_path / "bad.tdn.pth", models / "toy1.tdn.pth")
     line = error_line("pair_style tdn\npair_coeff * * bad.tdn.pth H O")

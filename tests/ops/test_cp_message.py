@@ -134,7 +134,10 @@ def test_only_some_inputs_need_gradients(make_problem, wanted):
             function(*inputs, problem.edges), variables, problem.g, create_graph=True
         )
         total = sum((x**2).sum() for x in first)
-        return [*first, *torch.autograd.grad(total, [*variables, problem.g], materialize_grads=True)]
+        return [
+            *first,
+            *torch.autograd.grad(total, [*variables, problem.g], materialize_grads=True),
+        ]
 
     for x, y in zip(run(ops.cp_message), run(reference.cp_message), strict=True):
         assert_close(x, y, torch.float64)

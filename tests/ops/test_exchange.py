@@ -131,7 +131,12 @@ def test_collective_without_ghosts_and_without_atoms(loopback):
         y = ops.exchange(x, rows)
         assert torch.equal(y, x)
         torch.autograd.grad(y.sum(), x)
-    assert loopback.calls() == [(1, 3, 3, 4, 1), (-1, 3, 3, 4, 1), (1, 0, 0, 4, 1), (-1, 0, 0, 4, 1)]
+    assert loopback.calls() == [
+        (1, 3, 3, 4, 1),
+        (-1, 3, 3, 4, 1),
+        (1, 0, 0, 4, 1),
+        (-1, 0, 0, 4, 1),
+    ]
 
 
 def test_adjoint_takes_part_where_the_gradient_is_zero(loopback):

@@ -119,7 +119,6 @@ def test_meta_tensors(make_problem):
 def test_use_reference(make_problem):
     problem = make_problem()
     compiled = ops.cp_message(*problem.inputs, problem.edges)
-    assert "Function" not in type(compiled.grad_fn).__name__ or ops.is_compiled()
     with ops.use_reference():
         plain = ops.cp_message(*problem.inputs, problem.edges)
     assert plain.grad_fn.name().startswith("IndexAdd")

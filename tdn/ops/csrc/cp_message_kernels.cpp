@@ -89,33 +89,37 @@ void gather_edge(int64_t rank, int64_t channels, const T *x, const T *b, const T
   gather_channels<T, V, L>(0, rank, channels, x, b, w, out);
 }
 
-// Channels [c, c + V) of one edge, ranks r..r+N: adds to grad_b and grad_w.
+// Channels [c, end) of one edge, ranks r..r+N: adds to grad_b and grad_w.
 template <typename T, int V, int L, int N>
 TDN_INLINE void edge_ranks(int64_t c, int64_t end, int64_t r, int64_t rank, int64_t channels,
-                           const T *g, const T *u, const T *b, const T *w, T *grad_b, T *grad_w)
+                           const T *__restrict__ g, const T *__restrict__ u,
+                           const T *__restrict__ b, const T *__restrict__ w,
+                           T *__restrict__ grad_b, T *__restrict__ grad_w)
 {
-  Vector<T, V> sums[N][L] = {};
+  Vector<T, V> sums[L][N] = {}, factor[L][N];
+  for (int l = 0; l < L; ++l)    // in all elements: x - 0 is x, also for x = -0
+    for (int n = 0; n < N; ++n) factor[l][n] = b[l * rank + r + n] - Vector<T, V>{};
   g += r * channels;
   u += r * channels;
   for (; c < end; c += V) {
     Vector<T, V> product[N];
     for (int n = 0; n < N; ++n)
       product[n] = load<T, V>(g + n * channels + c) * load<T, V>(u + n * channels + c);
-    if (grad_b)
-      for (int l = 0; l < L; ++l) {
+    for (int l = 0; l < L; ++l) {
+      if (grad_b) {
         const Vector<T, V> weight = load<T, V>(w + l * channels + c);
-        for (int n = 0; n < N; ++n) sums[n][l] += weight * product[n];
+        for (int n = 0; n < N; ++n) sums[l][n] += weight * product[n];
       }
-    if (grad_w)
-      for (int l = 0; l < L; ++l) {
+      if (grad_w) {
         Vector<T, V> total = load<T, V>(grad_w + l * channels + c);
-        for (int n = 0; n < N; ++n) total += b[l * rank + r + n] * product[n];
+        for (int n = 0; n < N; ++n) total += factor[l][n] * product[n];
         store<T, V>(grad_w + l * channels + c, total);
       }
+    }
   }
   if (grad_b)
     for (int l = 0; l < L; ++l)
-      for (int n = 0; n < N; ++n) grad_b[l * rank + r + n] += sum<T, V>(sums[n][l]);
+      for (int n = 0; n < N; ++n) grad_b[l * rank + r + n] += sum<T, V>(sums[l][n]);
 }
 
 template <typename T, int V, int L>
