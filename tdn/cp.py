@@ -364,9 +364,10 @@ def shipped_ranks() -> dict[tuple[str, int], int]:
     """Ranks of the exact factors in the package by (paths, l_max)."""
     result: dict[tuple[str, int], int] = {}
     for path in SHIPPED.glob("cp_*_free.npz"):
-        degrees_text, selection, rank, _ = path.stem.removeprefix("cp_").split("_")
-        key = (selection, int(degrees_text.split("-")[0]))
-        result[key] = min(int(rank[1:]), result.get(key, 10**9))
+        factors = read_factors(path)
+        key = (factors.paths, factors.l_max)
+        if factors.exact and factors.rank < result.get(key, 10**9):
+            result[key] = factors.rank
     return result
 
 

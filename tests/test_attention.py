@@ -333,7 +333,7 @@ def test_learns_forces_of_a_molecule(preset, tmp_path):
             },
             "data": {"train": str(tmp_path / "frames.xyz"), "valid_fraction": 0.2},
             "train": {
-                "run_dir": str(tmp_path / "run"),
+                "run_dir": str(tmp_path),
                 "max_epochs": 12,
                 "learning_rate": 0.005,
                 "batch_size": 2,

@@ -169,7 +169,7 @@ def test_precision_of_a_checkpoint(checkpoint):
 def test_bad_arguments(checkpoint, tmp_path):
     with pytest.raises(UsageError, match="dtype is 'half'"):
         TDNCalculator(checkpoint, dtype="half")
-    with pytest.raises(UsageError, match="device is 'gpu'"):
+    with pytest.raises(UsageError, match="device = 'gpu'"):
         TDNCalculator(checkpoint, device="gpu")
     with pytest.raises(TDNError, match="not found"):
         TDNCalculator(tmp_path / "none.pt")

@@ -87,7 +87,7 @@ def _main(argv: list[str] | None) -> int:
 
     select_device(
         config.train.device, "train.device"
-    )  # a wrong name is known before the data are read
+    )
     display = Display()
     dataset = load_dataset(config)
     for line in dataset.summary():

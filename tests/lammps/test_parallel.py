@@ -38,8 +38,7 @@ def assert_same(found: Measured, want: Measured) -> None:
         )
 
 
-@pytest.mark.parametrize("newton", ["on", "off"])
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(("ranks", "newton"), [(2, "on"), (2, "off"), (4, "on")])
 def test_ranks_agree(measure: Callable, ranks: int, newton: str) -> None:
     cases = structures()
     alone = measure(cases, "toy2.tdn.pth")
