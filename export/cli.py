@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tdn.cli import run_main
-from tdn.errors import TDNError, UsageError
+from tdn.errors import UsageError
 
 if TYPE_CHECKING:
     import ase
@@ -81,19 +81,14 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _read_frames(path: str) -> list[ase.Atoms]:
-    """All frames of a file."""
-    import ase.io
+    """All frames of a file; those on which no network can be compared are refused by number."""
+    from tdn.data import graph_from_frame, read_frames
+    from tdn.data.graphs import COINCIDENT
 
-    try:
-        frames = ase.io.read(path, index=":")
-    except FileNotFoundError:
-        raise TDNError(f"frames {path} not found; give a file that ASE can read") from None
-    except Exception as error:  # ASE's readers raise whatever their parsing meets
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TDNError(f"frames {path} cannot be read by ASE: {reason}") from None
-    if not frames:
-        raise TDNError(f"frames {path} contains no structure")
-    return frames
+    frames = read_frames(path)
+    for frame in frames:  # raises for atoms at the same place and impossible cells
+        graph_from_frame(frame, sorted(set(frame.atoms.numbers.tolist())), 2 * COINCIDENT)
+    return [frame.atoms for frame in frames]
 
 
 def describe(metadata: dict[str, Any]) -> str:

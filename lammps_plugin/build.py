@@ -197,7 +197,7 @@ def plugin_problem() -> str:
     folder = plugin_dir()
     stamp = Stamp.read(folder)
     if stamp is None or not (folder / PLUGIN_NAME).is_file():
-        return f"not built (nothing in {folder})"
+        return f"not built (no complete build in {folder})"
     current = expected_stamp(installed_lammps(), library_dir() / Path(stamp.ops_library).name)
     if stamp.lammps_version != current.lammps_version:
         return f"built for LAMMPS {stamp.lammps_version}, installed is {current.lammps_version}"

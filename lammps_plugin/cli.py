@@ -101,7 +101,9 @@ def _info() -> int:
         raise TDNError(f"the plugin is not usable: {problem}; run: tdn-lammps build")
     problem = _probe()
     if problem:
-        raise TDNError(f"lmp does not find pair_style tdn: {problem}")
+        raise TDNError(
+            f"lmp does not find pair_style tdn: {problem}; run: tdn-lammps build --force"
+        )
     print("lmp finds pair_style tdn: yes")
     return 0
 

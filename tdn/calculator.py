@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -15,6 +17,9 @@ from .devices import select_device
 from .errors import TDNError, UsageError
 from .graph import graph_from_atoms
 from .potential import Potential
+
+# what every calculator of ASE takes; it would keep any other name as a parameter, unused
+ASE_OPTIONS = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
 
 
 class TDNCalculator(Calculator):
@@ -38,7 +43,8 @@ class TDNCalculator(Calculator):
     Raises
     ------
     TDNError
-        If the file cannot be used, or, when calculating, if an element is unknown.
+        If the file cannot be used, or, when calculating, if an element is unknown or the energy
+        is no number.
 
     Notes
     -----
@@ -60,6 +66,13 @@ class TDNCalculator(Calculator):
         dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(model, (str, os.PathLike)):
+            raise UsageError(f"model is {model!r}, expected the path of a file")
+        unknown = [name for name in kwargs if name not in ASE_OPTIONS]
+        if unknown:
+            raise UsageError(
+                f"unknown option '{unknown[0]}'; TDNCalculator has model, device and dtype"
+            )
         super().__init__(**kwargs)
         if dtype not in (None, "float32", "float64"):
             raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
@@ -93,7 +106,7 @@ class TDNCalculator(Calculator):
         Raises
         ------
         TDNError
-            If the network does not know an element.
+            If the network does not know an element, or energy or forces are no numbers.
         PropertyNotImplementedError
             If the stress is asked for without a periodic cell of three vectors.
         """
@@ -109,12 +122,17 @@ class TDNCalculator(Calculator):
             )
         graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max)
         found = self.potential(graph.to(self.device))
-        energy = found["energy"].item()
+        energy, forces = found["energy"].item(), found["forces"].cpu().numpy()
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise TDNError(
+                "energy or forces are NaN or infinite; check the structure for atoms at the same "
+                "place and for a cell without volume"
+            )
         self.results = {
             "energy": energy,
             "free_energy": energy,
             "energies": found["atom_energy"].cpu().numpy(),
-            "forces": found["forces"].cpu().numpy(),
+            "forces": forces,
         }
         if has_volume and not self.direct_forces:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())

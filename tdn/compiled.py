@@ -158,12 +158,12 @@ def _largest(difference: Tensor) -> float:
 
 
 def is_compiled_file(path: str | Path) -> bool:
-    """Whether ``path`` is a compiled file by its contents (not its name)."""
+    """Whether ``path`` is a compiled file by its contents, or, without readable ones, its name."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(n.endswith(("/constants.pkl", "/metadata.json")) for n in archive.namelist())
     except (zipfile.BadZipFile, OSError):
-        return False
+        return Path(path).name.endswith(SUFFIX)
 
 
 def read_extra_files(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

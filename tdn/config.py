@@ -134,7 +134,9 @@ class TrainConfig:
     """How a network is fitted."""
 
     run_dir: str = _option("run", "folder for everything that a run writes")
-    seed: int = _option(0, "seed of weights, split and order of the batches")
+    seed: int = _option(
+        0, "seed of weights, split and order of the batches", minimum=0, maximum=2**63 - 1
+    )
     max_epochs: int = _option(200, "passes over the training frames", minimum=1)
     batch_size: int = _option(5, "frames per batch", minimum=1)
     valid_batch_size: int = _option(16, "frames per batch in evaluation", minimum=1)
@@ -188,8 +190,10 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
             try:
                 return _convert(value, choice, where)
             except UsageError as error:
-                problems.append(error)
-        raise problems[0]
+                problems.append((choice, error))
+        # the choice that is built like the value says best what is wrong
+        same = (e for c, e in problems if isinstance(value, typing.get_origin(c) or c))
+        raise next(same, problems[0][1])
     if annotation is types.NoneType:
         if value is None:
             return None
@@ -218,7 +222,8 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
     expected = getattr(annotation, "__name__", str(annotation))
     if origin is tuple:
         expected = f"list of {arguments[0].__name__}"
-    raise UsageError(f"{where} = {value!r}: expected {expected}, found {type(value).__name__}")
+    found = "nothing" if value is None else type(value).__name__
+    raise UsageError(f"{where} = {value!r}: expected {expected}, found {found}")
 
 
 def _section(cls: type, values: Any, name: str) -> Any:

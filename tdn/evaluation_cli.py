@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .cli import run_main
@@ -93,7 +94,11 @@ def _main(argv: list[str] | None) -> int:
     )
     frames, bad = drop_bad_labels(read_frames(arguments.frames, keys))
     if bad:
-        print(f"warning: {bad} frames have labels that are NaN or infinite; those are left out")
+        print(
+            f"warning: {bad} of {len(frames)} frames have labels that are NaN or infinite, which "
+            "are left out",
+            file=sys.stderr,
+        )
     if arguments.split is not None:
         frames = [frame for frame in frames if frame.split == arguments.split]
         if not frames:

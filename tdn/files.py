@@ -16,8 +16,12 @@ def check_writable(path: str | Path) -> None:
     folder = Path(path).expanduser().absolute().parent
     if not folder.is_dir():
         raise TDNError(f"cannot write {path}: the folder {folder} does not exist; create it first")
-    if Path(path).is_dir():
+    path = Path(path).expanduser()
+    if path.is_dir():
         raise TDNError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        # a file renamed onto a device or a pipe would replace it
+        raise TDNError(f"cannot write {path}: it is a device or a pipe; give the name of a file")
     if not os.access(folder, os.W_OK):
         raise TDNError(f"cannot write {path}: no permission to write in {folder}")
 
@@ -37,9 +41,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).expanduser()
     check_writable(path)
-    handle, name = tempfile.mkstemp(
-        prefix=".tmp-", suffix="-" + path.name, dir=path.absolute().parent
-    )
+    if path.is_symlink():  # what it points to is replaced, not the link
+        path = path.resolve()
+        check_writable(path)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=".tmp-", suffix="-" + path.name, dir=path.absolute().parent
+        )
+    except OSError as error:
+        raise TDNError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,5 +60,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise TDNError(f"cannot write {path}: {error.strerror or error}") from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # how torch.save says that a write failed
+            raise
+        raise TDNError(f"cannot write {path}: could not write all of it; disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -154,6 +154,14 @@ def test_positions_that_are_no_numbers(calculator):
         atoms.get_potential_energy()
 
 
+def test_atoms_at_the_same_place(calculator):
+    """The direction between them means nothing: an error, not results that are NaN."""
+    atoms = ase.Atoms("H2", positions=np.ones((2, 3)))
+    atoms.calc = calculator
+    with pytest.raises(TDNError, match="atoms at the same place"):
+        atoms.get_forces()
+
+
 def test_precision_of_a_checkpoint(checkpoint):
     atoms = STRUCTURES["cluster"]()
     forces = {}
@@ -169,6 +177,10 @@ def test_precision_of_a_checkpoint(checkpoint):
 def test_bad_arguments(checkpoint, tmp_path):
     with pytest.raises(UsageError, match="dtype is 'half'"):
         TDNCalculator(checkpoint, dtype="half")
+    with pytest.raises(UsageError, match="unknown option 'devise'"):
+        TDNCalculator(checkpoint, devise="cpu")
+    with pytest.raises(UsageError, match="model is None, expected the path"):
+        TDNCalculator(None)
     with pytest.raises(UsageError, match="device = 'gpu'"):
         TDNCalculator(checkpoint, device="gpu")
     with pytest.raises(TDNError, match="not found"):

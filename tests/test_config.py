@@ -53,7 +53,10 @@ def test_round_trip():
         ({"train": {"ema_decay": 1.0}}, ["train.ema_decay", "at most"]),
         ({"train": {"loss": "l2"}}, ["train.loss", "huber"]),
         ({"train": 3}, ["section 'train'"]),
-        ({"data": {"atomic_energies": {"H": "x"}}}, ["data.atomic_energies"]),
+        ({"data": {"atomic_energies": {"H": "x"}}}, ["data.atomic_energies.H", "expected float"]),
+        ({"train": {"seed": -1}}, ["train.seed", "at least 0"]),
+        ({"train": {"seed": 2**63}}, ["train.seed", "at most"]),
+        ({"train": {"max_epochs": None}}, ["train.max_epochs", "expected int, found nothing"]),
     ],
 )
 def test_mistakes_are_named(values, words):

@@ -224,10 +224,11 @@ def test_isolated_atoms_come_first():
 @pytest.mark.parametrize(
     ("setting", "species", "pattern"),
     [
-        ("isolated", ["H", "O"], "element O has no E0: add a frame of the isolated atom"),
-        ({"H": 1.0}, ["H", "O"], "element O has no E0: give a value"),
-        ("auto", ["H", "O", "C"], "element C has no E0: no training frame"),
+        ("isolated", ["H", "O"], "no E0 for element O: add a frame of the isolated atom"),
+        ({"H": 1.0}, ["H", "O"], "no E0 for element O: give a value"),
+        ("auto", ["H", "O", "C"], "no E0 for element C: no training frame"),
         ("magic", ["H", "O"], "expected auto, isolated"),
+        ({"H": 1.0, "O": 2.0, "Zz": 3.0}, ["H", "O"], "'Zz' is not a chemical symbol"),
     ],
 )
 def test_elements_without_energy(setting, species, pattern):

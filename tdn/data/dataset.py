@@ -200,6 +200,9 @@ def _check_species(species: Sequence[str], parts: dict[str, list[Frame]]) -> Non
     unknown = [s for s in species if s not in atomic_numbers or s == "X"]
     if unknown:
         raise UsageError(f"model.species: '{unknown[0]}' is not a chemical symbol")
+    twice = [s for s in species if list(species).count(s) > 1]
+    if twice:
+        raise UsageError(f"model.species names {twice[0]} twice: {', '.join(species)}; remove one")
     known = {atomic_numbers[s] for s in species}
     for name, frames in parts.items():
         for frame in frames:

@@ -110,6 +110,9 @@ def find_atomic_energies(
         If an element gets no E0.
     """
     if isinstance(setting, dict):
+        unknown = [s for s in setting if s not in atomic_numbers or s == "X"]
+        if unknown:
+            raise UsageError(f"data.atomic_energies: '{unknown[0]}' is not a chemical symbol")
         values = {s: setting[s] for s in species if s in setting}
         _check_complete(values, species, "give a value for it in data.atomic_energies")
         return AtomicEnergies(values, dict.fromkeys(species, "given"))
@@ -136,7 +139,7 @@ def find_atomic_energies(
     absent = [s for s in rest if not counts[:, list(species).index(s)].any()]
     if absent:
         raise TDNError(
-            f"element {', '.join(absent)} has no E0: no training frame with an energy contains it "
+            f"no E0 for element {', '.join(absent)}: no training frame with an energy contains it "
             "and no isolated atom is given; set data.atomic_energies or data.isolated_atoms"
         )
     columns = [list(species).index(s) for s in rest]
@@ -161,7 +164,7 @@ def find_atomic_energies(
 def _check_complete(values: dict[str, float], species: Sequence[str], advice: str) -> None:
     missing = [s for s in species if s not in values]
     if missing:
-        raise TDNError(f"element {', '.join(missing)} has no E0: {advice}")
+        raise TDNError(f"no E0 for element {', '.join(missing)}: {advice}")
 
 
 def force_scale(frames: Sequence[Frame], species: Sequence[str], per_species: bool) -> np.ndarray:

@@ -85,9 +85,7 @@ def _main(argv: list[str] | None) -> int:
     from .report import final_report
     from .trainer import Trainer
 
-    select_device(
-        config.train.device, "train.device"
-    )
+    select_device(config.train.device, "train.device")
     display = Display()
     dataset = load_dataset(config)
     for line in dataset.summary():
@@ -148,6 +146,8 @@ def _check_run_dir(run_dir: Path, restart: bool) -> None:
     parent = run_dir
     while not parent.exists():
         parent = parent.parent
+    if not parent.is_dir():
+        raise TDNError(f"train.run_dir {run_dir}: {parent} is a file; choose another folder")
     if not os.access(parent, os.W_OK):
         raise TDNError(f"train.run_dir {run_dir}: no permission to write in {parent}")
     if not restart and (run_dir / "model.pt").exists() and not (run_dir / "last.pt").exists():

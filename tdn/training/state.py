@@ -98,7 +98,7 @@ def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str
     try:
         content = read_checkpoint(path, FORMAT)
     except TDNError as error:
-        raise TDNError(f"{error}; {advice}") from None
+        raise TDNError(f"cannot go on from {path}: {error}; {advice}") from None
     differences = [
         f"{key}: {old!r} there, {new!r} here"
         for key, old, new in _differences(content["config"], config)

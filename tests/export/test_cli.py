@@ -134,8 +134,8 @@ def test_unwritable_output(checkpoint, tmp_path, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_missing_device(checkpoint, capsys):
-    assert main([str(checkpoint), "--device", "cuda"]) == 1
-    assert "finds 0 CUDA devices" in one_line(capsys)
+    assert main([str(checkpoint), "--device", "cuda"]) == 2
+    assert "has 0 usable CUDA devices" in one_line(capsys)
 
 
 def test_frames_to_verify(checkpoint, tmp_path, capsys):
@@ -144,7 +144,13 @@ def test_frames_to_verify(checkpoint, tmp_path, capsys):
     assert "not found" in one_line(capsys)
     frames.write_text("no structure\n")
     assert main([str(checkpoint), "--verify", str(frames)]) == 1
-    assert "cannot be read by ASE" in one_line(capsys)
+    assert "frames.xyz cannot be read" in one_line(capsys)
+    ase.io.write(frames, ase.Atoms("HO", positions=[[0, 0, 1.2], [0, 0, 1.2]]))
+    assert main([str(checkpoint), "--verify", str(frames)]) == 1
+    assert "frame 1 of frames.xyz: two atoms are at the same place" in one_line(capsys)
+    ase.io.write(frames, ase.Atoms("H", positions=[[0, 0, float("nan")]]))
+    assert main([str(checkpoint), "--verify", str(frames)]) == 1
+    assert "frame 1 of frames.xyz: positions or cell contain NaN" in one_line(capsys)
     ase.io.write(frames, ase.Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.2]]))
     assert main([str(checkpoint), "--verify", str(frames)]) == 1
     assert "contains C" in one_line(capsys)

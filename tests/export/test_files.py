@@ -199,8 +199,12 @@ def test_calculator_gives_the_same_lines(export, tmp_path):
     with pytest.raises(TDNError, match="not found"):
         TDNCalculator(path)
     path.write_text("pair_style tdn\n")
-    with pytest.raises(TDNError, match="foreign or cut short"):
+    with pytest.raises(TDNError, match="is not a compiled file of TDN"):
         TDNCalculator(path)
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_text("pair_style tdn\n")
+    with pytest.raises(TDNError, match="foreign or cut short"):
+        TDNCalculator(checkpoint)
     with pytest.raises(TDNError, match="compiled in float64, asked for is float32"):
         TDNCalculator(export().path, dtype="float32")
 

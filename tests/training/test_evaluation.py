@@ -1,6 +1,7 @@
 """Errors, their tables, and ``tdn-eval`` as a user drives it."""
 
 import json
+import os
 
 import ase
 import ase.io
@@ -112,8 +113,9 @@ def test_missing_labels_are_left_out(folder, capsys):
     frames[2].calc.results["forces"][0, 0] = np.nan
     ase.io.write(folder / "some.xyz", frames)
     assert main([str(folder / "model.pt"), str(folder / "some.xyz")]) == 0
-    out = capsys.readouterr().out
-    assert "with energy 3, forces 3, stress 2" in out and "1 frames have labels" in out
+    output = capsys.readouterr()
+    assert "with energy 3, forces 3, stress 2" in output.out
+    assert "1 of 5 frames have labels" in output.err
 
 
 def test_perfect_model_has_no_error(folder, model, capsys):
@@ -141,6 +143,8 @@ def test_perfect_model_has_no_error(folder, model, capsys):
     [
         (["none.pt", "frames.xyz"], 1, "none.pt not found"),
         (["frames.xyz", "frames.xyz"], 1, "is not a checkpoint of TDN"),
+        (["none.tdn.pth", "frames.xyz"], 1, "compiled file none.tdn.pth not found"),
+        (["model.pt", "frames.xyz", "--json", "pipe"], 1, "a device or a pipe"),
         (["model.pt", "none.xyz"], 1, "none.xyz not found"),
         (["model.pt", "foreign.xyz"], 1, "frame 1 of foreign.xyz: element C is not known"),
         (["model.pt", "bare.xyz"], 1, "no frame of bare.xyz has energy"),
@@ -151,6 +155,8 @@ def test_perfect_model_has_no_error(folder, model, capsys):
 )
 def test_mistakes(folder, capsys, monkeypatch, arguments, code, expected):
     monkeypatch.chdir(folder)
+    if not os.path.exists("pipe"):
+        os.mkfifo("pipe")
     ase.io.write("foreign.xyz", ase.Atoms("CH", positions=[[0, 0, 0], [0, 0, 1.1]]))
     ase.io.write("bare.xyz", water_like(0))
     assert main(arguments) == code

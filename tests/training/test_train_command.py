@@ -233,6 +233,7 @@ def _with_energy(comment: str, value: str) -> str:
         (["config.yaml", "train.device=tpu"], "expected auto, cpu, cuda"),
         (["config.yaml", "data.atomic_energies=magic"], "expected auto, isolated"),
         (["config.yaml", "model.species=[H, Zz]"], "'Zz' is not a chemical symbol"),
+        (["config.yaml", "model.species=[H, O, H]"], "names H twice"),
     ],
 )
 def test_usage_mistakes(folder, capsys, monkeypatch, arguments, expected):
@@ -254,8 +255,10 @@ def test_help_and_defaults(capsys):
 
 def test_unwritable_run_folder(folder, capsys):
     (folder / "file").write_text("")
-    assert run(write_config(folder), f"train.run_dir={folder / 'file'}") == 1
-    assert "is a file" in capsys.readouterr().err
+    for run_dir in (folder / "file", folder / "file" / "run"):
+        assert run(write_config(folder), f"train.run_dir={run_dir}") == 1
+        error = capsys.readouterr().err
+        assert "is a file" in error and error.count("\n") == 1
 
 
 def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(folder):
