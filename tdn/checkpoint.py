@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,14 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+            damaged = archive.testzip()  # torch.load does not compare check sums
+    except (zipfile.BadZipFile, zlib.error, OSError):
         raise TDNError(
             f"{path} is not a checkpoint of TDN (foreign or cut short); "
             "expected a model.pt that tdn-train wrote"
         ) from None
+    if damaged is not None:
+        raise TDNError(f"{path} is damaged (part {damaged}); copy it again or train again")
     if any(name.endswith(("/metadata.json", "/constants.pkl")) for name in names):
         raise TDNError(
             f"{path} is a compiled file; expected a checkpoint (the model.pt it was exported from)"

@@ -135,10 +135,10 @@ def neighbor_list(
         return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int64)
     pbc = np.asarray(pbc, dtype=bool)
     if pbc.any():
+        if np.linalg.matrix_rank(cell[pbc], tol=1e-3) < pbc.sum():
+            raise TDNError("the cell is flat along a periodic direction; check cell and pbc")
         # directions without periodicity get a vector of their own: the list needs a full cell
         cell = ase.geometry.complete_cell(np.where(pbc[:, None], cell, 0.0))
-        if abs(np.linalg.det(cell)) < 1e-6:
-            raise TDNError("the cell is flat along a periodic direction; check cell and pbc")
     neighbors = NeighborList(cutoff=r_max, full_list=True)
     i, j, shift = neighbors.compute(
         points=positions, box=cell, periodic=pbc if pbc.any() else False, quantities="ijS"

@@ -229,6 +229,10 @@ def _check(config: ModelConfig) -> None:
         raise TDNError(f"model.species: '{unknown[0]}' is not a chemical symbol")
     if len(set(config.species)) != len(config.species):
         raise TDNError(f"model.species names an element twice: {', '.join(config.species)}")
+    if min(config.radial_hidden, default=1) < 1:
+        raise TDNError(
+            f"model.radial_hidden = {list(config.radial_hidden)}: expected widths from 1"
+        )
     if config.avg_num_neighbors is None:
         raise TDNError("model.avg_num_neighbors is not set: give the mean number of neighbours")
     if config.architecture == "attention":

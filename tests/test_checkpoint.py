@@ -77,6 +77,19 @@ def test_wrong_files(tmp_path, checkpoint):
     refused(archive, "damaged|not a")
 
 
+def test_flipped_bits_are_noticed(tmp_path, checkpoint):
+    whole = checkpoint.read_bytes()
+    with zipfile.ZipFile(checkpoint) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+    start = largest.header_offset + 30 + len(largest.filename) + 64
+    damaged = bytearray(whole)
+    # somewhere in the middle of the weights, past the padding that aligns them
+    damaged[start + largest.file_size // 2] ^= 0x40
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(bytes(damaged))
+    refused(path, "damaged")
+
+
 class Malicious:
     def __reduce__(self):
         return (pytest.fail, ("code of an untrusted file was run",))

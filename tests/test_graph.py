@@ -67,6 +67,8 @@ def test_unknown_element_is_named():
 def test_bad_geometry_is_refused():
     with pytest.raises(TDNError, match="NaN"):
         neighbor_list(np.full((1, 3), np.nan), np.eye(3), np.ones(3, bool), 4.0)
+    with pytest.raises(TDNError, match="flat"):
+        neighbor_list(np.zeros((1, 3)), np.zeros((3, 3)), np.ones(3, bool), 4.0)
     flat = np.array([[4.0, 0, 0], [8.0, 0, 0], [0, 0, 4.0]])
     with pytest.raises(TDNError, match="flat"):
         neighbor_list(np.zeros((1, 3)), flat, np.ones(3, bool), 4.0)

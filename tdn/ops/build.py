@@ -81,14 +81,16 @@ def build_ops(force: bool = False, verbose: bool = False) -> Path:
     target = library_dir() / LIBRARY_NAME
     stamp = {**_expected_stamp(), "compiler": compiler_version()}
     with build_lock(target.parent):
-        if not force and target.is_file() and read_stamp() == stamp:
-            return target
+        if not force and target.is_file() and not _cut_short(target):
+            if {k: v for k, v in read_stamp().items() if k != "size"} == stamp:
+                return target
         with TemporaryDirectory(prefix=".build-", dir=target.parent) as build_dir:
             run_cmake(SOURCE_DIR, Path(build_dir), torch_defines(), verbose=verbose)
             # Without a stamp the library does not count, so no reader sees an unmatched pair.
             target.with_name(STAMP_NAME).unlink(missing_ok=True)
             with atomic_write(target) as temporary:
                 shutil.copy2(Path(build_dir) / LIBRARY_NAME, temporary)
+            stamp["size"] = str(target.stat().st_size)
             with atomic_write(target.with_name(STAMP_NAME)) as temporary:
                 Path(temporary).write_text(json.dumps(stamp, indent=2) + "\n")
     return target
@@ -215,7 +217,14 @@ def _stamp_problem() -> str:
         return f"{path} was built for torch {found}, this is torch {expected['torch']}"
     if stamp.get("sources") != expected["sources"]:
         return f"{path} was built from another version of the sources"
+    if _cut_short(path):
+        return f"{path} is damaged"
     return ""
+
+
+def _cut_short(library: Path) -> bool:
+    """Whether the library has another size than it was built with: loading it would crash."""
+    return read_stamp().get("size") != str(library.stat().st_size)
 
 
 def _run_logged(command: list[str], source_dir: Path, verbose: bool) -> None:
