@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from structures import evaluate
 
-# rounding of some hundred float64 operations in a row; DESIGN bound of the project
+# rounding of some hundred float64 operations in a row, with two digits to spare
 RELATIVE = 1e-10
 
 
