@@ -19,7 +19,7 @@ from tdn.compiled import SUFFIX, CompiledModel, check_reference, load_compiled, 
 from tdn.devices import select_device
 from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write, check_writable
-from tdn.model import Network, model_dtype
+from tdn.network import Network, model_dtype
 
 from .metadata import build_metadata, build_reference
 from .verify import Deviation, verify

@@ -15,7 +15,7 @@ from torch import Tensor
 from tdn.compiled import FORMAT, FORMAT_VERSION
 from tdn.cp import load_factors
 from tdn.graph import Graph, graph_from_atoms
-from tdn.model import Network, model_dtype, set_dtype
+from tdn.network import Network, model_dtype, set_dtype
 from tdn.potential import Potential
 from tdn.torchscript import plain_execution
 from tdn.version import __version__

@@ -13,7 +13,7 @@ from torch import Tensor
 from tdn.compiled import CompiledModel
 from tdn.errors import TDNError
 from tdn.graph import Graph, graph_from_atoms
-from tdn.model import Network
+from tdn.network import Network
 from tdn.potential import Potential
 from tdn.torchscript import plain_execution
 

@@ -20,7 +20,6 @@ The preset ``paper`` takes these away again.
 import math
 
 import torch
-from ase.data import atomic_numbers as number_of_symbol
 from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
@@ -40,9 +39,9 @@ from .convolution import CPMatrices
 from .cp import load_factors
 from .gaussian import GaussianBasis, RadialProfile
 from .layers import num_components
+from .network import Network
 from .ops import Edges, cp_message, exchange
 from .radial import PolynomialEnvelope
-from .zbl import ZBL
 
 
 class HardCutoff(nn.Module):
@@ -206,7 +205,7 @@ class ForceHead(nn.Module):
         return y[:, 1:4] @ self.weight
 
 
-class AttentionModel(nn.Module):
+class AttentionModel(Network):
     """Energies per atom, and with ``forces: direct`` forces, from a graph transformer.
 
     Parameters
@@ -219,20 +218,10 @@ class AttentionModel(nn.Module):
         Whether `energies_and_forces` gives forces that are not a gradient.
     """
 
-    # float64 originals of rounded constants (see `set_dtype`) are no part of compiled files
-    __jit_ignored_attributes__ = ("float64_constants",)
-
-    atomic_energies: Tensor
-    scale: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         channels, l_max = config.num_channels, config.l_max
-        self.config = config
-        self.r_max = config.r_max
         self.components = num_components(l_max)
-        self.num_species = len(config.species)
-        self.atomic_numbers = [number_of_symbol[s] for s in config.species]
         self.direct_forces = config.forces == "direct"
         self.subtract_isolated = config.subtract_isolated
         factors = CPMatrices.from_factors(
@@ -259,9 +248,6 @@ class AttentionModel(nn.Module):
         self.energy_head = EnergyHead(channels)
         self.energy_factor = 1 / math.sqrt(config.avg_num_atoms or 1.0)
         self.force_head = ForceHead(config, factors) if self.direct_forces else None
-        self.zbl = ZBL(self.atomic_numbers, config.r_max) if config.zbl else None
-        self.register_buffer("atomic_energies", torch.zeros(self.num_species, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(self.num_species, dtype=torch.float64))
 
     def forward(self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int) -> Tensor:
         """Energies of the first ``num_local`` atoms.
@@ -337,14 +323,4 @@ class AttentionModel(nn.Module):
             energy = energy - rows[num_local:][local_species]
             energy = torch.where(alone, torch.zeros_like(energy), energy)
         energy = energy.to(torch.float64)
-        energy = self.atomic_energies[local_species] + self.scale[local_species] * energy
-        if self.zbl is not None:
-            lengths = torch.linalg.vector_norm(edge_vec, dim=1)
-            energy = energy + self.zbl(lengths, species, edges.centre, edges.neighbour, num_local)
-        return energy
-
-    def set_statistics(self, atomic_energies: Tensor, scale: Tensor | float) -> None:
-        """Set E0 [num_species] in eV and the energy scale (number or [num_species]) in eV."""
-        self.atomic_energies.copy_(torch.as_tensor(atomic_energies, dtype=torch.float64))
-        scale = torch.as_tensor(scale, dtype=torch.float64).expand(self.num_species)
-        self.scale.copy_(scale)
+        return self.total_energy(energy, species, edges, edge_vec, num_local)

@@ -13,7 +13,8 @@ import torch
 from .config import config_to_dict, model_config_from_dict
 from .errors import TDNError
 from .files import atomic_write
-from .model import ConvolutionModel, build_model, exact_constants, model_dtype, set_dtype
+from .model import ConvolutionModel, build_model
+from .network import exact_constants, model_dtype, set_dtype
 from .version import __version__
 
 FORMAT = "tdn-checkpoint"

@@ -20,7 +20,8 @@ from tdn.cp import load_factors
 from tdn.errors import TDNError
 from tdn.gaussian import RadialProfile
 from tdn.graph import graph_from_atoms
-from tdn.model import build_model, model_dtype, set_dtype
+from tdn.model import build_model
+from tdn.network import model_dtype, set_dtype
 from tdn.ops import sort_edges
 from tdn.potential import Potential
 from tdn.torchscript import plain_execution, script

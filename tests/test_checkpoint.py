@@ -11,7 +11,7 @@ from tdn.checkpoint import load_model, read_checkpoint, save_model
 from tdn.errors import TDNError
 from tdn.files import atomic_write
 from tdn.graph import graph_from_atoms
-from tdn.model import model_dtype, set_dtype
+from tdn.network import model_dtype, set_dtype
 from tdn.potential import Potential
 
 

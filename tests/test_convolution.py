@@ -11,7 +11,8 @@ from tdn.convolution import CPConvolution, CPMatrices, NodeProduct, scalar_convo
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
 from tdn.layers import degree_of_component
-from tdn.model import build_model, model_dtype, set_dtype
+from tdn.model import build_model
+from tdn.network import model_dtype, set_dtype
 from tdn.normalization import normalize_activations
 from tdn.ops import sort_edges
 from tdn.potential import Potential

@@ -14,7 +14,8 @@ import torch
 
 from tdn.config import ModelConfig
 from tdn.graph import graph_from_atoms
-from tdn.model import build_model, set_dtype
+from tdn.model import build_model
+from tdn.network import set_dtype
 from tdn.potential import Potential
 
 WATER = Path(__file__).parents[1] / "water" / "water.xyz.gz"

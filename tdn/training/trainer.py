@@ -20,7 +20,8 @@ from ..devices import select_device
 from ..errors import TDNError
 from ..evaluation import Errors, Evaluation, errors, evaluate
 from ..graph import collate
-from ..model import ConvolutionModel, build_model, set_dtype
+from ..model import ConvolutionModel, build_model
+from ..network import set_dtype
 from ..normalization import normalize_activations
 from ..potential import Potential
 from ..version import __version__

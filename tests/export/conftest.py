@@ -12,7 +12,8 @@ from structures import STRUCTURES, random_model
 
 from tdn.checkpoint import DTYPES, save_model
 from tdn.graph import collate, graph_from_atoms
-from tdn.model import ConvolutionModel, set_dtype
+from tdn.model import ConvolutionModel
+from tdn.network import set_dtype
 from tdn.normalization import normalize_activations
 from tdn_export import ExportReport, export_model
 
