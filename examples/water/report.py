@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def drift(columns: np.ndarray, num_atoms: int) -> tuple[float, float]:
     return slope, float(np.std(energy - slope * time - offset))
 
 
-def loop_time(log: Path) -> tuple[float, int, int, int]:
-    """Seconds, steps, atoms and threads of the last run in a LAMMPS log."""
+def loop_time(log: Path) -> tuple[float, int, int]:
+    """Seconds, steps and atoms of the last run in a LAMMPS log."""
     text = log.read_text()
     loops = re.findall(r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms", text)
     seconds, _, steps, atoms = loops[-1]
@@ -46,7 +47,6 @@ def plot_dynamics(nvt: np.ndarray, nve: np.ndarray, num_atoms: int, path: Path) 
     """Temperature of both runs, and the conserved energy of the second."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    offset = nvt[-1, 1] if len(nvt) else 0.0
     # the clock restarts after equilibration: make one time axis of it
     steps = np.diff(nvt[:, 1], prepend=nvt[0, 1])
     time = np.cumsum(np.where(steps < 0, 0, steps))
@@ -110,8 +110,7 @@ def main() -> None:
 
     test = json.loads((run / "test.json").read_text())
     slope, fluctuation = drift(nve, num_atoms)
-    seen = slice(None)
-    difference = np.interp(reference[seen, 0], r, g) - reference[seen, 1]
+    difference = np.interp(reference[:, 0], r, g) - reference[:, 1]
     summary = {
         "energy_rmse_meV_per_atom": test["all"]["energy"]["rmse"],
         "forces_rmse_meV_per_angstrom": test["all"]["forces"]["rmse"],
@@ -121,6 +120,7 @@ def main() -> None:
         "rdf_rms_difference": float(np.sqrt(np.mean(difference**2))),
     }
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    shown = os.path.relpath(run, HERE.parents[1])  # seen from the top folder
     print(f"""
 Liquid water: GFN2-xTB -> TDN -> LAMMPS
   held-out frames    energy RMSE {summary["energy_rmse_meV_per_atom"]:.2f} meV per atom, \
@@ -130,8 +130,8 @@ per step ({num_atoms} atoms)
   NVE at 0.5 fs      drift {slope:+.4f} meV per atom per ps over {nve[-1, 1]:.1f} ps, \
 fluctuation {fluctuation:.3f} meV per atom
   O-O g(r)           RMS difference from the reference {summary["rdf_rms_difference"]:.2f}
-  figures            {run}/learning_curve.png, parity.png, dynamics.png, rdf.png
-  model              {run}/model.pt, model.tdn.pth (compiled; for pair_style tdn)
+  figures            {shown}/learning_curve.png, parity.png, dynamics.png, rdf.png
+  model              {shown}/model.pt, model.tdn.pth (compiled; for pair_style tdn)
 """)
 
 
