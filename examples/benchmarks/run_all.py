@@ -14,7 +14,7 @@ RESULTS = HERE / "results"
 BENCHMARKS = {
     "operators": [],
     "inference": [],
-    "tensor_product": ["-o", str(RESULTS / "tensor_product.png")],
+    "tensor_product": ["-o", "results/tensor_product.png"],
 }
 
 
@@ -34,8 +34,8 @@ def main() -> int:
     failed = 0
     for name, options in BENCHMARKS.items():
         print(f"== {name}", flush=True)
-        command = [sys.executable, str(HERE / f"{name}.py"), *options]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        command = [sys.executable, f"{name}.py", *options]
+        done = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, text=True, check=False)
         print(done.stdout, flush=True)
         if done.returncode == 0:
             (RESULTS / f"{name}.txt").write_text(f"{machine()}\n\n{done.stdout}")
