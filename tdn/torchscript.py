@@ -6,9 +6,7 @@ PyTorch deprecates its entry points; the warnings are caught here, where nothing
 
 from __future__ import annotations
 
-import inspect
 import io
-import typing
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,32 +24,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _resolved_annotations(module: nn.Module) -> Iterator[None]:
-    """Give TorchScript types where a class declares ``buffer: Tensor`` with postponed evaluation.
-
-    It resolves the strings in signatures, but not those of class attributes.
-    """
-    classes = {cls for part in module.modules() for cls in type(part).__mro__}
-    kept = {cls: inspect.get_annotations(cls) for cls in classes - {object}}
-    kept = {c: a for c, a in kept.items() if any(isinstance(v, str) for v in a.values())}
-    try:
-        for cls, annotations in kept.items():
-            hints = typing.get_type_hints(cls)
-            cls.__annotations__ = {name: hints[name] for name in annotations}
-        yield
-    finally:
-        for cls, annotations in kept.items():
-            cls.__annotations__ = annotations
-
-
 def script(module: nn.Module) -> torch.jit.ScriptModule:
     """Compile a module in inference mode. It is not frozen.
 
     Freezing drops ``detach`` as if nobody would differentiate, so that a call would write into the
     caller's ``edge_vec``; and it folds nothing here that counts.
+
+    Files that declare ``buffer: Tensor`` in a class must not postpone annotations
+    (``from __future__ import annotations``): TorchScript does not resolve those of attributes.
     """
-    with _quiet(), _resolved_annotations(module):
+    with _quiet():
         return torch.jit.script(module.requires_grad_(False).eval())
 
 
