@@ -1,6 +1,7 @@
 """Fused operators of the network (``torch.ops.tdn``), compiled or as reference in plain PyTorch."""
 
 from . import loading
+from .inference import convolution, degree_linear, density, node_product
 from .loading import is_compiled, library_path, use_reference
 from .operators import cp_message, exchange, sort_edges
 from .reference import Edges
@@ -9,10 +10,14 @@ loading.load()
 
 __all__ = [
     "Edges",
+    "convolution",
     "cp_message",
+    "degree_linear",
+    "density",
     "exchange",
     "is_compiled",
     "library_path",
+    "node_product",
     "sort_edges",
     "use_reference",
 ]

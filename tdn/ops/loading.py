@@ -9,16 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import reference
+from . import inference_reference, reference
 from .build import library_problem, ops_library
 from .reference import Edges
 
+_EDGES = (
+    "Tensor centre, Tensor neighbour, Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr"
+)
+_TABLE = "Tensor edge_vec, Tensor species, Tensor table, float r_max, float stretch"
 SCHEMAS = {
     "sort_edges": "(Tensor edge_index, SymInt num_centres, SymInt num_nodes)"
     " -> (Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr)",
-    "cp_message": "(Tensor u, Tensor b, Tensor w, Tensor centre, Tensor neighbour,"
-    " Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr) -> Tensor",
+    "cp_message": f"(Tensor u, Tensor b, Tensor w, {_EDGES}) -> Tensor",
     "exchange": "(Tensor x, SymInt num_all) -> Tensor",
+    "convolution": f"(Tensor x, {_TABLE}, Tensor input1, Tensor input2, Tensor output, {_EDGES})"
+    " -> Tensor",
+    "density": f"({_TABLE}, int num_channels, {_EDGES}) -> Tensor",
+    "node_product": "(Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right,"
+    " Tensor weight, Tensor input1, Tensor input2, Tensor output) -> Tensor",
+    "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
 }
 
 # Process-wide state: operators are registered once per process.
@@ -101,7 +110,14 @@ def _register_reference() -> torch.library.Library:
     # Checks of values make sort_edges opaque to tracing; the others decompose into torch operators.
     library.impl("sort_edges", _warned(reference.edge_pointers), "CompositeExplicitAutograd")
     library.impl("sort_edges", _sort_edges_meta, "Meta")
-    library.impl("cp_message", _warned(_cp_message), "CompositeImplicitAutograd")
+    for name, function in (
+        ("cp_message", _with_edges(reference.cp_message)),
+        ("convolution", _with_edges(inference_reference.convolution)),
+        ("density", _with_edges(inference_reference.density)),
+        ("node_product", inference_reference.node_product),
+        ("degree_linear", inference_reference.degree_linear),
+    ):
+        library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")
     return library
 
@@ -119,18 +135,14 @@ def _warned(function: Callable) -> Callable:
     return call
 
 
-def _cp_message(
-    u: Tensor,
-    b: Tensor,
-    w: Tensor,
-    centre: Tensor,
-    neighbour: Tensor,
-    centre_ptr: Tensor,
-    transpose: Tensor,
-    neighbour_ptr: Tensor,
-) -> Tensor:
-    edges = Edges(centre, neighbour, centre_ptr, transpose, neighbour_ptr)
-    return reference.cp_message(u, b, w, edges)
+def _with_edges(function: Callable) -> Callable:
+    """Operators take the tensors of :class:`Edges` one by one."""
+
+    def call(*args):
+        count = len(Edges._fields)
+        return function(*args[:-count], Edges(*args[-count:]))
+
+    return call
 
 
 def _sort_edges_meta(

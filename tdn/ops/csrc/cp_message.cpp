@@ -1,9 +1,10 @@
 #include "cp_message.h"
 
 #include "cp_message_kernels.h"
+#include "edges.h"
+#include "parallel.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -16,14 +17,6 @@ namespace {
 template <typename T> const Kernels<T> &kernels();
 template <> const Kernels<float> &kernels<float>() { return kernel_table().float32; }
 template <> const Kernels<double> &kernels<double>() { return kernel_table().float64; }
-
-// Multiplications that are worth a thread.
-constexpr int64_t grain_work = 1 << 16;
-
-int64_t grain(int64_t work_per_item)
-{
-  return std::max<int64_t>(1, grain_work / std::max<int64_t>(1, work_per_item));
-}
 
 // `x` belongs to the nodes of `ptr`.
 template <typename Sizes>
@@ -87,34 +80,12 @@ void check_all(const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
 }
 
-// The kernels trust their indices, so hand-made edges must not lead outside the arrays.
-void check_indices(TDN_EDGE_PARAMETERS)
-{
-  const auto in_range = [](const Tensor &x, int64_t size) {
-    const int64_t *p = x.const_data_ptr<int64_t>();
-    bool good = true;
-    for (int64_t k = 0; k < x.numel(); ++k) good &= p[k] >= 0 && p[k] < size;
-    return good;
-  };
-  const auto is_pointer = [](const Tensor &x, int64_t size) {
-    const int64_t *p = x.const_data_ptr<int64_t>();
-    const int64_t last = x.numel() - 1;
-    return p[0] == 0 && p[last] == size && std::is_sorted(p, p + last + 1);
-  };
-  const int64_t num_edges = centre.numel();
-  TORCH_CHECK_VALUE(
-      in_range(centre, centre_ptr.numel() - 1) && in_range(neighbour, neighbour_ptr.numel() - 1) &&
-          in_range(transpose, num_edges) && is_pointer(centre_ptr, num_edges) &&
-          is_pointer(neighbour_ptr, num_edges),
-      "cp_message: edges have indices out of range; take them from sort_edges");
-}
-
 // sum over the edges of each node of (b^T w) x[source]; `order` null if edges are sorted by node.
 Tensor gather_cpu(const Tensor &x, const Tensor &b, const Tensor &w, const Tensor &ptr,
                   const int64_t *order, const Tensor &source)
 {
   const Tensor x_ = x.contiguous(), b_ = b.contiguous(), w_ = w.contiguous();
-  const int64_t num_nodes = ptr.numel() - 1, num_edges = source.numel();
+  const int64_t num_nodes = ptr.numel() - 1;
   const int64_t rank = b_.size(2), channels = w_.size(2), degrees = b_.size(1);
   Tensor out = at::empty({num_nodes, rank, channels}, x_.options());
   AT_DISPATCH_FLOATING_TYPES(x_.scalar_type(), "cp_message", [&] {
@@ -123,24 +94,8 @@ Tensor gather_cpu(const Tensor &x, const Tensor &b, const Tensor &w, const Tenso
         w_.const_data_ptr<scalar_t>(), ptr.const_data_ptr<int64_t>(), order,
         source.const_data_ptr<int64_t>(), out.mutable_data_ptr<scalar_t>()};
     const auto &kernel = kernels<scalar_t>().gather;
-    // Threads share edges (and rows), not nodes: node n starts at work ptr[n] + n, and belongs to
-    // the thread whose interval contains that.
-    const int64_t *p = arguments.ptr;
-    const auto node_at = [&](int64_t work) {
-      int64_t low = 0, high = num_nodes;
-      while (low < high) {
-        const int64_t middle = (low + high) / 2;
-        if (p[middle] + middle < work)
-          low = middle + 1;
-        else
-          high = middle;
-      }
-      return low;
-    };
-    at::parallel_for(0, num_edges + num_nodes, grain(rank * channels * (degrees + 1)),
-                     [&](int64_t begin, int64_t end) {
-                       kernel(arguments, node_at(begin), node_at(end));
-                     });
+    parallel_nodes(arguments.ptr, num_nodes, rank * channels * (degrees + 1),
+                   [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
   });
   return out;
 }
@@ -159,8 +114,8 @@ Tensor cp_message_cpu(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDG
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
   const Tensor ptr = centre_ptr.contiguous(), source = neighbour.contiguous();
-  check_indices(centre.contiguous(), source, ptr, transpose.contiguous(),
-                neighbour_ptr.contiguous());
+  check_edge_indices("cp_message", centre.contiguous(), source, ptr, transpose.contiguous(),
+                     neighbour_ptr.contiguous());
   return gather_cpu(u, b, w, ptr, nullptr, source);
 }
 
@@ -170,7 +125,8 @@ Tensor cp_message_transposed_cpu(const Tensor &g, const Tensor &b, const Tensor 
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
   const Tensor ptr = neighbour_ptr.contiguous(), source = centre.contiguous();
   const Tensor order = transpose.contiguous();
-  check_indices(source, neighbour.contiguous(), centre_ptr.contiguous(), order, ptr);
+  check_edge_indices("cp_message", source, neighbour.contiguous(), centre_ptr.contiguous(), order,
+                     ptr);
   return gather_cpu(g, b, w, ptr, order.const_data_ptr<int64_t>(), source);
 }
 
@@ -181,8 +137,8 @@ std::tuple<Tensor, Tensor> cp_message_edges_cpu(const Tensor &g, const Tensor &u
   check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
   const Tensor g_ = g.contiguous(), u_ = u.contiguous(), b_ = b.contiguous(), w_ = w.contiguous();
   const Tensor centre_ = centre.contiguous(), neighbour_ = neighbour.contiguous();
-  check_indices(centre_, neighbour_, centre_ptr.contiguous(), transpose.contiguous(),
-                neighbour_ptr.contiguous());
+  check_edge_indices("cp_message", centre_, neighbour_, centre_ptr.contiguous(),
+                     transpose.contiguous(), neighbour_ptr.contiguous());
   const int64_t rank = b_.size(2), channels = w_.size(2), degrees = b_.size(1);
   Tensor grad_b = need_b ? at::empty(b_.sizes(), b_.options()) : at::empty({0}, b_.options());
   Tensor grad_w = need_w ? at::empty(w_.sizes(), w_.options()) : at::empty({0}, w_.options());

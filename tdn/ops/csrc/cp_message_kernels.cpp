@@ -1,31 +1,13 @@
 #include "cp_message_kernels.h"
+#include "vector.h"
 
 // Compiled with TDN_KERNELS (name of the instruction set) and TDN_VECTOR_BYTES.
-
-#define TDN_INLINE inline __attribute__((always_inline))
 
 namespace tdn {
 namespace {
 
 // Degrees handled in one sweep; more are split into several.
 constexpr int max_degrees = 5;
-
-template <typename T, int V> struct VectorOf {
-  typedef T type __attribute__((vector_size(V * sizeof(T))));
-};
-template <typename T, int V> using Vector = typename VectorOf<T, V>::type;
-
-template <typename T, int V> TDN_INLINE Vector<T, V> load(const T *p)
-{
-  Vector<T, V> v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-template <typename T, int V> TDN_INLINE void store(T *p, Vector<T, V> v)
-{
-  __builtin_memcpy(p, &v, sizeof(v));
-}
 
 // Rows of b and w in the order by neighbour are scattered, and too short for the processor to see
 // a pattern; asking early halves the time of the transposed message. (Rows of x are long: there it
@@ -34,19 +16,6 @@ template <typename T> TDN_INLINE void prefetch(const T *p, int64_t count)
 {
   const char *bytes = reinterpret_cast<const char *>(p);
   for (int64_t at = 0; at < count * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
-}
-
-// Sum of the elements, by halves.
-template <typename T, int V> TDN_INLINE T sum(Vector<T, V> v)
-{
-  if constexpr (V == 1) {
-    return v[0];
-  } else {
-    Vector<T, V / 2> low, high;
-    __builtin_memcpy(&low, &v, sizeof(low));
-    __builtin_memcpy(&high, reinterpret_cast<const char *>(&v) + sizeof(low), sizeof(high));
-    return sum<T, V / 2>(low + high);
-  }
 }
 
 // Channels [c, c + N V) of one edge: out[r] += (sum_l b[l,r] w[l]) x[r].
@@ -156,8 +125,6 @@ template <typename T> using GatherEdge = void (*)(int64_t, int64_t, const T *, c
                                                   const T *, T *);
 template <typename T> using GradientEdge = void (*)(int64_t, int64_t, const T *, const T *,
                                                     const T *, const T *, T *, T *);
-
-template <typename T> constexpr int width = TDN_VECTOR_BYTES / sizeof(T);
 
 template <typename T> GatherEdge<T> gather_for(int64_t degrees)
 {

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace tdn {
@@ -72,6 +73,29 @@ EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centr
   return {at::empty_symint({num_centres + 1}, options),
           at::empty_symint({edge_index.sym_size(1)}, options),
           at::empty_symint({num_nodes + 1}, options)};
+}
+
+void check_edge_indices(const char *name, const at::Tensor &centre, const at::Tensor &neighbour,
+                        const at::Tensor &centre_ptr, const at::Tensor &transpose,
+                        const at::Tensor &neighbour_ptr)
+{
+  const auto in_range = [](const at::Tensor &x, int64_t size) {
+    const int64_t *p = x.const_data_ptr<int64_t>();
+    bool good = true;
+    for (int64_t k = 0; k < x.numel(); ++k) good &= p[k] >= 0 && p[k] < size;
+    return good;
+  };
+  const auto is_pointer = [](const at::Tensor &x, int64_t size) {
+    const int64_t *p = x.const_data_ptr<int64_t>();
+    const int64_t last = x.numel() - 1;
+    return p[0] == 0 && p[last] == size && std::is_sorted(p, p + last + 1);
+  };
+  const int64_t num_edges = centre.numel();
+  TORCH_CHECK_VALUE(
+      in_range(centre, centre_ptr.numel() - 1) && in_range(neighbour, neighbour_ptr.numel() - 1) &&
+          in_range(transpose, num_edges) && is_pointer(centre_ptr, num_edges) &&
+          is_pointer(neighbour_ptr, num_edges),
+      name, ": edges have indices out of range; take them from sort_edges");
 }
 
 }    // namespace tdn

@@ -20,6 +20,12 @@ EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres
 EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centres,
                              c10::SymInt num_nodes);
 
+// The kernels trust their indices, so hand-made edges must not lead outside the arrays. All on the
+// CPU and contiguous.
+void check_edge_indices(const char *name, const at::Tensor &centre, const at::Tensor &neighbour,
+                        const at::Tensor &centre_ptr, const at::Tensor &transpose,
+                        const at::Tensor &neighbour_ptr);
+
 }    // namespace tdn
 
 #endif

@@ -1,7 +1,9 @@
+#include "convolution.h"
 #include "cp_message.h"
 #include "cp_message_kernels.h"
 #include "edges.h"
 #include "exchange_ops.h"
+#include "node_product.h"
 
 #include <torch/library.h>
 
@@ -16,6 +18,17 @@ using torch::Library;
 #define TDN_EDGE_SCHEMA                                                                          \
   "Tensor centre, Tensor neighbour, Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr"
 
+#define TDN_CONVOLUTION_SCHEMA                                                                   \
+  "Tensor x, Tensor edge_vec, Tensor species, Tensor table, float r_max, float stretch, "         \
+  "Tensor input1, Tensor input2, Tensor output, " TDN_EDGE_SCHEMA
+#define TDN_DENSITY_SCHEMA                                                                       \
+  "Tensor edge_vec, Tensor species, Tensor table, float r_max, float stretch, "                   \
+  "int num_channels, " TDN_EDGE_SCHEMA
+
+#define TDN_NODE_PRODUCT_SCHEMA                                                                  \
+  "Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right, Tensor weight, "          \
+  "Tensor input1, Tensor input2, Tensor output"
+
 std::string cpu_capability() { return kernel_table().name; }
 
 void define(Library &library)
@@ -27,6 +40,14 @@ void define(Library &library)
               ") -> Tensor");
   library.def("cp_message_edges(Tensor g, Tensor u, Tensor b, Tensor w, " TDN_EDGE_SCHEMA
               ", bool need_b, bool need_w) -> (Tensor, Tensor)");
+  library.def("convolution(" TDN_CONVOLUTION_SCHEMA ") -> Tensor");
+  library.def("convolution_adjoint(Tensor g, " TDN_CONVOLUTION_SCHEMA
+              ", bool need_x) -> (Tensor, Tensor)");
+  library.def("density(" TDN_DENSITY_SCHEMA ") -> Tensor");
+  library.def("density_adjoint(Tensor g, " TDN_DENSITY_SCHEMA ") -> Tensor");
+  library.def("node_product(" TDN_NODE_PRODUCT_SCHEMA ") -> Tensor");
+  library.def("node_product_adjoint(Tensor g, " TDN_NODE_PRODUCT_SCHEMA ") -> Tensor");
+  library.def("degree_linear(Tensor x, Tensor weight) -> Tensor");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
@@ -38,6 +59,12 @@ void implement_cpu(Library &library)
   library.impl("cp_message", cp_message_cpu);
   library.impl("cp_message_transposed", cp_message_transposed_cpu);
   library.impl("cp_message_edges", cp_message_edges_cpu);
+  library.impl("convolution", convolution_cpu);
+  library.impl("convolution_adjoint", convolution_adjoint_cpu);
+  library.impl("density", density_cpu);
+  library.impl("density_adjoint", density_adjoint_cpu);
+  library.impl("node_product", node_product_cpu);
+  library.impl("node_product_adjoint", node_product_adjoint_cpu);
 }
 
 // Every other device.
@@ -47,6 +74,10 @@ void implement_tensor(Library &library)
   library.impl("cp_message", cp_message_tensor);
   library.impl("cp_message_transposed", cp_message_transposed_tensor);
   library.impl("cp_message_edges", cp_message_edges_tensor);
+  library.impl("convolution", convolution_tensor);
+  library.impl("density", density_tensor);
+  library.impl("node_product", node_product_tensor);
+  library.impl("degree_linear", degree_linear);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
 }
@@ -57,6 +88,13 @@ void implement_meta(Library &library)
   library.impl("cp_message", cp_message_meta);
   library.impl("cp_message_transposed", cp_message_transposed_meta);
   library.impl("cp_message_edges", cp_message_edges_meta);
+  library.impl("convolution", convolution_meta);
+  library.impl("convolution_adjoint", convolution_adjoint_meta);
+  library.impl("density", density_meta);
+  library.impl("density_adjoint", density_adjoint_meta);
+  library.impl("node_product", node_product_meta);
+  library.impl("node_product_adjoint", node_product_adjoint_meta);
+  library.impl("degree_linear", degree_linear_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
 }
@@ -66,6 +104,10 @@ void implement_autograd(Library &library)
   library.impl("cp_message", cp_message_autograd);
   library.impl("cp_message_transposed", cp_message_transposed_autograd);
   library.impl("cp_message_edges", cp_message_edges_autograd);
+  library.impl("convolution", convolution_autograd);
+  library.impl("density", density_autograd);
+  library.impl("node_product", node_product_autograd);
+  library.impl("degree_linear", degree_linear_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);
 }

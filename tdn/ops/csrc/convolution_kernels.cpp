@@ -1,0 +1,297 @@
+#include "edge_batch.h"
+
+// Compiled with TDN_KERNELS (name of the instruction set) and TDN_VECTOR_BYTES.
+//
+// Work per edge, rank and channel: L + 1 multiply-adds forward (coupling, sum), and 3 L + 2 in the
+// adjoint. Channels go in blocks of a vector, ranks in tiles whose sums stay in registers.
+
+namespace tdn {
+namespace {
+
+// 32 registers of 64 bytes hold larger tiles than 16 of 32 bytes.
+constexpr bool many_registers = TDN_VECTOR_BYTES == 64;
+
+constexpr int large_tile = many_registers ? 9 : 6;
+constexpr int small_tile = many_registers ? 6 : 4;
+
+int64_t pad(int64_t rank, int64_t tile) { return (rank + tile - 1) / tile * tile; }
+
+// The tile with the least padding; the larger of equals, also for the padded rank.
+int64_t tile_size(int64_t rank)
+{
+  return pad(rank, large_tile) <= pad(rank, small_tile) ? large_tile : small_tile;
+}
+
+int64_t padded_rank(int64_t rank) { return pad(rank, tile_size(rank)); }
+
+template <typename T> int64_t padded_row(int64_t rank)
+{
+  return pad(padded_rank(rank), width<T>);
+}
+
+template <typename T> void project(const ProjectArguments<T> &a, int64_t begin, int64_t end)
+{
+  constexpr int V = width<T>;
+  constexpr int max_rows = 16;
+  for (int64_t n = begin; n < end; ++n)
+    for (int64_t block = 0; block < a.blocks; ++block) {
+      const int64_t first = block * V;
+      T *const out = a.out + (n * a.blocks + block) * a.rank * V;
+      // rows that are held in registers together
+      for (int64_t k0 = 0; k0 < a.rows; k0 += max_rows) {
+        const int64_t rows = a.rows - k0 < max_rows ? a.rows - k0 : max_rows;
+        Vector<T, V> x[max_rows];
+        for (int64_t k = 0; k < rows; ++k) {
+          const T *const p = a.x + (n * a.rows + k0 + k) * a.channels + first;
+          if (first + V <= a.channels) {
+            x[k] = load<T, V>(p);
+          } else {
+            T rest[V] = {};
+            for (int64_t c = 0; c < a.channels - first; ++c) rest[c] = p[c];
+            x[k] = load<T, V>(rest);
+          }
+        }
+        for (int64_t r = 0; r < a.rank; ++r) {
+          Vector<T, V> total = {};
+          if (k0 > 0) total = load<T, V>(out + r * V);
+          for (int64_t k = 0; k < rows; ++k) total += a.matrix[(k0 + k) * a.rank + r] * x[k];
+          store<T, V>(out + r * V, total);
+        }
+      }
+    }
+}
+
+// y[k] = sum_r matrix[k, r] x[r] for one block of channels, into rows of features.
+template <typename T>
+TDN_INLINE void contract(const T *matrix, int64_t rows, int64_t rank, const T *x, int64_t channels,
+                         int64_t block, T *out)
+{
+  constexpr int V = width<T>;
+  const int64_t first = block * V;
+  for (int64_t k = 0; k < rows; ++k) {
+    Vector<T, V> total = {};
+    for (int64_t r = 0; r < rank; ++r) total += matrix[k * rank + r] * load<T, V>(x + r * V);
+    T *const p = out + k * channels + first;
+    if (first + V <= channels) {
+      store<T, V>(p, total);
+    } else {
+      for (int64_t c = 0; c < channels - first; ++c) p[c] = total[c];
+    }
+  }
+}
+
+// b[l, r] = sum_m harmonics[(l, m), r] y[(l, m)] of every edge, or the same with a derivative;
+// one row of sums where the radial weights are shared by all degrees. Rows are padded to vectors.
+template <typename T>
+TDN_INLINE void couple(const T *__restrict__ y, const T *__restrict__ harmonics, int64_t l_max,
+                       int64_t degrees, int64_t row, int count, T *__restrict__ b)
+{
+  constexpr int V = width<T>;
+  for (int e = 0; e < count; ++e)
+    for (int64_t l = 0; l < degrees; ++l) {
+      const int64_t begin = l * l, end = degrees > 1 ? (l + 1) * (l + 1) : (l_max + 1) * (l_max + 1);
+      for (int64_t r = 0; r < row; r += V) {
+        Vector<T, V> total = {};
+        for (int64_t k = begin; k < end; ++k)
+          total += y[k * batch_size + e] * load<T, V>(harmonics + k * row + r);
+        store<T, V>(b + (e * degrees + l) * row + r, total);
+      }
+    }
+}
+
+// Ranks [0, N) of the sums of one block: a[r] += (sum_l b[l, r] w[l]) u[r] over the batch.
+template <typename T, int L, int N>
+TDN_INLINE void gather_tile(const EdgeBatch<T> &batch, const T *u, int64_t node_stride,
+                            const T *b, int64_t degrees, int64_t row, const T *w, T *sums)
+{
+  constexpr int V = width<T>;
+  const int64_t count = L ? L : degrees;
+  Vector<T, V> total[N];
+  for (int n = 0; n < N; ++n) total[n] = load<T, V>(sums + n * V);
+  for (int e = 0; e < batch.count; ++e) {
+    const T *const x = u + batch.node[e] * node_stride;
+    const T *const factor = b + e * count * row;
+    Vector<T, V> weight[L ? L : 1], coupling[N];
+    weight[0] = load<T, V>(w + e * count * V);
+    for (int l = 1; l < L; ++l) weight[l] = load<T, V>(w + (e * count + l) * V);
+    for (int n = 0; n < N; ++n) coupling[n] = factor[n] * weight[0];
+    for (int64_t l = 1; l < count; ++l) {
+      const Vector<T, V> next = L ? weight[L ? l : 0] : load<T, V>(w + (e * count + l) * V);
+      for (int n = 0; n < N; ++n) coupling[n] += factor[l * row + n] * next;
+    }
+    for (int n = 0; n < N; ++n) total[n] += coupling[n] * load<T, V>(x + n * V);
+  }
+  for (int n = 0; n < N; ++n) store<T, V>(sums + n * V, total[n]);
+}
+
+// Ranks [0, N) of one block in the adjoint: sums of the node, and what each edge gives along r and
+// along both angles (`along` [batch][3][V]). The scalar harmonic has no slope along angles.
+template <typename T, int L, int N>
+TDN_INLINE void adjoint_tile(const EdgeBatch<T> &batch, const T *g, int64_t node_stride, const T *u,
+                             const T *b, const T *b1, const T *b2, int64_t degrees, int64_t row,
+                             const T *w, const T *dw, T *along, T *sums)
+{
+  constexpr int V = width<T>;
+  constexpr int M = L ? L : 1;
+  const int64_t count = L ? L : degrees;
+  Vector<T, V> total[N];
+  for (int n = 0; n < N; ++n) total[n] = load<T, V>(sums + n * V);
+  for (int e = 0; e < batch.count; ++e) {
+    const T *const x = g + batch.node[e] * node_stride;
+    const int64_t at = e * count * row;
+    Vector<T, V> radial = load<T, V>(along + 3 * e * V);
+    Vector<T, V> angle1 = load<T, V>(along + (3 * e + 1) * V);
+    Vector<T, V> angle2 = load<T, V>(along + (3 * e + 2) * V);
+    if constexpr (L > 0) {
+      Vector<T, V> weight[M], q[M] = {}, q1[M] = {}, q2[M] = {};
+      constexpr int curved = L > 1 ? 1 : 0;
+      for (int l = 0; l < L; ++l) weight[l] = load<T, V>(w + (e * count + l) * V);
+      for (int n = 0; n < N; ++n) {
+        const Vector<T, V> gradient = load<T, V>(x + n * V);
+        const Vector<T, V> product = gradient * load<T, V>(u + n * V);
+        Vector<T, V> coupling = b[at + n] * weight[0];
+        for (int l = 1; l < L; ++l) coupling += b[at + l * row + n] * weight[l];
+        total[n] += coupling * gradient;
+        for (int l = 0; l < L; ++l) q[l] += b[at + l * row + n] * product;
+        for (int l = curved; l < L; ++l) q1[l] += b1[at + l * row + n] * product;
+        for (int l = curved; l < L; ++l) q2[l] += b2[at + l * row + n] * product;
+      }
+      for (int l = 0; l < L; ++l) radial += q[l] * load<T, V>(dw + (e * count + l) * V);
+      for (int l = curved; l < L; ++l) angle1 += q1[l] * weight[l];
+      for (int l = curved; l < L; ++l) angle2 += q2[l] * weight[l];
+    } else {
+      for (int n = 0; n < N; ++n) {
+        const Vector<T, V> gradient = load<T, V>(x + n * V);
+        const Vector<T, V> product = gradient * load<T, V>(u + n * V);
+        Vector<T, V> coupling = {};
+        for (int64_t l = 0; l < count; ++l) {
+          const Vector<T, V> weight = load<T, V>(w + (e * count + l) * V);
+          const int64_t k = at + l * row + n;
+          coupling += b[k] * weight;
+          radial += b[k] * (product * load<T, V>(dw + (e * count + l) * V));
+          angle1 += b1[k] * (product * weight);
+          angle2 += b2[k] * (product * weight);
+        }
+        total[n] += coupling * gradient;
+      }
+    }
+    store<T, V>(along + 3 * e * V, radial);
+    store<T, V>(along + (3 * e + 1) * V, angle1);
+    store<T, V>(along + (3 * e + 2) * V, angle2);
+  }
+  for (int n = 0; n < N; ++n) store<T, V>(sums + n * V, total[n]);
+}
+
+template <typename T, int L, int N>
+void convolution_tiles(const ConvolutionArguments<T> &a, T *memory, int64_t begin, int64_t end)
+{
+  constexpr int V = width<T>;
+  const RadialTable<T> &table = a.edges.table;
+  const int64_t degrees = table.degrees, stride = a.blocks * a.rank * V;
+  const int64_t row = pad(a.rank, V);
+  EdgeBatch<T> batch;
+  const Scratch<T> scratch(memory, a.l_max, degrees, a.rank, batch);
+  const LegendreCoefficients<T> legendre(a.l_max);
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t k = 0; k < stride; ++k) scratch.sums[k] = 0;
+    for (int64_t k = a.edges.ptr[i]; k < a.edges.ptr[i + 1];) {
+      k = fill(batch, a.edges, a.blocks, i, k, static_cast<double *>(nullptr));
+      spherical_harmonics<T, false>(batch, a.l_max, legendre);
+      couple(batch.y, a.harmonics, a.l_max, degrees, row, batch.count, scratch.b[0]);
+      for (int64_t block = 0; block < a.blocks; ++block) {
+        const int64_t in_row = block_in_row(table, block);
+        for (int e = 0; e < batch.count; ++e)
+          radial_weights<T, L, false>(batch.row[e] + in_row, batch.s[e], table.order, degrees,
+                                      scratch.w + e * degrees * V, nullptr);
+        for (int64_t r = 0; r < a.rank; r += N)
+          gather_tile<T, L, N>(batch, a.u + (block * a.rank + r) * V, stride, scratch.b[0] + r,
+                               degrees, row, scratch.w,
+                               scratch.sums + (block * a.rank + r) * V);
+      }
+    }
+    for (int64_t block = 0; block < a.blocks; ++block)
+      contract(a.output, a.rows_out, a.rank, scratch.sums + block * a.rank * V, a.channels, block,
+               a.out + i * a.rows_out * a.channels);
+  }
+}
+
+template <typename T, int L, int N>
+void adjoint_tiles(const ConvolutionArguments<T> &a, T *memory, int64_t begin, int64_t end)
+{
+  constexpr int V = width<T>;
+  const RadialTable<T> &table = a.edges.table;
+  const int64_t degrees = table.degrees, stride = a.blocks * a.rank * V;
+  const int64_t row = pad(a.rank, V);
+  EdgeBatch<T> batch;
+  const Scratch<T> scratch(memory, a.l_max, degrees, a.rank, batch);
+  const LegendreCoefficients<T> legendre(a.l_max);
+  for (int64_t j = begin; j < end; ++j) {
+    for (int64_t k = 0; k < stride; ++k) scratch.sums[k] = 0;
+    for (int64_t k = a.edges.ptr[j]; k < a.edges.ptr[j + 1];) {
+      k = fill(batch, a.edges, a.blocks, j, k, a.grad_vec);
+      spherical_harmonics<T, true>(batch, a.l_max, legendre);
+      couple(batch.y, a.harmonics, a.l_max, degrees, row, batch.count, scratch.b[0]);
+      for (int d = 0; d < 2; ++d)
+        couple(batch.dy[d], a.harmonics, a.l_max, degrees, row, batch.count, scratch.b[1 + d]);
+      for (int64_t n = 0; n < batch.count * 3 * V; ++n) scratch.along[n] = 0;
+      for (int64_t block = 0; block < a.blocks; ++block) {
+        const int64_t in_row = block_in_row(table, block);
+        for (int e = 0; e < batch.count; ++e)
+          radial_weights<T, L, true>(batch.row[e] + in_row, batch.s[e], table.order, degrees,
+                                     scratch.w + e * degrees * V, scratch.dw + e * degrees * V);
+        for (int64_t r = 0; r < a.rank; r += N) {
+          const int64_t at = (block * a.rank + r) * V;
+          adjoint_tile<T, L, N>(batch, a.g + at, stride, a.u + j * stride + at, scratch.b[0] + r,
+                                scratch.b[1] + r, scratch.b[2] + r, degrees, row, scratch.w,
+                                scratch.dw, scratch.along, scratch.sums + at);
+        }
+      }
+      for (int e = 0; e < batch.count; ++e)
+        store_gradient(batch, e, scratch.along + 3 * e * V, a.grad_vec);
+    }
+    if (a.out)
+      for (int64_t block = 0; block < a.blocks; ++block)
+        contract(a.output, a.rows_out, a.rank, scratch.sums + block * a.rank * V, a.channels,
+                 block, a.out + j * a.rows_out * a.channels);
+  }
+}
+
+template <typename T> using Tiles = void (*)(const ConvolutionArguments<T> &, T *, int64_t,
+                                             int64_t);
+
+template <typename T, int N, bool adjoint> Tiles<T> tiles_for_degrees(int64_t degrees)
+{
+  if constexpr (adjoint) {
+    constexpr Tiles<T> table[] = {adjoint_tiles<T, 0, N>, adjoint_tiles<T, 1, N>,
+                                  adjoint_tiles<T, 2, N>, adjoint_tiles<T, 3, N>,
+                                  adjoint_tiles<T, 4, N>, adjoint_tiles<T, 5, N>};
+    return table[degrees > 5 ? 0 : degrees];
+  } else {
+    constexpr Tiles<T> table[] = {convolution_tiles<T, 0, N>, convolution_tiles<T, 1, N>,
+                                  convolution_tiles<T, 2, N>, convolution_tiles<T, 3, N>,
+                                  convolution_tiles<T, 4, N>, convolution_tiles<T, 5, N>};
+    return table[degrees > 5 ? 0 : degrees];
+  }
+}
+
+template <typename T, bool adjoint>
+void run(const ConvolutionArguments<T> &a, T *scratch, int64_t begin, int64_t end)
+{
+  const int64_t tile = tile_size(a.rank), degrees = a.edges.table.degrees;
+  const Tiles<T> function = tile == large_tile ? tiles_for_degrees<T, large_tile, adjoint>(degrees)
+                                               : tiles_for_degrees<T, small_tile, adjoint>(degrees);
+  function(a, scratch, begin, end);
+}
+
+}    // namespace
+
+#define TDN_TABLE_(x) convolution_##x
+#define TDN_TABLE(x) TDN_TABLE_(x)
+
+extern const ConvolutionTable TDN_TABLE(TDN_KERNELS);
+const ConvolutionTable TDN_TABLE(TDN_KERNELS) = {
+    {width<float>, padded_rank, padded_row<float>, project<float>, scratch_size, run<float, false>, run<float, true>},
+    {width<double>, padded_rank, padded_row<double>, project<double>, scratch_size, run<double, false>,
+     run<double, true>}};
+
+}    // namespace tdn
