@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .cp import CPFactors
 from .layers import DegreeScale, degree_of_component, num_components
-from .ops import Edges, cp_message
+from .ops import Edges, cp_message, node_product
 
 
 class CPMatrices(nn.Module):
@@ -86,7 +86,7 @@ class CPConvolution(nn.Module):
         by_degree = self.degree_mask * self.factors.input2.unsqueeze(1)  # [D, L, R]
         b = (sh @ by_degree.flatten(1)).view(-1, by_degree.size(1), by_degree.size(2))  # [E, L, R]
         a = cp_message(u, b, w, edges)  # [n_centres, R, C]
-        return torch.matmul(self.factors.output, a) * self.norm
+        return torch.matmul(self.factors.output * self.norm, a)
 
 
 class NodeProduct(nn.Module):
@@ -103,6 +103,7 @@ class NodeProduct(nn.Module):
     """
 
     norm: Tensor
+    first_component: Tensor
 
     def __init__(
         self,
@@ -116,6 +117,8 @@ class NodeProduct(nn.Module):
         super().__init__()
         self.components_out = num_components(l_max_out)
         self.register_buffer("norm", torch.ones(self.components_out, 1))
+        first = torch.tensor([l * l for l in range(l_max_out + 1)])
+        self.register_buffer("first_component", first, persistent=False)
         self.linear = DegreeScale(num_species, num_channels, l_max_out, 0.0, 1.0)
         self.left = nn.ModuleList()
         self.right = nn.ModuleList()
@@ -130,11 +133,26 @@ class NodeProduct(nn.Module):
             self.products.append(CPMatrices.from_factors(factors, kept))
 
     def forward(self, m: Tensor, species: Tensor) -> Tensor:  # [N, D, C] -> [N, D_out, C]
-        y = self.linear(m[:, : self.components_out], species)
-        power = m
-        for left, right, weight, factors in zip(self.left, self.right, self.weight, self.products):
-            p = torch.matmul(factors.input1.t(), left(power, species))  # [N, R, C]
-            q = torch.matmul(factors.input2.t(), right(m, species))  # [N, R, C]
-            power = torch.matmul(factors.output, p * q)
-            y = y + weight(power[:, : self.components_out], species)
-        return y * self.norm
+        if len(self.products) == 0:
+            return self.linear(m, species) * self.norm
+        by_degree = self.norm[self.first_component]  # norms are equal within a degree
+        left, right, weight = [], [], []
+        for scale in self.left:
+            left.append(scale.weight)
+        for scale in self.right:
+            right.append(scale.weight)
+        for scale in self.weight:
+            weight.append(scale.weight)
+        factors = self.products[0]  # the same for all orders
+        missing = m.size(1) - factors.output.size(0)  # components that the last product leaves out
+        return node_product(
+            m,
+            species,
+            self.linear.weight * by_degree,
+            torch.stack(left),
+            torch.stack(right),
+            torch.stack(weight) * by_degree,
+            factors.input1,
+            factors.input2,
+            nn.functional.pad(factors.output, [0, 0, 0, missing]),
+        )

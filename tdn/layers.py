@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .ops import degree_linear
+
 # silu(x) * SILU_SCALE has unit second moment for a standard normal x
 SILU_SCALE = 1.6765
 
@@ -43,10 +45,7 @@ class DegreeLinear(nn.Module):
         self.l_max = l_max
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C_in] -> [N, D, C_out]
-        parts = []
-        for l in range(self.l_max + 1):
-            parts.append(x[:, l * l : (l + 1) * (l + 1)] @ self.weight[l])
-        return torch.cat(parts, dim=1)
+        return degree_linear(x, self.weight)
 
 
 class DegreeScale(nn.Module):
@@ -68,7 +67,8 @@ class DegreeScale(nn.Module):
         self.register_buffer("degree", degree_of_component(l_max), persistent=False)
 
     def forward(self, x: Tensor, species: Tensor) -> Tensor:  # [N, D, C], [N] -> [N, D, C]
-        return x * self.weight[:, self.degree][species]
+        by_component = self.weight[:, self.degree].flatten(1)  # [S, D C]
+        return x * nn.functional.embedding(species, by_component).view(x.shape)
 
 
 class Gate(nn.Module):

@@ -149,7 +149,7 @@ class ConvolutionModel(Network):
         sh = self.spherical_harmonics(vectors)  # [E, D]
         basis = self.basis(r) * self.envelope(r).unsqueeze(1)  # [E, B]
         pair = species[edges.centre] * self.num_species + species[edges.neighbour]
-        x = self.embedding[species].unsqueeze(1)  # [n_all, 1, C]
+        x = nn.functional.embedding(species, self.embedding).unsqueeze(1)  # [n_all, 1, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
         for layer, readout in zip(self.layers, self.readouts):
             x = layer(x, species, sh, basis, pair, edges)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import scaled_silu
+from .layers import SILU_SCALE
 
 
 class PolynomialEnvelope(nn.Module):
@@ -84,6 +84,7 @@ class RadialNetwork(nn.Module):
         )
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList
+        self.silu_scale = SILU_SCALE
         self.num_degrees = num_degrees
         self.num_channels = num_channels
 
@@ -92,10 +93,11 @@ class RadialNetwork(nn.Module):
         hidden = basis
         for i, weight in enumerate(self.weights):
             if i == 1:
-                hidden = hidden * self.pair_scale[pair]
-            if i > 0:
-                hidden = scaled_silu(hidden)
+                hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
+            if i > 0:  # scaled silu, with the scale on the smaller array
+                hidden = nn.functional.silu(hidden)
+                weight = weight * self.silu_scale
             hidden = hidden @ weight
         if self.num_weights == 1:
-            hidden = hidden * self.pair_scale[pair]
+            hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
         return hidden.view(-1, self.num_degrees, self.num_channels)

@@ -19,8 +19,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from tdn.errors import TDNError
+from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write
+
+from .cuda import choose_cuda
 
 SOURCE_DIR = Path(__file__).parent / "csrc"
 LIBRARY_NAME = "libtdn_ops.so"
@@ -58,7 +60,12 @@ def library_problem() -> str:
     return _stamp_problem()
 
 
-def build_ops(force: bool = False, verbose: bool = False) -> Path:
+def build_ops(
+    force: bool = False,
+    verbose: bool = False,
+    cuda: str | None = None,
+    sanitize: bool | None = None,
+) -> Path:
     """Compile the operators unless an up-to-date library exists.
 
     Parameters
@@ -67,6 +74,12 @@ def build_ops(force: bool = False, verbose: bool = False) -> Path:
         Compile even if PyTorch, sources and compiler are those of the existing library.
     verbose : bool
         Show what CMake and the compiler print.
+    cuda : str, optional
+        Kernels for NVIDIA GPUs: ``auto`` (where PyTorch has CUDA and nvcc is found), ``yes``
+        (an error where not) or ``no``. By default as for the existing library, else ``auto``.
+    sanitize : bool, optional
+        Compile with the address and undefined-behaviour sanitizers. Such a library loads only into
+        a process that has preloaded their runtime. By default as for the existing library.
 
     Returns
     -------
@@ -75,17 +88,47 @@ def build_ops(force: bool = False, verbose: bool = False) -> Path:
 
     Raises
     ------
+    UsageError
+        If ``sanitize`` is asked for in the default folder, where every program would find it.
     TDNError
-        If CMake or a C++ compiler is missing, or the build fails.
+        If CMake or a C++ compiler is missing, CUDA is asked for and cannot be had, or the build
+        fails.
     """
+    if sanitize and not os.environ.get("TDN_LIB_DIR"):
+        raise UsageError(
+            "--sanitize: programs load such a library only with the sanitizers' runtime preloaded; "
+            "give it a folder of its own in the environment variable TDN_LIB_DIR"
+        )
     target = library_dir() / LIBRARY_NAME
-    stamp = {**_expected_stamp(), "compiler": compiler_version()}
+    existing = read_stamp()
+    if sanitize is None:
+        sanitize = existing.get("sanitize") == "yes"
+    request = cuda or existing.get("cuda_request", "auto")
+    choice = choose_cuda(request)
+    stamp = {
+        **_expected_stamp(),
+        "compiler": compiler_version(),
+        "cuda_request": request,
+        "cuda": choice.reason if choice.use else f"none: {choice.reason}",
+        "sanitize": "yes" if sanitize else "no",
+    }
+    defines = {**torch_defines(), **choice.defines}
+    if sanitize:
+        defines["TDN_SANITIZE"] = "ON"
     with build_lock(target.parent):
         if not force and target.is_file() and not _cut_short(target):
             if {k: v for k, v in read_stamp().items() if k != "size"} == stamp:
                 return target
         with TemporaryDirectory(prefix=".build-", dir=target.parent) as build_dir:
-            run_cmake(SOURCE_DIR, Path(build_dir), torch_defines(), verbose=verbose)
+            try:
+                run_cmake(SOURCE_DIR, Path(build_dir), defines, verbose=verbose)
+            except TDNError as error:
+                if not choice.use:
+                    raise
+                raise TDNError(
+                    f"{error}; to do without the kernels for GPUs ({choice.reason}): "
+                    "`tdn-ops build --cuda no`"
+                ) from error
             # Without a stamp the library does not count, so no reader sees an unmatched pair.
             target.with_name(STAMP_NAME).unlink(missing_ok=True)
             with atomic_write(target) as temporary:
@@ -203,9 +246,10 @@ def build_lock(directory: Path) -> Iterator[None]:
 
 def _expected_stamp() -> dict[str, str]:
     digest = hashlib.sha256()
-    for path in sorted(SOURCE_DIR.iterdir()):
-        if path.suffix in {".cpp", ".h", ".txt"}:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(SOURCE_DIR.rglob("*")):
+        if path.suffix in {".cpp", ".h", ".cu", ".txt", ".cmake"}:
+            name = path.relative_to(SOURCE_DIR).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return {"torch": torch.__version__, "sources": digest.hexdigest()}
 
 

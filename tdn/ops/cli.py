@@ -1,6 +1,7 @@
 """The command ``tdn-ops``: build the compiled operators, or say what is in use."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from tdn.cli import run_main
 
 from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
+from .cuda import REQUESTS
 from .loading import is_compiled
 
 
@@ -22,10 +24,26 @@ def _main(argv: Sequence[str] | None) -> None:
     build = commands.add_parser("build", help="compile the operators for this PyTorch")
     build.add_argument("--force", action="store_true", help="compile even if up to date")
     build.add_argument("--verbose", action="store_true", help="show the compiler's output")
+    build.add_argument(
+        "--cuda",
+        choices=REQUESTS,
+        help="kernels for NVIDIA GPUs: auto (if PyTorch has CUDA and nvcc is found), yes, no; "
+        "default: as before, else auto",
+    )
+    build.add_argument(
+        "--sanitize",
+        action="store_true",
+        default=None,
+        help="address and undefined-behaviour sanitizers, for tests; needs TDN_LIB_DIR",
+    )
     commands.add_parser("info", help="show the library, its PyTorch and its vector instructions")
     arguments = parser.parse_args(argv)
     if arguments.command == "build":
-        print(build_ops(force=arguments.force, verbose=arguments.verbose))
+        library = build_ops(
+            arguments.force, arguments.verbose, cuda=arguments.cuda, sanitize=arguments.sanitize
+        )
+        print(f"kernels for GPUs: {read_stamp()['cuda']}", file=sys.stderr)
+        print(library)
     else:
         print("\n".join(_info()))
 
@@ -35,6 +53,7 @@ def _info() -> list[str]:
     path = ops_library()
     if path is None:
         return [*lines, f"library:  none in use: {library_problem()}; run `tdn-ops build`"]
-    lines += [f"library:  {path}", f"compiler: {read_stamp().get('compiler', 'unknown')}"]
+    stamp = read_stamp()
+    lines += [f"library:  {path}", f"compiler: {stamp.get('compiler', 'unknown')}"]
     kernels = torch.ops.tdn.cpu_capability() if is_compiled() else "reference (TDN_OPS=reference)"
-    return [*lines, f"kernels:  {kernels}"]
+    return [*lines, f"kernels:  {kernels}", f"GPU:      {stamp.get('cuda', 'unknown')}"]

@@ -98,7 +98,7 @@ class Trainer:
                 {"params": rest, "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
-            foreach=True,
+            fused=True,
         )
         self.average = WeightAverage(self.model, settings.ema_decay)
         self.steps_per_epoch = math.ceil(len(dataset.train) / settings.batch_size)
@@ -175,7 +175,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.loss.terms(self.potential(batch, training=True), batch)
         loss = self.loss.weighted(terms)
-        loss.backward()
+        # only the weights: the graph of the forces leads to the positions as well
+        loss.backward(inputs=self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, limit if limit > 0 else math.inf, foreach=True
         )

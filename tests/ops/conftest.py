@@ -1,7 +1,11 @@
 """Shared by the operator tests: the compiled library, and random problems of any shape."""
 
+import ctypes
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +27,15 @@ def compiled() -> None:
         raise
     if not loading.load():
         pytest.skip("TDN_OPS=reference: the compiled operators are switched off")
+
+
+@pytest.fixture
+def library_copy(compiled, tmp_path, monkeypatch):
+    """The built library, in a folder of its own."""
+    for name in (build.LIBRARY_NAME, build.STAMP_NAME):
+        shutil.copy2(build.library_dir() / name, tmp_path / name)
+    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path))
+    return tmp_path
 
 
 @dataclass
@@ -68,3 +81,27 @@ def make_problem() -> Callable[..., Problem]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def host_kernels(tmp_path_factory) -> ctypes.CDLL:
+    """The CUDA kernels, compiled for the host."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no g++ or clang++")
+    library = tmp_path_factory.mktemp("host") / "libkernels.so"
+    source = Path(__file__).with_name("cuda_kernels_on_host.cpp")
+    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command += ["-I", str(build.SOURCE_DIR), str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.set_max_blocks.argtypes = [ctypes.c_int64]
+    return loaded
+
+
+@pytest.fixture(params=[None, 2], ids=["grid covers all", "grid of 2 blocks"])
+def grid(request, host_kernels):
+    """A grid that covers everything, and one whose threads take many items each."""
+    host_kernels.set_max_blocks(request.param or 2**31 - 1)
+    yield
+    host_kernels.set_max_blocks(2**31 - 1)

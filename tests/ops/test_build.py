@@ -12,7 +12,7 @@ import torch
 
 from tdn import ops
 from tdn.errors import TDNError
-from tdn.ops import build, cli
+from tdn.ops import build, cli, cuda
 
 PROBE = """
 import torch
@@ -23,15 +23,6 @@ a = torch.jit.script(ops.cp_message)(x, x, x, edges)
 torch.autograd.grad(a.sum(), x)
 print(ops.is_compiled(), ops.library_path(), a.item(), ops.exchange(x, 1).item())
 """
-
-
-@pytest.fixture
-def library_copy(compiled, tmp_path, monkeypatch):
-    """The built library, in a folder of its own."""
-    for name in (build.LIBRARY_NAME, build.STAMP_NAME):
-        shutil.copy2(build.library_dir() / name, tmp_path / name)
-    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path))
-    return tmp_path
 
 
 def edit_stamp(folder: Path, **changes: str) -> None:
@@ -106,7 +97,7 @@ def test_another_compiler_means_another_build(library_copy, monkeypatch):
     assert build.ops_library() is not None  # still usable
     monkeypatch.setattr(build, "run_cmake", run_cmake)
     build.build_ops()
-    assert calls == [build.torch_defines()]
+    assert calls == [build.torch_defines() | cuda.choose_cuda("auto").defines]
     assert (library_copy / build.LIBRARY_NAME).read_text() == "new"
     assert build.read_stamp()["compiler"] == build.compiler_version()
     assert {p.name for p in library_copy.iterdir()} == {
@@ -169,3 +160,14 @@ def test_command(library_copy, capsys):
     edit_stamp(library_copy, torch="1.0")
     assert cli.main(["info"]) == 0
     assert "was built for torch 1.0" in capsys.readouterr().out
+
+
+def test_every_source_is_in_the_stamp(monkeypatch, tmp_path):
+    shutil.copytree(build.SOURCE_DIR, tmp_path / "csrc")
+    monkeypatch.setattr(build, "SOURCE_DIR", tmp_path / "csrc")
+    before = build._expected_stamp()
+    for path in (p for p in (tmp_path / "csrc").rglob("*") if p.is_file()):
+        text = path.read_text()
+        path.write_text(text + "\n")
+        assert build._expected_stamp() != before, path
+        path.write_text(text)

@@ -11,7 +11,8 @@ namespace {
 // 32 registers of 64 bytes hold larger tiles than 16 of 32 bytes.
 constexpr bool many_registers = TDN_VECTOR_BYTES == 64;
 
-constexpr int large_tile = many_registers ? 9 : 6;
+constexpr int large_tile = many_registers ? 17 : 6;    // 17: the exact rank of l_max 2
+constexpr int middle_tile = many_registers ? 9 : 5;
 constexpr int small_tile = many_registers ? 6 : 4;
 
 int64_t pad(int64_t rank, int64_t tile) { return (rank + tile - 1) / tile * tile; }
@@ -19,7 +20,10 @@ int64_t pad(int64_t rank, int64_t tile) { return (rank + tile - 1) / tile * tile
 // The tile with the least padding; the larger of equals, also for the padded rank.
 int64_t tile_size(int64_t rank)
 {
-  return pad(rank, large_tile) <= pad(rank, small_tile) ? large_tile : small_tile;
+  const int64_t large = pad(rank, large_tile), middle = pad(rank, middle_tile);
+  const int64_t small = pad(rank, small_tile);
+  if (large <= middle && large <= small) return large_tile;
+  return middle <= small ? middle_tile : small_tile;
 }
 
 int64_t padded_rank(int64_t rank) { return pad(rank, tile_size(rank)); }
@@ -111,15 +115,14 @@ TDN_INLINE void gather_tile(const EdgeBatch<T> &batch, const T *u, int64_t node_
   for (int e = 0; e < batch.count; ++e) {
     const T *const x = u + batch.node[e] * node_stride;
     const T *const factor = b + e * count * row;
-    Vector<T, V> weight[L ? L : 1], coupling[N];
-    weight[0] = load<T, V>(w + e * count * V);
-    for (int l = 1; l < L; ++l) weight[l] = load<T, V>(w + (e * count + l) * V);
-    for (int n = 0; n < N; ++n) coupling[n] = factor[n] * weight[0];
-    for (int64_t l = 1; l < count; ++l) {
-      const Vector<T, V> next = L ? weight[L ? l : 0] : load<T, V>(w + (e * count + l) * V);
-      for (int n = 0; n < N; ++n) coupling[n] += factor[l * row + n] * next;
+    Vector<T, V> weight[L ? L : 1];
+    for (int l = 0; l < L; ++l) weight[l] = load<T, V>(w + (e * count + l) * V);
+    for (int n = 0; n < N; ++n) {
+      Vector<T, V> coupling = factor[n] * (L ? weight[0] : load<T, V>(w + e * count * V));
+      for (int64_t l = 1; l < count; ++l)
+        coupling += factor[l * row + n] * (L ? weight[L ? l : 0] : load<T, V>(w + (e * count + l) * V));
+      total[n] += coupling * load<T, V>(x + n * V);
     }
-    for (int n = 0; n < N; ++n) total[n] += coupling[n] * load<T, V>(x + n * V);
   }
   for (int n = 0; n < N; ++n) store<T, V>(sums + n * V, total[n]);
 }
@@ -279,7 +282,8 @@ void run(const ConvolutionArguments<T> &a, T *scratch, int64_t begin, int64_t en
 {
   const int64_t tile = tile_size(a.rank), degrees = a.edges.table.degrees;
   const Tiles<T> function = tile == large_tile ? tiles_for_degrees<T, large_tile, adjoint>(degrees)
-                                               : tiles_for_degrees<T, small_tile, adjoint>(degrees);
+      : tile == middle_tile ? tiles_for_degrees<T, middle_tile, adjoint>(degrees)
+                            : tiles_for_degrees<T, small_tile, adjoint>(degrees);
   function(a, scratch, begin, end);
 }
 

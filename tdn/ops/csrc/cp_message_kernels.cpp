@@ -18,93 +18,115 @@ template <typename T> TDN_INLINE void prefetch(const T *p, int64_t count)
   for (int64_t at = 0; at < count * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
 }
 
-// Channels [c, c + N V) of one edge: out[r] += (sum_l b[l,r] w[l]) x[r].
-template <typename T, int V, int N, int L>
-TDN_INLINE void gather_block(int64_t rank, int64_t channels, const T *x, const T *b, const T *w,
-                             T *out)
+// Edges that are worked on together: their rows of b and w stay in the first-level cache.
+constexpr int batch_size = 16;
+
+template <typename T> struct Batch {
+  int count;
+  const T *x[batch_size], *b[batch_size], *w[batch_size];
+};
+
+// V channels from c on, ranks [r, r + N): out[r] += (sum_l b[l, r] w[l]) x[r] over a batch, with
+// the sums in registers.
+template <typename T, int V, int L, int N>
+TDN_INLINE void gather_tile(int64_t c, int64_t r, int64_t rank, int64_t channels,
+                            const Batch<T> &batch, T *out)
 {
-  Vector<T, V> weight[L][N];
-  for (int l = 0; l < L; ++l)
-    for (int n = 0; n < N; ++n) weight[l][n] = load<T, V>(w + l * channels + n * V);
-  for (int64_t r = 0; r < rank; ++r) {
-    Vector<T, V> coupling[N];
-    for (int n = 0; n < N; ++n) coupling[n] = b[r] * weight[0][n];
+  Vector<T, V> total[N];
+  for (int n = 0; n < N; ++n) total[n] = load<T, V>(out + (r + n) * channels + c);
+  for (int e = 0; e < batch.count; ++e) {
+    const T *const x = batch.x[e] + r * channels + c, *const b = batch.b[e] + r;
+    Vector<T, V> weight[L], coupling[N];
+    for (int l = 0; l < L; ++l) weight[l] = load<T, V>(batch.w[e] + l * channels + c);
+    for (int n = 0; n < N; ++n) coupling[n] = b[n] * weight[0];
     for (int l = 1; l < L; ++l)
-      for (int n = 0; n < N; ++n) coupling[n] += b[l * rank + r] * weight[l][n];
-    for (int n = 0; n < N; ++n) {
-      const int64_t at = r * channels + n * V;
-      store<T, V>(out + at, load<T, V>(out + at) + coupling[n] * load<T, V>(x + at));
-    }
+      for (int n = 0; n < N; ++n) coupling[n] += b[l * rank + n] * weight[l];
+    for (int n = 0; n < N; ++n) total[n] += coupling[n] * load<T, V>(x + n * channels);
   }
+  for (int n = 0; n < N; ++n) store<T, V>(out + (r + n) * channels + c, total[n]);
 }
 
 // Channels [c, channels): blocks of this width, the rest with half of it.
 template <typename T, int V, int L>
-TDN_INLINE void gather_channels(int64_t c, int64_t rank, int64_t channels, const T *x, const T *b,
-                                const T *w, T *out)
+TDN_INLINE void gather_channels(int64_t c, int64_t rank, int64_t channels, const Batch<T> &batch,
+                                T *out)
 {
-  for (; c + 2 * V <= channels; c += 2 * V)
-    gather_block<T, V, 2, L>(rank, channels, x + c, b, w + c, out + c);
-  for (; c + V <= channels; c += V)
-    gather_block<T, V, 1, L>(rank, channels, x + c, b, w + c, out + c);
+  constexpr int tile = TDN_VECTOR_BYTES == 64 ? 8 : 4;
+  for (; c + V <= channels; c += V) {
+    int64_t r = 0;
+    for (; r + tile <= rank; r += tile)
+      gather_tile<T, V, L, tile>(c, r, rank, channels, batch, out);
+    for (; r + 2 <= rank; r += 2) gather_tile<T, V, L, 2>(c, r, rank, channels, batch, out);
+    if (r < rank) gather_tile<T, V, L, 1>(c, r, rank, channels, batch, out);
+  }
   if constexpr (V > 1) {
-    if (c < channels) gather_channels<T, V / 2, L>(c, rank, channels, x, b, w, out);
+    if (c < channels) gather_channels<T, V / 2, L>(c, rank, channels, batch, out);
   }
 }
 
 template <typename T, int V, int L>
-void gather_edge(int64_t rank, int64_t channels, const T *x, const T *b, const T *w, T *out)
+void gather_batch(int64_t rank, int64_t channels, const Batch<T> &batch, T *out)
 {
-  gather_channels<T, V, L>(0, rank, channels, x, b, w, out);
+  gather_channels<T, V, L>(0, rank, channels, batch, out);
 }
 
-// Channels [c, end) of one edge, ranks r..r+N: adds to grad_b and grad_w.
+// Channels [c, c + N V) of one edge, with p[r] = g[r] u[r]: sets grad_w[l] = sum_r b[l, r] p[r],
+// and adds the sum over these channels of w[l] p[r] to grad_b[l, r]. Either may be null.
 template <typename T, int V, int L, int N>
-TDN_INLINE void edge_ranks(int64_t c, int64_t end, int64_t r, int64_t rank, int64_t channels,
-                           const T *__restrict__ g, const T *__restrict__ u,
-                           const T *__restrict__ b, const T *__restrict__ w,
-                           T *__restrict__ grad_b, T *__restrict__ grad_w)
+TDN_INLINE void edge_block(int64_t c, int64_t rank, int64_t channels, const T *g, const T *u,
+                           const T *b, const T *w, T *grad_b, T *grad_w)
 {
-  Vector<T, V> sums[L][N] = {}, factor[L][N];
-  for (int l = 0; l < L; ++l)    // in all elements: x - 0 is x, also for x = -0
-    for (int n = 0; n < N; ++n) factor[l][n] = b[l * rank + r + n] - Vector<T, V>{};
-  g += r * channels;
-  u += r * channels;
-  for (; c < end; c += V) {
-    Vector<T, V> product[N];
-    for (int n = 0; n < N; ++n)
-      product[n] = load<T, V>(g + n * channels + c) * load<T, V>(u + n * channels + c);
-    for (int l = 0; l < L; ++l) {
-      if (grad_b) {
-        const Vector<T, V> weight = load<T, V>(w + l * channels + c);
-        for (int n = 0; n < N; ++n) sums[l][n] += weight * product[n];
-      }
-      if (grad_w) {
-        Vector<T, V> total = load<T, V>(grad_w + l * channels + c);
-        for (int n = 0; n < N; ++n) total += factor[l][n] * product[n];
-        store<T, V>(grad_w + l * channels + c, total);
+  Vector<T, V> weight[L][N], total[L][N] = {};
+  for (int l = 0; l < L; ++l)
+    for (int n = 0; n < N; ++n) weight[l][n] = load<T, V>(w + l * channels + c + n * V);
+  // sums over lanes are cheap for V vectors at once
+  for (int64_t first = 0; first < rank; first += V) {
+    const int64_t count = rank - first < V ? rank - first : V;
+    Vector<T, V> lanes[L][V];
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t r = first + k, at = r * channels + c;
+      Vector<T, V> product[N];
+      for (int n = 0; n < N; ++n) product[n] = load<T, V>(g + at + n * V) * load<T, V>(u + at + n * V);
+      for (int l = 0; l < L; ++l) {
+        if (grad_w)
+          for (int n = 0; n < N; ++n) total[l][n] += b[l * rank + r] * product[n];
+        if (grad_b) {
+          Vector<T, V> sum = weight[l][0] * product[0];
+          for (int n = 1; n < N; ++n) sum += weight[l][n] * product[n];
+          lanes[l][k] = sum;
+        }
       }
     }
+    if (grad_b)
+      for (int l = 0; l < L; ++l) {
+        T *const out = grad_b + l * rank + first;
+        if (2 * count < V) {
+          for (int64_t k = 0; k < count; ++k) out[k] += sum<T, V>(lanes[l][k]);
+        } else {
+          for (int64_t k = count; k < V; ++k) lanes[l][k] = Vector<T, V>{};
+          const Vector<T, V> result = sums<T, V>(lanes[l]);
+          for (int64_t k = 0; k < count; ++k) out[k] += result[k];
+        }
+      }
   }
-  if (grad_b)
+  if (grad_w)
     for (int l = 0; l < L; ++l)
-      for (int n = 0; n < N; ++n) grad_b[l * rank + r + n] += sum<T, V>(sums[l][n]);
+      for (int n = 0; n < N; ++n) store<T, V>(grad_w + l * channels + c + n * V, total[l][n]);
 }
 
 template <typename T, int V, int L>
 TDN_INLINE void edge_channels(int64_t c, int64_t rank, int64_t channels, const T *g, const T *u,
                               const T *b, const T *w, T *grad_b, T *grad_w)
 {
-  const int64_t end = c + (channels - c) / V * V;
-  if (c < end) {
-    int64_t r = 0;
-    for (; r + 2 <= rank; r += 2)
-      edge_ranks<T, V, L, 2>(c, end, r, rank, channels, g, u, b, w, grad_b, grad_w);
-    if (r < rank) edge_ranks<T, V, L, 1>(c, end, r, rank, channels, g, u, b, w, grad_b, grad_w);
-  }
+  // vectors of channels that fit into the registers, with their weights and sums
+  constexpr int wide = TDN_VECTOR_BYTES == 64 ? (L <= 3 ? 4 : 2) : (L <= 3 ? 2 : 1);
+  if constexpr (wide > 1 && V * sizeof(T) == TDN_VECTOR_BYTES)
+    for (; c + wide * V <= channels; c += wide * V)
+      edge_block<T, V, L, wide>(c, rank, channels, g, u, b, w, grad_b, grad_w);
+  for (; c + V <= channels; c += V)
+    edge_block<T, V, L, 1>(c, rank, channels, g, u, b, w, grad_b, grad_w);
   if constexpr (V > 1) {
-    if (end < channels)
-      edge_channels<T, V / 2, L>(end, rank, channels, g, u, b, w, grad_b, grad_w);
+    if (c < channels) edge_channels<T, V / 2, L>(c, rank, channels, g, u, b, w, grad_b, grad_w);
   }
 }
 
@@ -121,16 +143,15 @@ void gradient_edge(int64_t rank, int64_t channels, const T *g, const T *u, const
     edge_channels<T, V, L>(0, rank, channels, g, u, b, w, grad_b, grad_w);
 }
 
-template <typename T> using GatherEdge = void (*)(int64_t, int64_t, const T *, const T *,
-                                                  const T *, T *);
+template <typename T> using GatherBatch = void (*)(int64_t, int64_t, const Batch<T> &, T *);
 template <typename T> using GradientEdge = void (*)(int64_t, int64_t, const T *, const T *,
                                                     const T *, const T *, T *, T *);
 
-template <typename T> GatherEdge<T> gather_for(int64_t degrees)
+template <typename T> GatherBatch<T> gather_for(int64_t degrees)
 {
-  constexpr GatherEdge<T> table[max_degrees] = {
-      gather_edge<T, width<T>, 1>, gather_edge<T, width<T>, 2>, gather_edge<T, width<T>, 3>,
-      gather_edge<T, width<T>, 4>, gather_edge<T, width<T>, 5>};
+  constexpr GatherBatch<T> table[max_degrees] = {
+      gather_batch<T, width<T>, 1>, gather_batch<T, width<T>, 2>, gather_batch<T, width<T>, 3>,
+      gather_batch<T, width<T>, 4>, gather_batch<T, width<T>, 5>};
   return table[degrees - 1];
 }
 
@@ -158,18 +179,27 @@ template <typename T> void gather(const GatherArguments<T> &a, int64_t begin, in
   const int64_t step = sweep_degrees(a.degrees);
   const int64_t last = a.ptr[end] - 1;
   for (int64_t node = begin; node < end; ++node)
-    for (int64_t k = a.ptr[node]; k < a.ptr[node + 1]; ++k) {
-      const int64_t e = a.order ? a.order[k] : k;
-      if (a.order && k < last) {
-        const int64_t next = a.order[k + 1];
-        prefetch(a.b + next * row_b, row_b);
-        prefetch(a.w + next * row_w, row_w);
+    for (int64_t k = a.ptr[node]; k < a.ptr[node + 1];) {
+      Batch<T> batch{};
+      for (; k < a.ptr[node + 1] && batch.count < batch_size; ++k) {
+        const int64_t e = a.order ? a.order[k] : k;
+        if (a.order && k + batch_size <= last) {
+          const int64_t next = a.order[k + batch_size];
+          prefetch(a.b + next * row_b, row_b);
+          prefetch(a.w + next * row_w, row_w);
+        }
+        batch.x[batch.count] = a.x + a.source[e] * row;
+        batch.b[batch.count] = a.b + e * row_b;
+        batch.w[batch.count] = a.w + e * row_w;
+        ++batch.count;
       }
       for (int64_t l = 0; l < a.degrees; l += step) {
         const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
-        gather_for<T>(degrees)(a.rank, a.channels, a.x + a.source[e] * row,
-                               a.b + e * row_b + l * a.rank, a.w + e * row_w + l * a.channels,
-                               a.out + node * row);
+        gather_for<T>(degrees)(a.rank, a.channels, batch, a.out + node * row);
+        for (int e = 0; e < batch.count; ++e) {
+          batch.b[e] += degrees * a.rank;
+          batch.w[e] += degrees * a.channels;
+        }
       }
     }
 }

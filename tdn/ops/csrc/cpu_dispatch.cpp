@@ -1,5 +1,6 @@
 #include "convolution_kernels.h"
 #include "cp_message_kernels.h"
+#include "degree_linear_kernels.h"
 #include "node_product_kernels.h"
 
 #include <cstdlib>
@@ -11,6 +12,7 @@ namespace tdn {
   extern const KernelTable kernels_##isa;                                                        \
   extern const ConvolutionTable convolution_##isa;                                               \
   extern const DensityTable density_##isa;                                                       \
+  extern const DegreeLinearTable degree_linear_##isa;                                            \
   extern const NodeProductTable node_product_##isa;
 
 TDN_DECLARE_TABLES(generic)
@@ -18,6 +20,8 @@ TDN_DECLARE_TABLES(generic)
 TDN_DECLARE_TABLES(avx2)
 TDN_DECLARE_TABLES(avx512)
 #endif
+
+#ifdef TDN_X86
 
 namespace {
 
@@ -27,7 +31,6 @@ enum class Capability { generic, avx2, avx512 };
 // avx512), which is meant for tests.
 Capability find_capability()
 {
-#ifdef TDN_X86
   const char *limit = std::getenv("TDN_CPU_CAPABILITY");
   if (limit && !std::strcmp(limit, "generic")) return Capability::generic;
   __builtin_cpu_init();
@@ -35,7 +38,6 @@ Capability find_capability()
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
   if (avx512 && !(limit && !std::strcmp(limit, "avx2"))) return Capability::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Capability::avx2;
-#endif
   return Capability::generic;
 }
 
@@ -47,7 +49,6 @@ Capability capability()
 
 }    // namespace
 
-#ifdef TDN_X86
 #define TDN_CHOOSE(table)                                                                        \
   switch (capability()) {                                                                        \
     case Capability::avx512: return table##_avx512;                                              \
@@ -61,6 +62,7 @@ Capability capability()
 const KernelTable &kernel_table() { TDN_CHOOSE(kernels) }
 const ConvolutionTable &convolution_table() { TDN_CHOOSE(convolution) }
 const DensityTable &density_table() { TDN_CHOOSE(density) }
+const DegreeLinearTable &degree_linear_table() { TDN_CHOOSE(degree_linear) }
 const NodeProductTable &node_product_table() { TDN_CHOOSE(node_product) }
 
 }    // namespace tdn

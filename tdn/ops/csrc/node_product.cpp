@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -51,74 +52,139 @@ void check(TDN_NODE_PRODUCT_PARAMETERS)
                       m.device());
 }
 
-// `g` is null in the forward direction.
-Tensor run(const Tensor *g, TDN_NODE_PRODUCT_PARAMETERS)
-{
-  check(TDN_NODE_PRODUCT_ARGUMENTS);
-  const int64_t num_nodes = m.size(0), components = m.size(1), channels = m.size(2);
-  const int64_t components_out = linear.size(1) * linear.size(1), orders = left.size(0);
-  const int64_t rank = input1.size(1), num_species = linear.size(0);
-  const Tensor kinds = species.contiguous();
-  const int64_t *const kind = kinds.const_data_ptr<int64_t>();
-  for (int64_t n = 0; n < num_nodes; ++n)
-    TORCH_CHECK_VALUE(kind[n] >= 0 && kind[n] < num_species,
-                      "node_product: species must lie in 0..", num_species - 1, ", found ",
-                      kind[n]);
-  const Tensor out = at::empty({num_nodes, g ? components : components_out, channels}, m.options());
-  const Tensor values[] = {m.contiguous(),          linear.contiguous(),    left.contiguous(),
-                           right.contiguous(),      weight.contiguous(),    input1.t().contiguous(),
-                           input2.t().contiguous(), output.t().contiguous()};
-  const Tensor gradient = g ? g->contiguous() : Tensor();
-  if (g)
-    TORCH_CHECK_VALUE(gradient.dim() == 3 && gradient.size(0) == num_nodes &&
-                          gradient.size(1) == components_out && gradient.size(2) == channels &&
-                          gradient.scalar_type() == m.scalar_type(),
-                      "node_product_adjoint: the gradient must be [", num_nodes, ", ",
-                      components_out, ", ", channels, "], found ", gradient.sizes());
-  AT_DISPATCH_FLOATING_TYPES(m.scalar_type(), "node_product", [&] {
-    const auto pointer = [&](int k) { return values[k].const_data_ptr<scalar_t>(); };
-    const NodeProductArguments<scalar_t> a{components,
-                                           components_out,
-                                           rank,
-                                           orders,
-                                           num_species,
-                                           channels,
-                                           pointer(0),
-                                           kind,
-                                           pointer(1),
-                                           pointer(2),
-                                           pointer(3),
-                                           pointer(4),
-                                           pointer(5),
-                                           pointer(6),
-                                           pointer(7),
-                                           g ? gradient.const_data_ptr<scalar_t>() : nullptr,
-                                           out.mutable_data_ptr<scalar_t>()};
-    const auto &kernel = g ? kernels<scalar_t>().adjoint : kernels<scalar_t>().forward;
-    const int64_t size = kernels<scalar_t>().scratch_size(components, rank, orders);
-    at::parallel_for(0, num_nodes, grain(3 * orders * rank * components * channels),
-                     [&](int64_t begin, int64_t end) {
-                       constexpr size_t alignment = 64;
-                       std::vector<scalar_t> scratch(size + alignment / sizeof(scalar_t));
-                       void *start = scratch.data();
-                       size_t space = scratch.size() * sizeof(scalar_t);
-                       kernel(a, static_cast<scalar_t *>(std::align(alignment, 1, start, space)),
-                              begin, end);
-                     });
-  });
-  return out;
-}
+// Contiguous arguments, and the structure that points to them.
+struct Problem {
+  int64_t num_nodes, components, components_out, rank, orders, num_species, channels;
+  Tensor species, values[8];
+
+  explicit Problem(TDN_NODE_PRODUCT_PARAMETERS) :
+      num_nodes(m.size(0)), components(m.size(1)), components_out(linear.size(1) * linear.size(1)),
+      rank(input1.size(1)), orders(left.size(0)), num_species(linear.size(0)),
+      channels(m.size(2)), species(species.contiguous()),
+      values{m.contiguous(),          linear.contiguous(),    left.contiguous(),
+             right.contiguous(),      weight.contiguous(),    input1.t().contiguous(),
+             input2.t().contiguous(), output.t().contiguous()}
+  {
+    const int64_t *const kind = this->species.const_data_ptr<int64_t>();
+    for (int64_t n = 0; n < num_nodes; ++n)
+      TORCH_CHECK_VALUE(kind[n] >= 0 && kind[n] < num_species,
+                        "node_product: species must lie in 0..", num_species - 1, ", found ",
+                        kind[n]);
+  }
+
+  // A gradient of y or a direction of m.
+  Tensor node_values(const char *name, const Tensor &x, int64_t rows) const
+  {
+    TORCH_CHECK_VALUE(x.dim() == 3 && x.size(0) == num_nodes && x.size(1) == rows &&
+                          x.size(2) == channels && x.scalar_type() == values[0].scalar_type(),
+                      "node_product: ", name, " must be [", num_nodes, ", ", rows, ", ", channels,
+                      "] of ", values[0].scalar_type(), ", found ", x.sizes(), " of ",
+                      x.scalar_type());
+    return x.contiguous();
+  }
+
+  template <typename T> NodeProductArguments<T> arguments() const
+  {
+    NodeProductArguments<T> a{};
+    a.components = components;
+    a.components_out = components_out;
+    a.rank = rank;
+    a.orders = orders;
+    a.num_species = num_species;
+    a.channels = channels;
+    a.species = species.const_data_ptr<int64_t>();
+    const T **const pointers[] = {&a.m,      &a.linear, &a.left,   &a.right,
+                                  &a.weight, &a.input1, &a.input2, &a.output};
+    for (int k = 0; k < 8; ++k) *pointers[k] = values[k].const_data_ptr<T>();
+    return a;
+  }
+
+  // Run a kernel on all nodes; each thread has scratch memory and sums of gradients of its own.
+  template <typename T, typename Kernel>
+  void run(const Kernel &kernel, const NodeProductArguments<T> &arguments, bool need_weights,
+           Tensor *grads) const
+  {
+    const int64_t work = 3 * std::max<int64_t>(orders, 1) * rank * components * channels;
+    const int64_t chunks = std::clamp<int64_t>(num_nodes / grain(work), 1, at::get_num_threads());
+    const int64_t size = kernels<T>().scratch_size(components, rank, orders);
+    Tensor sums[4];
+    if (need_weights)
+      for (int k = 0; k < 4; ++k) {
+        std::vector<int64_t> shape = values[k + 1].sizes().vec();
+        shape.insert(shape.begin(), chunks);
+        sums[k] = at::zeros(shape, values[0].options());
+      }
+    at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      constexpr size_t alignment = 64;
+      std::vector<T> scratch(size + alignment / sizeof(T));
+      void *start = scratch.data();
+      size_t space = scratch.size() * sizeof(T);
+      T *const aligned = static_cast<T *>(std::align(alignment, 1, start, space));
+      for (int64_t chunk = first; chunk < last; ++chunk) {
+        NodeProductArguments<T> a = arguments;
+        T **const pointers[] = {&a.grad_linear, &a.grad_left, &a.grad_right, &a.grad_weight};
+        for (int k = 0; k < 4 && need_weights; ++k)
+          *pointers[k] = sums[k].template mutable_data_ptr<T>() + chunk * values[k + 1].numel();
+        kernel(a, aligned, num_nodes * chunk / chunks, num_nodes * (chunk + 1) / chunks);
+      }
+    });
+    for (int k = 0; k < 4; ++k)
+      grads[k] = need_weights ? (chunks == 1 ? sums[k].squeeze(0) : sums[k].sum(0))
+                              : at::empty({0}, values[0].options());
+  }
+};
 
 }    // namespace
 
 Tensor node_product_cpu(TDN_NODE_PRODUCT_PARAMETERS)
 {
-  return run(nullptr, TDN_NODE_PRODUCT_ARGUMENTS);
+  check(TDN_NODE_PRODUCT_ARGUMENTS);
+  const Problem problem(TDN_NODE_PRODUCT_ARGUMENTS);
+  Tensor out =
+      at::empty({problem.num_nodes, problem.components_out, problem.channels}, m.options());
+  AT_DISPATCH_FLOATING_TYPES(m.scalar_type(), "node_product", [&] {
+    NodeProductArguments<scalar_t> a = problem.arguments<scalar_t>();
+    a.out = out.mutable_data_ptr<scalar_t>();
+    Tensor unused[4];
+    problem.run(kernels<scalar_t>().forward, a, false, unused);
+  });
+  return out;
 }
 
-Tensor node_product_adjoint_cpu(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS)
+NodeGradients node_product_adjoint_cpu(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                       bool need_weights)
 {
-  return run(&g, TDN_NODE_PRODUCT_ARGUMENTS);
+  check(TDN_NODE_PRODUCT_ARGUMENTS);
+  const Problem problem(TDN_NODE_PRODUCT_ARGUMENTS);
+  const Tensor gradient = problem.node_values("the gradient", g, problem.components_out);
+  Tensor grad_m = at::empty(m.sizes(), m.options()), grads[4];
+  AT_DISPATCH_FLOATING_TYPES(m.scalar_type(), "node_product_adjoint", [&] {
+    NodeProductArguments<scalar_t> a = problem.arguments<scalar_t>();
+    a.g = gradient.const_data_ptr<scalar_t>();
+    a.out = grad_m.mutable_data_ptr<scalar_t>();
+    problem.run(kernels<scalar_t>().adjoint, a, need_weights, grads);
+  });
+  return {grad_m, grads[0], grads[1], grads[2], grads[3]};
+}
+
+NodeSecond node_product_second_cpu(const Tensor &v, const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                   bool need_weights)
+{
+  check(TDN_NODE_PRODUCT_ARGUMENTS);
+  const Problem problem(TDN_NODE_PRODUCT_ARGUMENTS);
+  const Tensor gradient = problem.node_values("the gradient", g, problem.components_out);
+  const Tensor direction = problem.node_values("the direction", v, problem.components);
+  Tensor along = at::empty(gradient.sizes(), m.options());
+  Tensor grad_m = at::empty(m.sizes(), m.options()), grads[4];
+  AT_DISPATCH_FLOATING_TYPES(m.scalar_type(), "node_product_second", [&] {
+    NodeProductArguments<scalar_t> a = problem.arguments<scalar_t>();
+    a.g = gradient.const_data_ptr<scalar_t>();
+    a.v = direction.const_data_ptr<scalar_t>();
+    a.along = along.mutable_data_ptr<scalar_t>();
+    a.out = grad_m.mutable_data_ptr<scalar_t>();
+    problem.run(kernels<scalar_t>().second, a, need_weights, grads);
+  });
+  return {along, grad_m, grads[0], grads[1], grads[2], grads[3]};
 }
 
 Tensor node_product_tensor(TDN_NODE_PRODUCT_PARAMETERS)
@@ -149,32 +215,24 @@ Tensor node_product_meta(TDN_NODE_PRODUCT_PARAMETERS)
       {m.sym_size(0), c10::SymInt(linear.size(1) * linear.size(1)), m.sym_size(2)}, m.options());
 }
 
-Tensor node_product_adjoint_meta(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS)
+NodeGradients node_product_adjoint_meta(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                        bool need_weights)
 {
   check(TDN_NODE_PRODUCT_ARGUMENTS);
-  return at::empty_symint(m.sym_sizes(), m.options());
+  const auto like = [](const Tensor &x) { return at::empty_symint(x.sym_sizes(), x.options()); };
+  const auto weight_like = [&](const Tensor &x) {
+    return need_weights ? like(x) : at::empty({0}, x.options());
+  };
+  return {like(m), weight_like(linear), weight_like(left), weight_like(right),
+          weight_like(weight)};
 }
 
-Tensor degree_linear(const Tensor &x, const Tensor &weight)
+NodeSecond node_product_second_meta(const Tensor &v, const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                    bool need_weights)
 {
-  TORCH_CHECK_VALUE(x.dim() == 3 && weight.dim() == 3 &&
-                        x.size(1) == weight.size(0) * weight.size(0) &&
-                        x.size(2) == weight.size(1) && x.scalar_type() == weight.scalar_type(),
-                    "degree_linear: expected x [N, L^2, C] and weight [L, C, C'] of one type, ",
-                    "found ", x.sizes(), " and ", weight.sizes());
-  Tensor out = at::empty({x.size(0), x.size(1), weight.size(2)}, x.options());
-  for (int64_t l = 0; l < weight.size(0); ++l)
-    for (int64_t k = l * l; k < (l + 1) * (l + 1); ++k) {
-      // rows of one component lie x.stride(0) apart, which matrix products take as they are
-      Tensor part = out.select(1, k);
-      at::mm_out(part, x.select(1, k), weight.select(0, l));
-    }
-  return out;
-}
-
-Tensor degree_linear_meta(const Tensor &x, const Tensor &weight)
-{
-  return at::empty_symint({x.sym_size(0), x.sym_size(1), weight.sym_size(2)}, x.options());
+  return std::tuple_cat(
+      std::make_tuple(at::empty_symint(g.sym_sizes(), g.options())),
+      node_product_adjoint_meta(g, TDN_NODE_PRODUCT_ARGUMENTS, need_weights));
 }
 
 }    // namespace tdn

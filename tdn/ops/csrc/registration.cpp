@@ -4,6 +4,10 @@
 #include "edges.h"
 #include "exchange_ops.h"
 #include "node_product.h"
+#ifdef TDN_CUDA
+#include "cuda/convolution_cuda.h"
+#include "cuda/cp_message_cuda.h"
+#endif
 
 #include <torch/library.h>
 
@@ -46,8 +50,12 @@ void define(Library &library)
   library.def("density(" TDN_DENSITY_SCHEMA ") -> Tensor");
   library.def("density_adjoint(Tensor g, " TDN_DENSITY_SCHEMA ") -> Tensor");
   library.def("node_product(" TDN_NODE_PRODUCT_SCHEMA ") -> Tensor");
-  library.def("node_product_adjoint(Tensor g, " TDN_NODE_PRODUCT_SCHEMA ") -> Tensor");
+  library.def("node_product_adjoint(Tensor g, " TDN_NODE_PRODUCT_SCHEMA
+              ", bool need_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def("node_product_second(Tensor v, Tensor g, " TDN_NODE_PRODUCT_SCHEMA
+              ", bool need_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def("degree_linear(Tensor x, Tensor weight) -> Tensor");
+  library.def("degree_linear_weight(Tensor x, Tensor g) -> Tensor");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
@@ -65,7 +73,23 @@ void implement_cpu(Library &library)
   library.impl("density_adjoint", density_adjoint_cpu);
   library.impl("node_product", node_product_cpu);
   library.impl("node_product_adjoint", node_product_adjoint_cpu);
+  library.impl("node_product_second", node_product_second_cpu);
+  library.impl("degree_linear", degree_linear_cpu);
+  library.impl("degree_linear_weight", degree_linear_weight_cpu);
 }
+
+#ifdef TDN_CUDA
+void implement_cuda(Library &library)
+{
+  library.impl("convolution", convolution_cuda);
+  library.impl("convolution_adjoint", convolution_adjoint_cuda);
+  library.impl("cp_message", cp_message_cuda);
+  library.impl("cp_message_transposed", cp_message_transposed_cuda);
+  library.impl("cp_message_edges", cp_message_edges_cuda);
+  library.impl("density", density_cuda);
+  library.impl("density_adjoint", density_adjoint_cuda);
+}
+#endif
 
 // Every other device.
 void implement_tensor(Library &library)
@@ -77,7 +101,8 @@ void implement_tensor(Library &library)
   library.impl("convolution", convolution_tensor);
   library.impl("density", density_tensor);
   library.impl("node_product", node_product_tensor);
-  library.impl("degree_linear", degree_linear);
+  library.impl("degree_linear", degree_linear_tensor);
+  library.impl("degree_linear_weight", degree_linear_weight_tensor);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
 }
@@ -94,7 +119,9 @@ void implement_meta(Library &library)
   library.impl("density_adjoint", density_adjoint_meta);
   library.impl("node_product", node_product_meta);
   library.impl("node_product_adjoint", node_product_adjoint_meta);
+  library.impl("node_product_second", node_product_second_meta);
   library.impl("degree_linear", degree_linear_meta);
+  library.impl("degree_linear_weight", degree_linear_weight_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
 }
@@ -107,7 +134,9 @@ void implement_autograd(Library &library)
   library.impl("convolution", convolution_autograd);
   library.impl("density", density_autograd);
   library.impl("node_product", node_product_autograd);
+  library.impl("node_product_adjoint", node_product_adjoint_autograd);
   library.impl("degree_linear", degree_linear_autograd);
+  library.impl("degree_linear_weight", degree_linear_weight_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);
 }
@@ -123,6 +152,9 @@ struct Registration {
     }
     define(add(Library::FRAGMENT, std::nullopt));
     implement_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
+#ifdef TDN_CUDA
+    implement_cuda(add(Library::IMPL, c10::DispatchKey::CUDA));
+#endif
     implement_tensor(add(Library::IMPL, c10::DispatchKey::CompositeExplicitAutograd));
     implement_meta(add(Library::IMPL, c10::DispatchKey::Meta));
     implement_autograd(add(Library::IMPL, c10::DispatchKey::Autograd));

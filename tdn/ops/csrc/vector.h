@@ -45,6 +45,31 @@ template <typename T, int V> TDN_INLINE T sum(Vector<T, V> v)
   }
 }
 
+template <int... I> struct Lanes {};
+template <int N, int... I> struct MakeLanes : MakeLanes<N - 1, N - 1, I...> {};
+template <int... I> struct MakeLanes<0, I...> { typedef Lanes<I...> type; };
+
+// In each group of 2 H lanes: the halves of x added up, then the halves of y.
+template <typename T, int V, int H, int... I>
+TDN_INLINE Vector<T, V> fold(Vector<T, V> x, Vector<T, V> y, Lanes<I...>)
+{
+  const auto low = __builtin_shufflevector(x, y, (I % (2 * H) < H ? I : V + I - H)...);
+  const auto high = __builtin_shufflevector(x, y, (I % (2 * H) < H ? I + H : V + I)...);
+  return low + high;
+}
+
+// Lane i of the result is the sum of the elements of v[i]; destroys v[0..V).
+template <typename T, int V, int H = V / 2> TDN_INLINE Vector<T, V> sums(Vector<T, V> *v)
+{
+  if constexpr (H == 0) {
+    return v[0];
+  } else {
+    for (int i = 0; i < H; ++i)
+      v[i] = fold<T, V, H>(v[i], v[i + H], typename MakeLanes<V>::type());
+    return sums<T, V, H / 2>(v);
+  }
+}
+
 }    // namespace
 }    // namespace tdn
 

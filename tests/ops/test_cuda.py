@@ -1,0 +1,192 @@
+"""The operators on a GPU against the reference on the CPU. Needs a GPU and kernels built for it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tdn import ops
+from tdn.ops import build, inference_reference, reference
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+SMALL = {"num_centres": 3, "num_nodes": 4, "num_edges": 6, "rank": 2, "channels": 3, "degrees": 2}
+SHAPES = [
+    {},
+    {"rank": 1, "channels": 1, "degrees": 1},
+    {"rank": 17, "channels": 64, "degrees": 3, "num_edges": 1000},
+    {"rank": 17, "channels": 80, "degrees": 4},
+    {"rank": 5, "channels": 31, "degrees": 5},
+    {"rank": 4, "channels": 7, "degrees": 6},
+    {"rank": 3, "channels": 132, "degrees": 13},
+    {"rank": 6, "channels": 16, "degrees": 0},
+    {"num_edges": 0},
+    {"num_edges": 1},
+    {"num_centres": 30, "num_nodes": 4},
+    {"num_centres": 0, "num_nodes": 5, "num_edges": 0},
+    {"rank": 32, "channels": 16, "num_centres": 2000, "num_nodes": 1500, "num_edges": 30000},
+]
+
+
+@pytest.fixture(scope="module")
+def gpu(compiled) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    stamp = build.read_stamp().get("cuda", "none")
+    if stamp.startswith("none"):
+        pytest.skip(f"the operators have no CUDA kernels: {stamp}")
+
+
+def to_gpu(x: Tensor) -> Tensor:
+    return x.detach().cuda().requires_grad_(x.requires_grad)
+
+
+def edges_to_gpu(edges: ops.Edges) -> ops.Edges:
+    return ops.Edges(*map(to_gpu, edges))
+
+
+def assert_close(found, expected, factor=1):
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert found.is_cuda
+    if found.numel():
+        scale = expected.abs().max().clamp(min=1e-30)
+        assert (found.cpu() - expected).abs().max() <= factor * TOLERANCE[found.dtype] * scale
+
+
+def derivatives(function, inputs, g, edges):
+    """The value, its gradients, and gradients of a random function of the gradients."""
+    a = function(*inputs, edges)
+    first = torch.autograd.grad(a, inputs, g, create_graph=True)
+    generator = torch.Generator().manual_seed(7)
+    total = a.new_zeros(())
+    for x in first:
+        weight = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        total = total + (weight * x).sum()
+    second = torch.autograd.grad(total, (*inputs, g), materialize_grads=True)
+    return [x.detach() for x in (a, *first, *second)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_derivatives_agree_with_reference(make_problem, shape, dtype):
+    problem = make_problem(dtype=dtype, **shape)
+    inputs, g = tuple(map(to_gpu, problem.inputs)), to_gpu(problem.g)
+    found = derivatives(ops.cp_message, inputs, g, edges_to_gpu(problem.edges))
+    expected = derivatives(reference.cp_message, problem.inputs, problem.g, problem.edges)
+    for x, y in zip(found, expected, strict=True):
+        assert_close(x, y)
+
+
+def test_gradcheck(make_problem):
+    problem = make_problem(**SMALL)
+    inputs, edges = tuple(map(to_gpu, problem.inputs)), edges_to_gpu(problem.edges)
+
+    def function(u, b, w):
+        return ops.cp_message(u, b, w, edges)
+
+    assert torch.autograd.gradcheck(function, inputs, nondet_tol=0.0)
+    assert torch.autograd.gradgradcheck(function, inputs, nondet_tol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("l_max", "degrees", "rank", "channels", "num_edges"),
+    [
+        (0, 1, 1, 1, 40),
+        (1, 2, 6, 31, 40),
+        (2, 3, 17, 64, 3000),
+        (2, 1, 17, 64, 40),
+        (3, 4, 32, 130, 0),
+    ],
+)
+def test_convolutions_agree_with_reference(
+    make_problem, l_max, degrees, rank, channels, num_edges, dtype
+):
+    edges = make_problem(num_centres=30, num_nodes=50, num_edges=num_edges).edges
+    rows = (l_max + 1) ** 2
+    x = torch.randn(50, rows, channels, dtype=dtype, requires_grad=True)
+    vec = torch.randn(num_edges, 3, dtype=torch.float64)
+    vec = (2 * vec / vec.norm(dim=1, keepdim=True).clamp(0.3)).requires_grad_()
+    species = torch.randint(2, (50,))
+    table = torch.randn(2, 2, 8, (channels + 15) // 16, degrees, 4, 16, dtype=dtype)
+    factors = [torch.randn(rows, rank, dtype=dtype) for _ in range(3)]
+    g = torch.randn(30, rows, channels, dtype=dtype)
+
+    def run(module, edges, *tensors):
+        x, vec, species, table, g, *factors = tensors
+        arguments = (vec, species, table, 4.0, 0.7)
+        m = module.convolution(x, *arguments, *factors, edges)
+        results = [m, *torch.autograd.grad(m, (x, vec), g)]
+        if table.shape[4] == l_max + 1:
+            a = module.density(*arguments, channels, edges)
+            results += [a, *torch.autograd.grad(a, (vec,), g)]
+        return [result.detach() for result in results]
+
+    tensors = (x, vec, species, table, g, *factors)
+    found = run(ops, edges_to_gpu(edges), *map(to_gpu, tensors))
+    expected = run(inference_reference, edges, *tensors)
+    for y, z in zip(found, expected, strict=True):
+        # sums over ranks and channels of products of random numbers cancel
+        assert_close(y, z, 20)
+    for y, z in zip(found, run(ops, edges_to_gpu(edges), *map(to_gpu, tensors)), strict=True):
+        assert torch.equal(y, z)
+
+
+def test_sort_edges(make_problem):
+    edges = make_problem().edges
+    edge_index = torch.stack([edges.centre, edges.neighbour])
+    for found, expected in zip(ops.sort_edges(edge_index.cuda(), 7, 9), edges, strict=True):
+        assert found.is_cuda
+        assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_same_bits_every_time(make_problem, dtype):
+    problem = make_problem(
+        num_centres=301, num_nodes=250, num_edges=9000, rank=7, channels=20, dtype=dtype
+    )
+    inputs, g = tuple(map(to_gpu, problem.inputs)), to_gpu(problem.g)
+    edges = edges_to_gpu(problem.edges)
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = [derivatives(ops.cp_message, inputs, g, edges) for _ in range(5)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            assert torch.equal(x, y)
+
+
+def test_non_contiguous_and_unaligned_inputs(make_problem):
+    problem = make_problem(channels=64, dtype=torch.float32)
+    inputs = [x.detach().cuda() for x in problem.inputs]
+    edges = edges_to_gpu(problem.edges)
+    expected = reference.cp_message(*problem.inputs, problem.edges)
+    strided = [x.transpose(0, 2).contiguous().transpose(0, 2) for x in inputs]
+    assert_close(ops.cp_message(*strided, edges), expected)
+    shifted = [torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x) for x in inputs]
+    assert_close(ops.cp_message(*shifted, edges), expected)
+
+
+def test_current_stream_is_used(make_problem):
+    problem = make_problem(num_edges=3000, rank=17, channels=64)
+    inputs, edges = [x.detach().cuda() for x in problem.inputs], edges_to_gpu(problem.edges)
+    expected = ops.cp_message(*inputs, edges)
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # refuses work on other streams
+        found = ops.cp_message(*inputs, edges)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(found, expected)
+
+
+def test_wrong_inputs_are_named(make_problem):
+    problem = make_problem()
+    u, b, w = (x.detach().cuda() for x in problem.inputs)
+    edges = edges_to_gpu(problem.edges)
+    with pytest.raises(ValueError, match="u must be"):
+        ops.cp_message(u[:-1], b, w, edges)
+    with pytest.raises(ValueError, match="edges are on cpu, b is on cuda"):
+        ops.cp_message(u, b, w, problem.edges)
+    with pytest.raises(RuntimeError, match="not implemented for 'Half'"):
+        ops.cp_message(u.half(), b.half(), w.half(), edges)
