@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .ops import degree_linear
+from .ops import degree_linear, gate
 
 # silu(x) * SILU_SCALE has unit second moment for a standard normal x
 SILU_SCALE = 1.6765
@@ -76,20 +76,13 @@ class Gate(nn.Module):
 
     def __init__(self, num_channels: int, l_max: int) -> None:
         super().__init__()
-        self.l_max = l_max
-        self.num_channels = num_channels
+        self.scale = SILU_SCALE
         self.gates = nn.Parameter(
             torch.randn(num_channels, l_max * num_channels) / math.sqrt(num_channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
-        scalars = x[:, 0]
-        parts = [scaled_silu(scalars).unsqueeze(1)]
-        if self.l_max > 0:
-            gates = torch.sigmoid(scalars @ self.gates).view(-1, self.l_max, self.num_channels)
-            for l in range(1, self.l_max + 1):
-                parts.append(x[:, l * l : (l + 1) * (l + 1)] * (2 * gates[:, l - 1 : l]))
-        return torch.cat(parts, dim=1)
+        return gate(x, self.gates, self.scale)
 
 
 class LinearReadout(nn.Module):

@@ -1,7 +1,7 @@
 """Fused operators of the network (``torch.ops.tdn``), compiled or as reference in plain PyTorch."""
 
 from . import loading
-from .inference import convolution, degree_linear, density, node_product
+from .inference import convolution, degree_linear, density, gate, node_product
 from .loading import is_compiled, library_path, use_reference
 from .operators import cp_message, exchange, sort_edges
 from .reference import Edges
@@ -15,6 +15,7 @@ __all__ = [
     "degree_linear",
     "density",
     "exchange",
+    "gate",
     "is_compiled",
     "library_path",
     "node_product",

@@ -170,3 +170,25 @@ def degree_linear(x: Tensor, weight: Tensor) -> Tensor:
         if loading.reference_forced():
             return reference.degree_linear(x, weight)
     return torch.ops.tdn.degree_linear(x, weight)
+
+
+def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """silu on scalars; every higher degree is scaled by a sigmoid of mixed scalars.
+
+    ``y[:, 0] = scale silu(x[:, 0])`` and ``y[:, (l, m)] = 2 sigmoid(z_l) x[:, (l, m)]`` with
+    ``z = x[:, 0] weight``.
+
+    Parameters
+    ----------
+    x : Tensor [N, L^2, C]
+    weight : Tensor [C, (L - 1) C]
+    scale : float
+
+    Returns
+    -------
+    Tensor [N, L^2, C]
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.gate(x, weight, scale)
+    return torch.ops.tdn.gate(x, weight, scale)

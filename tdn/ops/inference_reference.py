@@ -122,3 +122,15 @@ def degree_linear(x: Tensor, weight: Tensor) -> Tensor:
     for l in range(weight.size(0)):
         parts.append(x[:, l * l : (l + 1) * (l + 1)] @ weight[l])
     return torch.cat(parts, dim=1)
+
+
+def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """See :func:`tdn.ops.gate`."""
+    scalars = x[:, 0]
+    parts = [scale * torch.nn.functional.silu(scalars).unsqueeze(1)]
+    degrees = 1 + weight.size(1) // max(1, weight.size(0))
+    if degrees > 1:
+        gates = 2 * torch.sigmoid(scalars @ weight).view(x.size(0), degrees - 1, x.size(2))
+        for l in range(1, degrees):
+            parts.append(x[:, l * l : (l + 1) * (l + 1)] * gates[:, l - 1 : l])
+    return torch.cat(parts, dim=1)

@@ -28,6 +28,7 @@ SCHEMAS = {
     "node_product": "(Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right,"
     " Tensor weight, Tensor input1, Tensor input2, Tensor output) -> Tensor",
     "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
+    "gate": "(Tensor x, Tensor weight, float scale) -> Tensor",
 }
 
 # Process-wide state: operators are registered once per process.
@@ -116,6 +117,7 @@ def _register_reference() -> torch.library.Library:
         ("density", _with_edges(inference_reference.density)),
         ("node_product", inference_reference.node_product),
         ("degree_linear", inference_reference.degree_linear),
+        ("gate", inference_reference.gate),
     ):
         library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")

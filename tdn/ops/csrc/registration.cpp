@@ -3,6 +3,7 @@
 #include "cp_message_kernels.h"
 #include "edges.h"
 #include "exchange_ops.h"
+#include "gate.h"
 #include "node_product.h"
 #ifdef TDN_CUDA
 #include "cuda/convolution_cuda.h"
@@ -54,6 +55,11 @@ void define(Library &library)
               ", bool need_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def("node_product_second(Tensor v, Tensor g, " TDN_NODE_PRODUCT_SCHEMA
               ", bool need_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def("gate(Tensor x, Tensor weight, float scale) -> Tensor");
+  library.def("gate_adjoint(Tensor g, Tensor x, Tensor weight, float scale, bool need_weight)"
+              " -> (Tensor, Tensor)");
+  library.def("gate_second(Tensor v, Tensor g, Tensor x, Tensor weight, float scale,"
+              " bool need_weight) -> (Tensor, Tensor, Tensor)");
   library.def("degree_linear(Tensor x, Tensor weight) -> Tensor");
   library.def("degree_linear_weight(Tensor x, Tensor g) -> Tensor");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
@@ -75,6 +81,9 @@ void implement_cpu(Library &library)
   library.impl("node_product_adjoint", node_product_adjoint_cpu);
   library.impl("node_product_second", node_product_second_cpu);
   library.impl("degree_linear", degree_linear_cpu);
+  library.impl("gate", gate_cpu);
+  library.impl("gate_adjoint", gate_adjoint_cpu);
+  library.impl("gate_second", gate_second_cpu);
   library.impl("degree_linear_weight", degree_linear_weight_cpu);
 }
 
@@ -102,6 +111,7 @@ void implement_tensor(Library &library)
   library.impl("density", density_tensor);
   library.impl("node_product", node_product_tensor);
   library.impl("degree_linear", degree_linear_tensor);
+  library.impl("gate", gate_tensor);
   library.impl("degree_linear_weight", degree_linear_weight_tensor);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
@@ -121,6 +131,9 @@ void implement_meta(Library &library)
   library.impl("node_product_adjoint", node_product_adjoint_meta);
   library.impl("node_product_second", node_product_second_meta);
   library.impl("degree_linear", degree_linear_meta);
+  library.impl("gate", gate_meta);
+  library.impl("gate_adjoint", gate_adjoint_meta);
+  library.impl("gate_second", gate_second_meta);
   library.impl("degree_linear_weight", degree_linear_weight_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
@@ -136,6 +149,8 @@ void implement_autograd(Library &library)
   library.impl("node_product", node_product_autograd);
   library.impl("node_product_adjoint", node_product_adjoint_autograd);
   library.impl("degree_linear", degree_linear_autograd);
+  library.impl("gate", gate_autograd);
+  library.impl("gate_adjoint", gate_adjoint_autograd);
   library.impl("degree_linear_weight", degree_linear_weight_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);

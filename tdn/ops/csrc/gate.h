@@ -1,0 +1,42 @@
+// The gate: silu on scalars, every higher degree scaled by a sigmoid of mixed scalars.
+//
+//   y[n, 0, c]      = scale silu(x[n, 0, c])
+//   y[n, (l, m), c] = 2 sigmoid(z[n, l, c]) x[n, (l, m), c],   z = x[:, 0] weight
+//
+// x [N, L^2, C], weight [C, (L - 1) C]. Two derivatives with respect to x and weight.
+
+#ifndef TDN_GATE_H
+#define TDN_GATE_H
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+namespace tdn {
+
+using at::Tensor;
+
+Tensor gate_cpu(const Tensor &x, const Tensor &weight, double scale);
+// Gradients of <g, y>: (x, weight or empty [0] where not needed).
+std::tuple<Tensor, Tensor> gate_adjoint_cpu(const Tensor &g, const Tensor &x, const Tensor &weight,
+                                            double scale, bool need_weight);
+// Gradients of <g, dy/dx v>: (g, x, weight or empty [0] where not needed).
+std::tuple<Tensor, Tensor, Tensor> gate_second_cpu(const Tensor &v, const Tensor &g,
+                                                   const Tensor &x, const Tensor &weight,
+                                                   double scale, bool need_weight);
+// Tensor operations, differentiable: what devices without a kernel of their own use.
+Tensor gate_tensor(const Tensor &x, const Tensor &weight, double scale);
+Tensor gate_meta(const Tensor &x, const Tensor &weight, double scale);
+std::tuple<Tensor, Tensor> gate_adjoint_meta(const Tensor &g, const Tensor &x,
+                                             const Tensor &weight, double scale, bool need_weight);
+std::tuple<Tensor, Tensor, Tensor> gate_second_meta(const Tensor &v, const Tensor &g,
+                                                    const Tensor &x, const Tensor &weight,
+                                                    double scale, bool need_weight);
+Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale);
+std::tuple<Tensor, Tensor> gate_adjoint_autograd(const Tensor &g, const Tensor &x,
+                                                 const Tensor &weight, double scale,
+                                                 bool need_weight);
+
+}    // namespace tdn
+
+#endif

@@ -1,0 +1,102 @@
+#include "gate.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace tdn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+template <typename Signature> auto find_operator(const char *name)
+{
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+std::tuple<Tensor, Tensor> call_adjoint(const Tensor &g, const Tensor &x, const Tensor &weight,
+                                        double scale, bool need_weight)
+{
+  static const auto op = find_operator<decltype(gate_adjoint_cpu)>("tdn::gate_adjoint");
+  return op.call(g, x, weight, scale, need_weight);
+}
+
+struct Gate : Function<Gate> {
+  static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, double scale)
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["scale"] = scale;
+    ctx->set_materialize_grads(false);
+    static const auto op = find_operator<decltype(gate_cpu)>("tdn::gate");
+    return op.call(x, weight, scale);
+  }
+
+  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
+  {
+    variable_list result(3);
+    if (!gradients[0].defined()) return result;
+    const variable_list s = ctx->get_saved_variables();
+    const bool need_weight = ctx->needs_input_grad(1);
+    const auto [x, weight] =
+        call_adjoint(gradients[0], s[0], s[1], ctx->saved_data["scale"].toDouble(), need_weight);
+    result[0] = x;
+    if (need_weight) result[1] = weight;
+    return result;
+  }
+};
+
+struct GateAdjoint : Function<GateAdjoint> {
+  static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &x,
+                               const Tensor &weight, double scale, bool need_weight)
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({g, x, weight});
+    ctx->saved_data["scale"] = scale;
+    ctx->set_materialize_grads(false);
+    const auto [grad_x, grad_weight] = call_adjoint(g, x, weight, scale, need_weight);
+    if (!need_weight) ctx->mark_non_differentiable({grad_weight});
+    return {grad_x, grad_weight};
+  }
+
+  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
+  {
+    variable_list result(5);
+    TORCH_CHECK(!gradients[1].defined(),
+                "gate: the gradient of its weight cannot be differentiated again");
+    if (!gradients[0].defined()) return result;
+    TORCH_CHECK(!at::GradMode::is_enabled(), "gate has two derivatives only");
+    const variable_list s = ctx->get_saved_variables();
+    static const auto op = find_operator<decltype(gate_second_cpu)>("tdn::gate_second");
+    const bool need_weight = ctx->needs_input_grad(2);
+    const auto [g, x, weight] = op.call(gradients[0], s[0], s[1], s[2],
+                                        ctx->saved_data["scale"].toDouble(), need_weight);
+    result[0] = g;
+    result[1] = x;
+    if (need_weight) result[2] = weight;
+    return result;
+  }
+};
+
+}    // namespace
+
+Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale)
+{
+  const bool has_kernels = x.is_cpu() || x.is_meta() ||
+      c10::Dispatcher::singleton().findSchemaOrThrow("tdn::gate", "").hasKernelForDispatchKey(
+          c10::DispatchKey::CUDA);
+  if (!has_kernels) return gate_tensor(x, weight, scale);
+  return Gate::apply(x, weight, scale);
+}
+
+std::tuple<Tensor, Tensor> gate_adjoint_autograd(const Tensor &g, const Tensor &x,
+                                                 const Tensor &weight, double scale,
+                                                 bool need_weight)
+{
+  const variable_list result = GateAdjoint::apply(g, x, weight, scale, need_weight);
+  return {result[0], result[1]};
+}
+
+}    // namespace tdn
