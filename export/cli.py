@@ -24,8 +24,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: tdn-export model.pt | tdn-export --inspect model.tdn.pth | "
         "tdn-export --check model.tdn.pth",
     )
-    parser.add_argument("checkpoint", nargs="?", help="model.pt as tdn-train wrote it")
+    parser.add_argument(
+        "checkpoint",
+        nargs="*",
+        help="model.pt as tdn-train wrote it; several make a committee in one file",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="default: model.tdn.pth")
+    parser.add_argument(
+        "--backend",
+        default="torchscript",
+        metavar="BACKEND",
+        help="torchscript (default) or aotinductor, which writes machine code to model.tdn.pt2",
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), help="precision; default: the checkpoint's"
     )
@@ -34,6 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--verify", metavar="FRAMES", help="also compare on these frames (any file ASE reads)"
+    )
+    parser.add_argument(
+        "--no-fused",
+        dest="fused",
+        action="store_false",
+        help="keep functions of the distance as networks instead of tables",
+    )
+    parser.add_argument(
+        "--direct-forces",
+        action="store_true",
+        help="take a network with model.forces = direct; its forces are no gradient",
     )
     parser.add_argument("--inspect", metavar="FILE", help="print what a compiled file contains")
     parser.add_argument("--json", action="store_true", help="with --inspect: print JSON")
@@ -45,11 +66,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    modes = [name for name in ("checkpoint", "inspect", "check") if getattr(args, name) is not None]
+    modes = [name for name in ("checkpoint", "inspect", "check") if getattr(args, name)]
     if len(modes) != 1:
         raise UsageError("give exactly one of: a checkpoint, --inspect FILE, --check FILE")
-    if modes != ["checkpoint"] and (args.output or args.dtype or args.verify):
-        raise UsageError(f"-o, --dtype and --verify do not go with --{modes[0]}")
+    export_only = {
+        "-o": args.output,
+        "--dtype": args.dtype,
+        "--verify": args.verify,
+        "--backend": args.backend != "torchscript",
+        "--no-fused": not args.fused,
+        "--direct-forces": args.direct_forces,
+    }
+    given = [option for option, value in export_only.items() if value]
+    if modes != ["checkpoint"] and given:
+        raise UsageError(f"{given[0]} does not go with --{modes[0]}")
     if args.json and modes != ["inspect"]:
         raise UsageError("--json goes with --inspect")
     # torch takes seconds to import: not for --help and usage errors
@@ -60,9 +90,10 @@ def _main(argv: Sequence[str] | None) -> int:
         print(json.dumps(metadata, indent=2) if args.json else describe(metadata))
     elif args.check:
         deviations, tolerance = exporter.check(args.check, args.device)
-        for name, unit in (("energy", "eV/atom"), ("forces", "eV/A"), ("virial", "eV")):
+        units = {"energy": "eV/atom", "forces": "eV/A", "virial": "eV"}
+        for name, deviation in deviations.items():
             print(
-                f"{name:<7} deviates by {deviations[name]:.1e} {unit} "
+                f"{name:<7} deviates by {deviation:.1e} {units[name]} "
                 f"(tolerance {tolerance[name]:.1e})"
             )
         print(f"{args.check} agrees with its reference")
@@ -75,6 +106,9 @@ def _main(argv: Sequence[str] | None) -> int:
             args.device,
             frames,
             lambda line: print(f"{line} ...", file=sys.stderr, flush=True),
+            backend=args.backend,
+            fused=args.fused,
+            direct_forces=args.direct_forces,
         )
         print(summarise(report))
     return 0
@@ -92,39 +126,66 @@ def _read_frames(path: str) -> list[ase.Atoms]:
 
 
 def describe(metadata: dict[str, Any]) -> str:
-    """What a compiled file contains, for people."""
+    """What a compiled file contains, for people; what an older file does not say is left out."""
     layers = metadata["num_layers"]
     reach = metadata.get("receptive_field", layers * metadata["r_max"])
     rows = {
         "species": " ".join(metadata["species"]),
         "cutoff": f"{metadata['r_max']:g} A",
         "receptive field": f"{reach:g} A ({layers} layer{'s' if layers > 1 else ''})",
-        "architecture": (
-            f"{metadata.get('architecture')}, l_max {metadata.get('l_max')}, "
-            f"{metadata.get('num_channels')} channels, correlation {metadata.get('correlation')}"
+        "architecture": _listed(
+            metadata,
+            ("architecture", "{}"),
+            ("l_max", "l_max {}"),
+            ("num_channels", "{} channels"),
+            ("correlation", "correlation {}"),
         ),
-        "parameters": metadata.get("num_parameters"),
+        "parameters": _listed(metadata, ("num_parameters", "{}")),
         "precision": metadata["dtype"],
-        "CP rank": f"{metadata.get('cp_rank')} (relative error {metadata.get('cp_error'):.1e})",
-        "equivariance": f"error of the CP factors {metadata.get('equivariance_error'):.1e}",
-        "weights": f"sha256 {str(metadata.get('weight_hash'))[:16]}",
-        "written by": (
-            f"tdn {metadata.get('tdn_version')}, PyTorch {metadata.get('torch_version')}, "
-            f"{metadata.get('created')}"
+        "CP factors": _listed(
+            metadata,
+            ("cp_rank", "rank {}"),
+            ("cp_error", "relative error {:.1e}"),
+            ("equivariance_error", "equivariance error {:.1e}"),
         ),
+        "radial tables": _listed(metadata, ("radial_table_error", "relative error {:.1e}")),
     }
-    return "\n".join(f"{name:<16} {value}" for name, value in rows.items())
+    if "committee" in metadata:
+        rows["committee"] = f"{metadata['committee']} networks; results are means over them"
+    if metadata.get("forces") == "direct":
+        rows["forces"] = "direct: no gradient of the energy, no virial, energy is not conserved"
+    rows["compiled for"] = _listed(
+        metadata.get("target", {}), ("device", "{}"), ("processor", "{}"), ("torch", "PyTorch {}")
+    )
+    rows["weights"] = f"sha256 {metadata.get('weight_hash', 'unknown')[:16]}"
+    rows["written by"] = (
+        _listed(
+            metadata, ("tdn_version", "tdn {}"), ("torch_version", "PyTorch {}"), ("created", "{}")
+        )
+        + f" (format {metadata['format_version']})"
+    )
+    return "\n".join(f"{name:<16} {value}" for name, value in rows.items() if value)
+
+
+def _listed(metadata: dict[str, Any], *parts: tuple[str, str]) -> str:
+    """Values by key, each in its format; null and missing ones are left out."""
+    shown = []
+    for key, text in parts:
+        value = metadata.get(key)
+        if isinstance(value, (str, int, float)):
+            plain = text if isinstance(value, (int, float)) else text.replace(":.1e", "")
+            shown.append(plain.format(value))
+    return ", ".join(shown)
 
 
 def summarise(report: ExportReport) -> str:
     """The closing lines of an export."""
     compared = [d for d in report.deviations if d.bound is not None]
     lines = [describe(report.metadata)]
-    for label, value in (
-        ("energy", max(d.energy for d in compared)),
-        ("forces", max(d.forces for d in compared)),
-        ("virial", max(d.virial for d in compared)),
-    ):
+    for label in ("energy", "forces", "virial"):
+        if label == "virial" and report.metadata["forces"] == "direct":
+            continue
+        value = max(getattr(d, label) for d in compared)
         lines.append(f"{'deviation':<16} {label}: at most {value:.1e} (relative)")
     for d in report.deviations:
         if d.bound is None:

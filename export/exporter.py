@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ import torch
 
 from tdn import torchscript
 from tdn.checkpoint import DTYPES, load_model
-from tdn.compiled import SUFFIX, CompiledModel, check_reference, load_compiled, read_extra_files
+from tdn.compiled import CompiledModel, check_reference, load_compiled, read_extra_files
+from tdn.compiled_archive import AOTINDUCTOR, FORMAT_VERSION, SUFFIXES, TORCHSCRIPT
 from tdn.devices import select_device
 from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write, check_writable
 from tdn.network import Network, model_dtype
 
-from .metadata import build_metadata, build_reference
+from .metadata import build_metadata, committee_metadata
+from .reference import build_reference, reference_graph
 from .verify import Deviation, verify
-from .wrapper import DeployedModel
+from .wrapper import deployed_module, deployed_network, predicts_forces
 
 
 @dataclass(frozen=True)
@@ -46,33 +48,41 @@ class ExportReport:
     deviations: list[Deviation]
 
 
-def default_output(checkpoint: str | Path) -> Path:
-    """``model.pt`` -> ``model.tdn.pth`` beside it."""
+def default_output(checkpoint: str | Path, backend: str = TORCHSCRIPT) -> Path:
+    """``model.pt`` -> ``model.tdn.pth`` (or ``model.tdn.pt2``) beside it."""
     path = Path(checkpoint)
     stem = path.stem if path.suffix in (".pt", ".pth", ".ckpt") else path.name
-    return path.with_name(stem + SUFFIX)
+    return path.with_name(stem + SUFFIXES[backend])
 
 
 def export_model(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     dtype: str | None = None,
     device: str = "cpu",
     frames: list[ase.Atoms] | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    backend: str = TORCHSCRIPT,
+    fused: bool = True,
+    direct_forces: bool = False,
 ) -> ExportReport:
     """Compile the network of a checkpoint, check it, and write it.
 
-    The file itself belongs to no device: it loads on CPUs and GPUs alike.
+    A TorchScript file belongs to no device: it loads on CPUs and GPUs alike. One of AOTInductor
+    runs on the kind of device and processor for which it was compiled.
 
     Parameters
     ----------
-    checkpoint : file that tdn-train wrote
-    output : compiled file; default: the checkpoint's name with ``.tdn.pth``
+    checkpoint : file that tdn-train wrote; several make a committee, whose results are means
+    output : compiled file; default: the checkpoint's name with ``.tdn.pth`` or ``.tdn.pt2``
     dtype : float32 or float64; default: the precision of the checkpoint
     device : where the compiled network is checked
     frames : further structures on which it is compared with the checkpoint
     progress : called with a line before each step
+    backend : torchscript or aotinductor
+    fused : whether functions of the distance may become tables, for speed
+    direct_forces : take a network with ``forces: direct``, whose forces are no gradient
 
     Returns
     -------
@@ -88,48 +98,145 @@ def export_model(
     start = time.perf_counter()
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
+    if backend not in SUFFIXES:
+        raise UsageError(f"backend is {backend!r}, expected {' or '.join(SUFFIXES)}")
     place = select_device(device)
-    output = Path(output).expanduser() if output is not None else default_output(checkpoint)
-    if not output.name.endswith(SUFFIX):
-        raise UsageError(f"output {output}: expected a name that ends with {SUFFIX}")
+    checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
+    output = _output_path(checkpoints, output, backend)
     check_writable(output)
+    if backend == AOTINDUCTOR:
+        from tdn import aotinductor  # takes a second to import
 
-    say(f"reading {checkpoint}")
-    stored, training = load_model(checkpoint)
-    _check_finite(stored, checkpoint)
-    if getattr(stored, "direct_forces", False):
-        raise TDNError(
-            f"{checkpoint} predicts forces directly: they are no gradient of its energy, so "
-            "dynamics would not conserve energy; train with model.forces = gradient"
-        )
-    precision = DTYPES[dtype] if dtype else model_dtype(stored)
-    model = load_model(checkpoint, dtype=precision)[0]
+        if len(checkpoints) > 1:
+            raise UsageError("a committee needs the backend torchscript")
+        aotinductor.check_tools()
+
+    stored, trainings = [], []
+    for path in checkpoints:
+        say(f"reading {path}")
+        model, training = load_model(path)
+        _check_finite(model, path)
+        _check_forces(model, path, direct_forces)
+        stored.append(model)
+        trainings.append(training)
+    _check_committee(stored, checkpoints)
     for frame in frames or []:
-        unknown = sorted(set(frame.symbols) - set(model.config.species))
+        unknown = sorted(set(frame.symbols) - set(stored[0].config.species))
         if unknown:
             raise TDNError(
-                f"a frame to verify contains {unknown[0]}, but {checkpoint} knows "
-                f"{', '.join(model.config.species)}; choose other frames"
+                f"a frame to verify contains {unknown[0]}, but {checkpoints[0]} knows "
+                f"{', '.join(stored[0].config.species)}; choose other frames"
             )
+    precision = DTYPES[dtype] if dtype else _common_dtype(stored, checkpoints)
+    networks, errors = _deploy(checkpoints, fused)
 
     say("computing the reference")
-    extra_files = {
-        "metadata.json": json.dumps(build_metadata(stored, precision, training), indent=1),
-        "reference.json": json.dumps(build_reference(model), allow_nan=False),
-    }
-    say("compiling")
-    # a copy: compiling switches off the gradients of parameters
-    archive = torchscript.save_bytes(
-        torchscript.script(DeployedModel(copy.deepcopy(model))), extra_files
-    )
+    described = [
+        build_metadata(model, precision, training, fused, error)
+        for model, training, error in zip(stored, trainings, errors[precision])
+    ]
+    metadata = described[0] if len(described) == 1 else committee_metadata(described)
+    reference = build_reference(networks, precision)
+    say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
+    module = deployed_module(networks[precision])
+    if backend == TORCHSCRIPT:
+        archive = torchscript.save_bytes(torchscript.script(module), _as_text(metadata, reference))
+    else:
+        metadata |= aotinductor.target(place) | {"format_version": FORMAT_VERSION}
+        module = module.to(place)
+        graph = reference_graph(stored[0].atomic_numbers, stored[0].r_max).to(place)
+        archive = aotinductor.save_bytes(module, graph, _as_text(metadata, reference))
     with atomic_write(output) as temporary:
         temporary.write_bytes(archive)
         say("verifying the compiled network")
         compiled = _load_new(temporary, place)
-        deviations = verify(model.to(place), compiled, frames)
+        originals = None
+        if metadata["radial_table_error"] is not None:
+            originals = [load_model(p, place, precision)[0] for p in checkpoints]
+        deployed = [network.to(place) for network in networks[precision]]
+        deviations = verify(deployed, compiled, frames, originals)
+    if direct_forces:
+        warnings.warn(
+            "direct forces are no gradient of the energy: molecular dynamics does not conserve "
+            "energy, and there is no virial and no stress",
+            stacklevel=2,
+        )
     return ExportReport(
         output, len(archive), time.perf_counter() - start, compiled.metadata, deviations
     )
+
+
+def _deploy(
+    checkpoints: list[str | Path], fused: bool
+) -> tuple[dict[torch.dtype, list[Network]], dict[torch.dtype, list[float | None]]]:
+    """Networks as they are compiled, in either precision, with the errors of their tables."""
+    networks: dict[torch.dtype, list[Network]] = {}
+    errors: dict[torch.dtype, list[float | None]] = {}
+    for dtype in DTYPES.values():
+        pairs = [deployed_network(load_model(p, dtype=dtype)[0], fused) for p in checkpoints]
+        networks[dtype] = [network for network, _ in pairs]
+        errors[dtype] = [error for _, error in pairs]
+    return networks, errors
+
+
+def _as_text(metadata: dict[str, Any], reference: dict[str, Any]) -> dict[str, str]:
+    return {
+        "metadata.json": json.dumps(metadata, indent=1),
+        "reference.json": json.dumps(reference, allow_nan=False),
+    }
+
+
+def _output_path(checkpoints: list[str | Path], output: str | Path | None, backend: str) -> Path:
+    if not checkpoints:
+        raise UsageError("no checkpoint given; expected one, or several for a committee")
+    suffix = SUFFIXES[backend]
+    if output is None:
+        if len(checkpoints) > 1:
+            raise UsageError(f"name the file of the committee: -o committee{suffix}")
+        return default_output(checkpoints[0], backend)
+    output = Path(output).expanduser()
+    if not output.name.endswith(suffix):
+        raise UsageError(f"output {output}: expected a name that ends with {suffix}")
+    return output
+
+
+def _check_forces(model: Network, path: str | Path, direct_forces: bool) -> None:
+    if predicts_forces(model) and not direct_forces:
+        raise TDNError(
+            f"{path} predicts forces directly: they are no gradient of its energy, so dynamics "
+            "does not conserve energy; train with model.forces = gradient, or accept that with "
+            "--direct-forces"
+        )
+    if direct_forces and not predicts_forces(model):
+        raise TDNError(
+            f"{path} has forces that are the gradient of its energy; leave out --direct-forces"
+        )
+
+
+def _check_committee(models: list[Network], paths: list[str | Path]) -> None:
+    """What the members of a committee must have in common."""
+    first = models[0].config
+    for model, path in zip(models[1:], paths[1:]):
+        for key in ("species", "r_max", "architecture"):
+            found, wanted = getattr(model.config, key), getattr(first, key)
+            if found != wanted:
+                raise TDNError(
+                    f"the members of a committee need the same {key}: {path} has "
+                    f"{_shown(found)}, {paths[0]} has {_shown(wanted)}"
+                )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _common_dtype(models: list[Network], paths: list[str | Path]) -> torch.dtype:
+    dtypes = [model_dtype(model) for model in models]
+    if len(set(dtypes)) > 1:
+        raise TDNError(
+            f"{paths[0]} and others differ in precision; choose one with --dtype float32 or float64"
+        )
+    return dtypes[0]
 
 
 def _load_new(path: Path, device: torch.device) -> CompiledModel:
@@ -170,4 +277,5 @@ def check(path: str | Path, device: str = "cpu") -> tuple[dict[str, float], dict
         If the file cannot be used or a deviation exceeds its tolerance.
     """
     model = load_compiled(path, select_device(device), check=False)
-    return check_reference(model, path), dict(model.reference["tolerance"])
+    deviations = check_reference(model, path)
+    return deviations, {name: model.reference["tolerance"][name] for name in deviations}

@@ -1,8 +1,7 @@
-"""What stands beside the network in a compiled file: its description and its reference."""
+"""What a compiled file says about its network: the contents of ``metadata.json``."""
 
 from __future__ import annotations
 
-import copy
 import datetime
 import hashlib
 import math
@@ -12,21 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdn.compiled import FORMAT, FORMAT_VERSION
+from tdn.compiled_archive import FORMAT
 from tdn.cp import load_factors
-from tdn.graph import Graph, graph_from_atoms
-from tdn.network import Network, model_dtype, set_dtype
-from tdn.potential import Potential
-from tdn.torchscript import plain_execution
+from tdn.network import Network
 from tdn.version import __version__
 
-from .structures import random_cluster
+from .wrapper import predicts_forces
 
-# How many times the rounding error measured at export another build may be off. In float64 the
-# error is scaled down from float32, and mathematical functions differ by some units in the last
-# place between libraries and devices, hence the larger factor; TF32 arithmetic (2^-11) fails both.
-ROUNDING_MARGIN = {torch.float32: 64.0, torch.float64: 4096.0}
-ENERGY_ROUNDING = 64.0  # of the sum with E0, which can be thousands of eV
+# what members of a committee may differ in
+MEMBER_KEYS = (
+    "num_layers",
+    "l_max",
+    "num_channels",
+    "correlation",
+    "num_parameters",
+    "cp_rank",
+    "training",
+    "weight_hash",
+)
 
 
 def weight_hash(model: Network) -> str:
@@ -52,14 +54,21 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def build_metadata(model: Network, dtype: torch.dtype, training: dict[str, Any]) -> dict[str, Any]:
-    """The contents of ``metadata.json``.
+def build_metadata(
+    model: Network,
+    dtype: torch.dtype,
+    training: dict[str, Any],
+    fused: bool = True,
+    radial_table_error: float | None = None,
+) -> dict[str, Any]:
+    """The contents of ``metadata.json`` for one network.
 
     Parameters
     ----------
     model : network as its checkpoint stores it; the weight hash is taken over these values
     dtype : precision of the compiled file
     training : metadata of the checkpoint
+    fused, radial_table_error : see `tdn_export.wrapper.deployed_network`
     """
     config = model.config
     attention = config.architecture == "attention"
@@ -71,9 +80,11 @@ def build_metadata(model: Network, dtype: torch.dtype, training: dict[str, Any])
     )
     # attention starts from an embedding of neighbours
     hops = config.num_layers + int(attention)
+    direct = predicts_forces(model)
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        # the oldest that describes the file: earlier releases read it if they can
+        "format_version": 2 if direct or radial_table_error is not None else 1,
         "tdn_version": __version__,
         "torch_version": str(torch.__version__),
         "r_max": float(config.r_max),
@@ -83,10 +94,13 @@ def build_metadata(model: Network, dtype: torch.dtype, training: dict[str, Any])
         "atomic_numbers": [int(z) for z in model.atomic_numbers],
         "dtype": str(dtype).removeprefix("torch."),
         "units": {"energy": "eV", "length": "angstrom"},
+        "forces": "direct" if direct else "gradient",
+        "fused": fused,
+        "radial_table_error": radial_table_error,
         "architecture": config.architecture,
         "l_max": config.l_max,
         "num_channels": config.num_channels,
-        "correlation": config.correlation,
+        "correlation": None if attention else config.correlation,
         "paths": config.paths,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "cp_rank": factors.rank,
@@ -98,77 +112,29 @@ def build_metadata(model: Network, dtype: torch.dtype, training: dict[str, Any])
     }
 
 
-def reference_graph(atomic_numbers: list[int], r_max: float) -> Graph:
-    """A small cluster with every species in which all atoms have several neighbours."""
-    count = max(12, len(atomic_numbers))
-    return graph_from_atoms(
-        random_cluster(atomic_numbers, count, r_max, seed=0), atomic_numbers, r_max
-    )
+def committee_metadata(members: list[dict[str, Any]]) -> dict[str, Any]:
+    """The contents of ``metadata.json`` for several networks in one file.
 
-
-def build_reference(model: Network) -> dict[str, Any]:
-    """The contents of ``reference.json``: a structure and what the network gives for it.
-
-    The tolerance is the rounding error of this network, measured as the difference between its
-    results in float32 and in float64, scaled to its precision and multiplied by a margin.
-
-    Parameters
-    ----------
-    model : network in the precision of the compiled file
+    What the members share stands as for one network, counts are sums and errors the largest;
+    ``committee`` is their number and ``members`` has what is different. A value that has no such
+    meaning and differs is null.
     """
-    dtype = model_dtype(model)
-    graph = reference_graph(model.atomic_numbers, model.r_max)
-    with plain_execution():  # e3nn runs compiled code
-        results = {
-            d: Potential(set_dtype(copy.deepcopy(model), d))(graph)
-            for d in (torch.float32, torch.float64)
-        }
-    result = results[dtype]
-    eps = torch.finfo(dtype).eps
-    eps32 = torch.finfo(torch.float32).eps
-    # energies without those of isolated atoms: the part that is rounded
-    offset = isolated_energies(model)[graph.species]
-    scale = {
-        "atom_energy": (result["atom_energy"] - offset).abs().max().item(),
-        "forces": result["forces"].abs().max().item(),
-        "virial": result["virial"].abs().max().item(),
-    }
-    tolerance = {}
-    for name, size in scale.items():
-        error = (results[torch.float32][name] - results[torch.float64][name]).abs().max().item()
-        amplification = max(error / eps32, size)
-        tolerance[name] = ROUNDING_MARGIN[dtype] * eps * amplification
-    tolerance["atom_energy"] += (
-        ENERGY_ROUNDING * torch.finfo(torch.float64).eps * offset.abs().max().item()
-    )
-    return {
-        "species": graph.species.tolist(),
-        "positions": graph.positions.tolist(),
-        "edge_index": graph.edge_index.tolist(),
-        "edge_vec": graph.edge_vec.tolist(),
-        "num_local": graph.num_atoms,
-        "atom_energy": result["atom_energy"].tolist(),
-        "forces": result["forces"].tolist(),
-        "virial": result["virial"][0].tolist(),
-        "tolerance": {
-            "energy": tolerance["atom_energy"],
-            "forces": tolerance["forces"],
-            "virial": tolerance["virial"],
-        },
-    }
-
-
-def isolated_energies(model: Network) -> Tensor:
-    """Energy of one atom of each species without neighbours, float64 [num_species], eV."""
-    count = len(model.atomic_numbers)
-    device = model.embedding.device
-    graph = Graph(
-        species=torch.arange(count),
-        positions=torch.zeros(count, 3, dtype=torch.float64),
-        edge_index=torch.zeros(2, 0, dtype=torch.int64),
-        edge_shift=torch.zeros(0, 3, dtype=torch.float64),
-        batch=torch.zeros(count, dtype=torch.int64),
-        cell=torch.zeros(1, 3, 3, dtype=torch.float64),
-        pbc=torch.zeros(1, 3, dtype=torch.bool),
-    )
-    return Potential(model)(graph.to(device))["atom_energy"].cpu()
+    together = dict(members[0])
+    for name, value in together.items():
+        if any(m[name] != value for m in members):
+            together[name] = None
+    for name in ("format_version", "num_layers", "receptive_field"):
+        together[name] = max(m[name] for m in members)
+    for name in ("cp_error", "equivariance_error"):
+        together[name] = max(m[name] for m in members)
+    tables = [m["radial_table_error"] for m in members if m["radial_table_error"] is not None]
+    together["radial_table_error"] = max(tables, default=None)
+    together["created"] = members[-1]["created"]
+    together["num_parameters"] = sum(m["num_parameters"] for m in members)
+    together["paths"] = "parity" if all(m["paths"] == "parity" for m in members) else "all"
+    hashes = "\n".join(m["weight_hash"] for m in members)
+    together["weight_hash"] = hashlib.sha256(hashes.encode()).hexdigest()
+    together["committee"] = len(members)
+    del together["training"]
+    together["members"] = [{name: m[name] for name in MEMBER_KEYS} for m in members]
+    return together

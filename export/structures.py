@@ -7,6 +7,8 @@ import numpy as np
 from ase.data import covalent_radii
 
 NEIGHBORS = 25  # aimed at within the cutoff: what a dense system has
+CLOSE = 0.7  # of the cutoff: there the envelope lets an edge count
+LARGEST_REFERENCE = 240  # atoms; who loads a file evaluates them
 
 
 def _contact(a: int, b: int, r_max: float) -> float:
@@ -51,6 +53,51 @@ def random_cluster(atomic_numbers: list[int], count: int, r_max: float, seed: in
     return ase.Atoms(numbers, positions=positions)
 
 
+def reference_cluster(atomic_numbers: list[int], r_max: float) -> ase.Atoms:
+    """A small cluster in which every pair of species has close neighbours.
+
+    Networks have weights for every pair; one that no edge uses could change unnoticed. Beyond
+    `LARGEST_REFERENCE` atoms (about 18 species) every species appears, but not every pair.
+    """
+    count = max(12, len(atomic_numbers))
+    while True:
+        atoms = random_cluster(atomic_numbers, count, r_max, seed=0)
+        missing = _meet_every_pair(atoms, len(atomic_numbers), r_max)
+        if missing == 0 or count >= LARGEST_REFERENCE:
+            return atoms
+        count = min(count + max(4, count // 4), LARGEST_REFERENCE)
+
+
+def _meet_every_pair(atoms: ase.Atoms, num_species: int, r_max: float) -> int:
+    """Swap elements of a cluster until all pairs are neighbours; return how many are not."""
+    rng = np.random.default_rng(0)
+    distances = atoms.get_all_distances()
+    i, j = np.nonzero(np.triu(distances < CLOSE * r_max, k=1))
+    near = distances[i, j]
+    radii = 0.9 * covalent_radii
+
+    def met(numbers: np.ndarray) -> int:
+        if (near < np.minimum(radii[numbers[i]] + radii[numbers[j]], 0.5 * r_max) - 1e-9).any():
+            return -1
+        low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
+        return len(np.unique(1000 * low + high))
+
+    wanted = num_species * (num_species + 1) // 2
+    numbers = atoms.numbers.copy()
+    best = met(numbers)
+    for _ in range(20 * len(numbers)):
+        if best == wanted:
+            break
+        a, b = rng.integers(len(numbers), size=2)
+        trial = numbers.copy()
+        trial[[a, b]] = trial[[b, a]]
+        count = met(trial)
+        if count >= best:
+            best, numbers = count, trial
+    atoms.numbers[:] = numbers
+    return wanted - best
+
+
 def random_cell(atomic_numbers: list[int], count: int, r_max: float, seed: int) -> ase.Atoms:
     """A periodic triclinic cell with random atoms at the density of `random_cluster`."""
     rng = np.random.default_rng(seed)
@@ -88,5 +135,5 @@ def standard_structures(atomic_numbers: list[int], r_max: float) -> dict[str, as
         "dimer": ase.Atoms(two, positions=[[0.1, 0.2, 0.3], [0.1 + bond, 0.2, 0.3]]),
         "cluster": random_cluster(atomic_numbers, max(20, len(atomic_numbers)), r_max, seed=1),
         "tiny cell": tiny_cell(atomic_numbers, r_max),
-        "200 atoms": random_cell(atomic_numbers, 200, r_max, seed=2),
+        "500 atoms": random_cell(atomic_numbers, 500, r_max, seed=2),
     }

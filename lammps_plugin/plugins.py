@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -17,13 +18,33 @@ def plugin_path() -> str:
     not built yet and the input script asks for ``pair_style tdn``, it says what to do.
     """
     folder = plugin_dir()
-    if not (folder / PLUGIN_NAME).is_file() and _is_first_rank() and _wants_tdn(sys.argv):
+    plugin = folder / PLUGIN_NAME
+    if _cut_short(plugin):
+        if _is_first_rank():
+            print(f"tdn: {plugin} is damaged; run: tdn-lammps build --force", file=sys.stderr)
+        return os.devnull  # no folder; loading half a library would end LAMMPS without a message
+    if not plugin.is_file() and _is_first_rank() and _wants_tdn(sys.argv):
         print(
             "tdn: the input uses pair_style tdn, but the plugin for LAMMPS is not built; "
             "run: tdn-lammps build",
             file=sys.stderr,
         )
     return str(folder)
+
+
+def _cut_short(library: Path) -> bool:
+    """Whether a library exists that lacks its end, where linkers put the table of sections."""
+    try:
+        with open(library, "rb") as file:
+            header = file.read(64)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return False
+    if len(header) < 64 or header[:4] != b"\x7fELF":
+        return True
+    (offset,) = struct.unpack_from("=Q", header, 40)
+    width, count = struct.unpack_from("=HH", header, 58)
+    return size < offset + width * count
 
 
 def _is_first_rank() -> bool:

@@ -103,12 +103,12 @@ def run_lmp(
         errors="replace",
         start_new_session=True,  # so that the children of lmp and mpiexec can be ended with them
     )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except BaseException:
-        os.killpg(process.pid, 9)
-        process.wait()
-        raise
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(process.pid, 9)
+            raise
     return subprocess.CompletedProcess(command, process.returncode, output)
 
 

@@ -27,7 +27,8 @@ class TDNCalculator(Calculator):
 
     Parameters
     ----------
-    model : path of a checkpoint (``model.pt``) or of a compiled file (``model.tdn.pth``)
+    model : path of a checkpoint (``model.pt``) or of a compiled file (``model.tdn.pth``,
+        ``model.tdn.pt2``)
     device : auto, cpu, cuda or cuda:N
     dtype : float32 or float64; None keeps that of the file. A compiled file has only its own.
 
@@ -49,7 +50,12 @@ class TDNCalculator(Calculator):
     Notes
     -----
     Units are those of ASE: eV, eV/angstrom, eV/angstrom^3 (Voigt order xx, yy, zz, yz, xz, xy;
-    positive stress pulls the cell together). Without a periodic 3D cell there is no stress.
+    positive stress pulls the cell together). Without a periodic 3D cell there is no stress, and
+    networks with direct forces have none at all.
+
+    The file of a committee gives means over its n networks. ``results`` then also has
+    ``energy_std`` (eV), the standard deviation of the energy, and ``forces_std`` (eV/angstrom, one
+    number per atom), sqrt(sum over networks |f_i - mean f_i|^2 / n).
 
     Examples
     --------
@@ -77,9 +83,10 @@ class TDNCalculator(Calculator):
         if dtype not in (None, "float32", "float64"):
             raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
         self.device = select_device(device)
-        self.direct_forces = False
         if is_compiled_file(model):
-            self.potential = load_compiled(model, self.device)
+            self.potential = load_compiled(model, device)
+            self.device = self.potential.device
+            self.direct_forces = self.potential.direct_forces
             self.metadata = self.potential.metadata
             self.r_max = self.potential.r_max
             self.atomic_numbers = self.potential.atomic_numbers
@@ -94,6 +101,22 @@ class TDNCalculator(Calculator):
             self.direct_forces = getattr(network, "direct_forces", False)
             self.r_max = network.r_max
             self.atomic_numbers = network.atomic_numbers
+        if self.direct_forces:
+            self.implemented_properties = [p for p in self.implemented_properties if p != "stress"]
+
+    def get_property(
+        self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """As in ASE; says why there is no stress where there is none."""
+        if name == "stress":
+            self._check_stress()
+        return super().get_property(name, atoms, allow_calculation)
+
+    def _check_stress(self) -> None:
+        if self.direct_forces:
+            raise PropertyNotImplementedError(
+                "this network predicts forces directly (model.forces = direct) and has no stress"
+            )
 
     def calculate(
         self,
@@ -112,10 +135,8 @@ class TDNCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         has_volume = self.atoms.cell.rank == 3 and bool(self.atoms.pbc.any())
-        if "stress" in properties and self.direct_forces:
-            raise PropertyNotImplementedError(
-                "this network predicts forces directly (model.forces = direct) and has no stress"
-            )
+        if "stress" in properties:
+            self._check_stress()
         if "stress" in properties and not has_volume:
             raise PropertyNotImplementedError(
                 "stress needs a periodic cell with three lattice vectors; this structure has none"
@@ -136,3 +157,6 @@ class TDNCalculator(Calculator):
         }
         if has_volume and not self.direct_forces:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())
+        if "forces_std" in found:
+            self.results["energy_std"] = found["energy_std"].item()
+            self.results["forces_std"] = found["forces_std"].cpu().numpy()

@@ -76,7 +76,8 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             damaged = archive.testzip()  # torch.load does not compare check sums
-    except (zipfile.BadZipFile, zlib.error, OSError):
+    # zipfile raises all of these for damaged tables of contents
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError):
         raise TDNError(
             f"{path} is not a checkpoint of TDN (foreign or cut short); "
             "expected a model.pt that tdn-train wrote"

@@ -133,18 +133,20 @@ class NodeProduct(nn.Module):
             self.products.append(CPMatrices.from_factors(factors, kept))
 
     def forward(self, m: Tensor, species: Tensor) -> Tensor:  # [N, D, C] -> [N, D_out, C]
-        if len(self.products) == 0:
-            return self.linear(m, species) * self.norm
-        by_degree = self.norm[self.first_component]  # norms are equal within a degree
-        left, right, weight = [], [], []
+        left, right, weight, matrices = [], [], [], []  # loops: TorchScript unrolls them
         for scale in self.left:
             left.append(scale.weight)
         for scale in self.right:
             right.append(scale.weight)
         for scale in self.weight:
             weight.append(scale.weight)
-        factors = self.products[0]  # the same for all orders
-        missing = m.size(1) - factors.output.size(0)  # components that the last product leaves out
+        for factors in self.products:
+            matrices.extend([factors.input1, factors.input2, factors.output])
+        if len(matrices) == 0:
+            return self.linear(m, species) * self.norm
+        # the factors are the same for all orders, but the last lack outputs that nobody needs
+        output = nn.functional.pad(matrices[2], [0, 0, 0, m.size(1) - matrices[2].size(0)])
+        by_degree = self.norm[self.first_component]  # norms are equal within a degree
         return node_product(
             m,
             species,
@@ -152,7 +154,7 @@ class NodeProduct(nn.Module):
             torch.stack(left),
             torch.stack(right),
             torch.stack(weight) * by_degree,
-            factors.input1,
-            factors.input2,
-            nn.functional.pad(factors.output, [0, 0, 0, missing]),
+            matrices[0],
+            matrices[1],
+            output,
         )

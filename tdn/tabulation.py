@@ -1,9 +1,9 @@
 """Radial networks as tables of polynomials, for inference.
 
-A radial network is a function of one number for each pair of species. Its values at the Chebyshev
-points of some intervals determine one polynomial per interval, degree and channel, which is far
-cheaper than the network and as exact as asked for. Neighbouring polynomials share the value at the
-point between them, and their slopes differ by less than the error of the table.
+A radial network is a function of one number for each pair of species. Its values and slopes at the
+Chebyshev points of some intervals determine one polynomial per interval, degree and channel, which
+is far cheaper than the network and as exact as asked for. Neighbouring polynomials share value and
+slope at the point between them, so that forces are continuous.
 
 Radial networks vary fastest at short distances, so intervals are equal in
 x = (1 + a) y / (y + a) with y = r / r_max, which makes them 19 times shorter at 0 than at r_max.
@@ -20,10 +20,11 @@ from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
 
 # channels that stand together in a table: a multiple of every vector width
 TABLE_BLOCK = 16
-# order of the polynomials, and largest errors of values and slopes relative to the largest value
-# and slope; errors are this large at few distances only, and energies and forces sum over many
+# order of the polynomials (odd), and largest errors of values and slopes relative to the largest
+# value and slope; errors are this large at few distances only, and energies and forces sum over
+# many
 ORDER = {torch.float32: 5, torch.float64: 9}
-TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-10}
+TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-11}
 STRETCH = 0.3  # the number a
 MAX_INTERVALS = 1024
 # larger tables would not fit in processor caches by far, nor well in a file
@@ -121,15 +122,25 @@ def _distance(x: Tensor, r_max: float) -> Tensor:
 
 
 def _fit(weights, r_max: float, intervals: int, order: int) -> Tensor:
-    """Coefficients [S, S, K, order + 1, L, C] that interpolate at Chebyshev points."""
-    points = chebyshev_points(order)
-    inverse = torch.from_numpy(np.linalg.inv(np.vander(points, increasing=True)))
+    """Coefficients [S, S, K, order + 1, L, C] with the right values and slopes at some points."""
+    points = chebyshev_points((order - 1) // 2)
+    k = np.arange(order + 1)
+    powers = points[:, None] ** k
+    slopes = k * points[:, None] ** np.maximum(k - 1, 0)
+    inverse = torch.from_numpy(np.linalg.inv(np.concatenate([powers, slopes])))
     left = torch.arange(intervals, dtype=torch.float64)[:, None]
-    r = _distance((left + torch.from_numpy((points + 1) / 2)) / intervals, r_max)
-    # at r = 0 the basis is 0 / 0
-    values = weights(r.clamp(min=1e-16 * r_max).flatten())
-    values = values.unflatten(2, (intervals, order + 1))
-    return torch.einsum("kp,abipLc->abikLc", inverse, values)
+    x = ((left + torch.from_numpy((points + 1) / 2)) / intervals).flatten()
+    r, dr_dx = torch.func.jvp(lambda x: _distance(x, r_max), (x,), (torch.ones_like(x),))
+    # at r = 0 the basis is 0 / 0; its slope and that of the envelope are zero there
+    dr_ds = torch.where(r > 0, dr_dx / (2 * intervals), 0.0)
+    known = torch.func.jvp(weights, (r.clamp(min=1e-16 * r_max),), (dr_ds,))
+    values, slopes = (part.unflatten(2, (intervals, len(points))) for part in known)
+    # differences within an interval are small, and so is what rounding does to them
+    first = values[:, :, :, :1]
+    known = torch.cat([values - first, slopes], dim=3)
+    coefficients = torch.einsum("kp,abipLc->abikLc", inverse, known)
+    coefficients[:, :, :, :1] += first
+    return coefficients
 
 
 def _error(weights, coefficients: Tensor, r_max: float, intervals: int) -> float:

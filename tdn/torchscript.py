@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,18 @@ def save_bytes(module: torch.jit.ScriptModule, extra_files: dict[str, str]) -> b
     """The archive of a compiled module with text files inside.
 
     Not written to a path: PyTorch would name the folder in the archive after a temporary file.
+    Without the tables that lead from code to its source: they are a third of a small file and name
+    folders of the machine that wrote it.
     """
-    buffer = io.BytesIO()
+    buffer, result = io.BytesIO(), io.BytesIO()
     with _quiet():
         torch.jit.save(module, buffer, _extra_files=extra_files)
-    return buffer.getvalue()
+    with zipfile.ZipFile(buffer) as full, zipfile.ZipFile(result, "w") as archive:
+        for member in full.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                name = zipfile.ZipInfo(member.filename)  # with the date 1980, not that of today
+                archive.writestr(name, full.read(member), member.compress_type)
+    return result.getvalue()
 
 
 def load(path: str | Path, device: torch.device | str) -> torch.jit.ScriptModule:

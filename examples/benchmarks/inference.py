@@ -1,64 +1,141 @@
-"""Energy and forces of liquid water in Python: microseconds per atom, by network and system size.
+"""Energies, forces and virial in Python: microseconds per atom, by network, system and route.
 
-python examples/benchmarks/inference.py
+    python examples/benchmarks/inference.py -o inference.png
+
+The routes: ``reference``, all operators in plain PyTorch (small system only); ``cp_message``, the
+network as it is trained, with the compiled message operator; ``fused``, rewritten for inference
+(`tdn.fused`); ``compiled``, the file that tdn-export writes. Neighbour lists are not counted.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import ase.io
 import torch
+from measure import (
+    Table,
+    best_times,
+    figure,
+    files,
+    grouped_bars,
+    machine,
+    parser,
+    positive,
+    require_compiled,
+)
+from models import NETWORKS, compiled_file, describe, network
+from systems import system
 
-from tdn.config import ModelConfig
-from tdn.graph import graph_from_atoms
-from tdn.model import build_model
-from tdn.network import set_dtype
+from tdn import ops
+from tdn.cli import run_main
+from tdn.compiled import CompiledModel, load_compiled
+from tdn.fused import fuse
+from tdn.graph import Graph, graph_from_atoms
 from tdn.potential import Potential
 
-WATER = Path(__file__).parents[1] / "water" / "water.xyz.gz"
-NETWORKS = {
-    "l1, 32 channels, correlation 2": ModelConfig(l_max=1, num_channels=32, correlation=2),
-    "l2, 32 channels, correlation 3": ModelConfig(l_max=2, num_channels=32),
-    "l2, 64 channels, correlation 3": ModelConfig(l_max=2, num_channels=64),
-    "l3, 64 channels, correlation 3": ModelConfig(l_max=3, num_channels=64),
-}
+SYSTEMS = [("water", 192), ("water", 1536), ("copper", 4000)]
+REFERENCE_ATOMS = 192  # the reference needs kilobytes per edge
+ROUTES = ("reference", "cp_message", "fused", "compiled")
 
 
-def microseconds_per_atom(model: torch.nn.Module, atoms: ase.Atoms, repeats: int) -> float:
-    """Shortest of some evaluations of energy, forces and virial, without the neighbour list."""
-    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
-    potential = Potential(model)
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        potential(graph)
-        times.append(time.perf_counter() - start)
-    return min(times[1:]) / len(atoms) * 1e6
+def routes(
+    model: torch.nn.Module, fused: torch.nn.Module, compiled: CompiledModel, graph: Graph
+) -> dict[str, Callable[[], object]]:
+    """What is timed for one structure."""
+    trained, rewritten = Potential(model), Potential(fused)
+
+    def reference() -> None:
+        with ops.use_reference():
+            trained(graph)
+
+    functions = {
+        "reference": reference,
+        "cp_message": lambda: trained(graph),
+        "fused": lambda: rewritten(graph),
+        "compiled": lambda: compiled(graph),
+    }
+    if graph.num_atoms > REFERENCE_ATOMS:
+        del functions["reference"]
+    return functions
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    frames = ase.io.read(WATER, ":")
-    box = next(f for f in frames if f.info["config_type"] == "n32_d1.00_T300")
-    systems = [box * (2, 1, 1), box * (4, 2, 2)]
-    print(
-        f"water, 5 angstrom, float32, {torch.get_num_threads()} threads, torch {torch.__version__}"
+def add_aotinductor(
+    functions: dict[str, Callable[[], object]], checkpoint_folder: Path, graph: Graph
+) -> None:
+    """One more route for the default network on water: machine code of AOTInductor."""
+    from tdn_export import export_model
+
+    source = checkpoint_folder / "default_water.pt"
+    path = source.with_suffix(".tdn.pt2")
+    if not path.exists():
+        print("compiling with AOTInductor ...", file=sys.stderr, flush=True)
+        export_model(source, path, backend="aotinductor")
+    model = load_compiled(path)
+    functions["aotinductor"] = lambda: model(graph)
+
+
+def _main() -> int:
+    command = parser(__doc__)
+    command.add_argument("--repeats", type=positive, default=5)
+    command.add_argument(
+        "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME"
     )
-    print(f"{'network':34s}{'parameters':>12s}" + "".join(f"{len(s):>8d} atoms" for s in systems))
-    for name, config in NETWORKS.items():
-        fields = {**vars(config), "species": ("H", "O"), "avg_num_neighbors": 52.0}
-        model = set_dtype(build_model(ModelConfig(**fields), seed=0), torch.float32)
-        model.requires_grad_(False)
-        times = [microseconds_per_atom(model, atoms, arguments.repeats) for atoms in systems]
-        count = sum(p.numel() for p in model.parameters())
-        print(f"{name:34s}{count:>12d}" + "".join(f"{t:14.0f}" for t in times), flush=True)
-    print("(microseconds per atom for energy, forces and virial)")
+    command.add_argument(
+        "--aotinductor",
+        action="store_true",
+        help="also the default network compiled by AOTInductor, on water (takes minutes)",
+    )
+    arguments = command.parse_args()
+    systems = SYSTEMS
+    if arguments.quick:
+        systems, arguments.networks, arguments.repeats = [("water", 96)], ["small"], 2
+    require_compiled()
+    print(machine())
+    for name in arguments.networks:
+        print(describe(name))
+    print("\nfloat32, microseconds per atom\n")
+    columns = [*ROUTES, *(["aotinductor"] if arguments.aotinductor else [])]
+    table = Table(
+        {"network, system": 26, "parameters": 10}
+        | {name: 10 for name in columns}
+        | {"reference/compiled": 10}
+    )
+    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    with files(arguments.files) as folder:
+        for name in arguments.networks:
+            for material, num_atoms in systems:
+                model = network(name, material, folder)
+                fused = fuse(model, torch.float32)
+                compiled = load_compiled(compiled_file(name, material, folder))
+                atoms = system(material, num_atoms)
+                graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+                functions = routes(model, fused, compiled, graph)
+                if arguments.aotinductor and (name, material) == ("default", "water"):
+                    add_aotinductor(functions, folder, graph)
+                times = best_times(functions, arguments.repeats)
+                per_atom = {key: 1e6 * value / num_atoms for key, value in times.items()}
+                found[name, material, num_atoms] = per_atom
+                ratio = per_atom.get("reference", float("nan")) / per_atom["compiled"]
+                table.row(
+                    f"{name}, {material} {num_atoms}",
+                    sum(p.numel() for p in model.parameters()),
+                    *(per_atom.get(column) for column in columns),
+                    ratio if "reference" in per_atom else None,
+                )
+    with figure(arguments.output) as axes:
+        if axes is not None:
+            series = {
+                f"{material} {num_atoms}": [
+                    found[name, material, num_atoms]["compiled"] for name in arguments.networks
+                ]
+                for material, num_atoms in systems
+            }
+            grouped_bars(axes, arguments.networks, series)
+            axes.set_ylabel("microseconds per atom, compiled file")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(_main, "inference.py"))

@@ -1,82 +1,262 @@
-"""Time of the message operator: compiled against the pure-torch reference, in one run.
+"""Time of the operators: compiled, as TorchScript and eager, beside what the machine could do.
 
-python examples/benchmarks/operators.py --atoms 1000 --neighbours 40
+    python examples/benchmarks/operators.py --atoms 1000 --neighbours 40 -o operators.png
+
+First `cp_message` on random edges. ``copy`` is the time a plain copy takes to move the bytes that
+the operator has to read and write at least (inputs and results once each; a copy reads half of them
+and writes half), ``arithmetic`` that of its additions and multiplications at the rate of a
+matrix product; neither can be beaten. Then the operators of a compiled network on a copper crystal.
 """
 
-from __future__ import annotations
-
 import argparse
-import time
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from measure import (
+    Table,
+    best_times,
+    figure,
+    grouped_bars,
+    machine,
+    parser,
+    positive,
+    require_compiled,
+)
+from models import NETWORKS, build_random
+from systems import system
+from torch import Tensor, nn
 
-from tdn import ops
+from tdn import ops, torchscript
+from tdn.cli import run_main
+from tdn.fused import fuse
+from tdn.graph import graph_from_atoms
+from tdn.ops import Edges, reference
+
+MATRIX = 1536  # size of the matrices that show the rate of arithmetic
 
 
-def best_time(function: Callable[[], object], repeats: int) -> float:
-    """Shortest of some runs in milliseconds: what the machine can do when left alone."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times) * 1e3
+class ReferenceMessage(nn.Module):
+    """The reference of `tdn.ops.cp_message` as a module, for TorchScript."""
+
+    def forward(self, u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
+        return reference.cp_message(u, b, w, edges)
 
 
-def cases(inputs: tuple, edges: ops.Edges) -> dict[str, Callable[[], object]]:
+@dataclass
+class Problem:
+    """Inputs of `cp_message` and the work they are."""
+
+    u: Tensor  # [N, R, C]
+    b: Tensor  # [E, L, R]
+    w: Tensor  # [E, L, C]
+    edges: Edges
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.u, self.b, self.w
+
+    def bytes(self) -> dict[str, float]:
+        """What has to be moved, inputs and results once each."""
+        size = self.u.element_size()
+        inputs = size * sum(x.numel() for x in self.inputs)
+        output = size * self.u.numel()  # as many centres as nodes
+        forward = inputs + output
+        first = forward + (inputs + output) + inputs  # inputs and g in, gradients out
+        # the gradients of the gradients with respect to u, b, w and g: as much in and out again
+        second = first + 2 * (inputs + output) + inputs
+        return dict(zip(CASES, (forward, first, second)))
+
+    def operations(self) -> dict[str, float]:
+        """Additions and multiplications, counting what the formula shares between terms once."""
+        edges, degrees, _ = self.w.shape
+        elements = edges * self.u.size(1) * self.u.size(2)
+        forward = elements * (2 * degrees + 2)
+        # gradients: the coupling again and times g, the product g u, and its sums for b and w
+        first = forward + elements * (2 * degrees + 2 + 1 + 4 * degrees)
+        return dict(zip(CASES, (forward, first)))
+
+
+CASES = ("forward", "+ backward", "+ double backward")
+
+
+def make_problem(arguments: argparse.Namespace) -> Problem:
+    """Random edges; neighbours in memory are neighbours in space, as LAMMPS sorts its atoms."""
+    torch.manual_seed(0)
+    n, e = arguments.atoms, arguments.atoms * arguments.neighbours
+    centre = torch.arange(n).repeat_interleave(arguments.neighbours)
+    neighbour = (centre + torch.randint(-100, 101, (e,))) % n
+    shapes = (
+        (n, arguments.rank, arguments.channels),
+        (e, arguments.degrees, arguments.rank),
+        (e, arguments.degrees, arguments.channels),
+    )
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    return Problem(*inputs, ops.sort_edges(torch.stack([centre, neighbour]), n, n))
+
+
+def message_cases(
+    function: Callable[..., Tensor], problem: Problem
+) -> dict[str, Callable[[], object]]:
     """Forward, with first derivatives, and with the second derivatives that force losses need."""
-
-    def backward(create_graph: bool = False) -> tuple[torch.Tensor, ...]:
-        a = ops.cp_message(*inputs, edges)
-        return torch.autograd.grad(a.square().sum(), inputs, create_graph=create_graph)
-
-    def double_backward() -> None:
-        sum(g.square().sum() for g in backward(True)).backward()
+    cotangent = torch.randn_like(problem.u)
+    cotangents = [torch.randn_like(x) for x in problem.inputs]
 
     def forward() -> None:
         with torch.no_grad():
-            ops.cp_message(*inputs, edges)
+            function(*problem.inputs, problem.edges)
 
-    return {"forward": forward, "forward + backward": backward, "+ second": double_backward}
+    def backward(create_graph: bool = False) -> tuple[Tensor, ...]:
+        a = function(*problem.inputs, problem.edges)
+        return torch.autograd.grad(a, problem.inputs, cotangent, create_graph=create_graph)
+
+    def double_backward() -> tuple[Tensor, ...]:
+        leaf = cotangent.requires_grad_(True)
+        a = function(*problem.inputs, problem.edges)
+        gradients = torch.autograd.grad(a, problem.inputs, leaf, create_graph=True)
+        return torch.autograd.grad(gradients, (*problem.inputs, leaf), cotangents)
+
+    return dict(zip(CASES, (forward, backward, double_backward)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--atoms", type=int, default=1000)
-    parser.add_argument("--neighbours", type=int, default=40)
-    parser.add_argument("--rank", type=int, default=17)
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--degrees", type=int, default=3)
-    arguments = parser.parse_args()
-    n, e = arguments.atoms, arguments.atoms * arguments.neighbours
-    torch.manual_seed(0)
-    centre = torch.arange(n).repeat_interleave(arguments.neighbours)
-    # neighbours in memory are neighbours in space, as LAMMPS sorts its atoms
-    neighbour = (centre + torch.randint(-100, 101, (e,))) % n
-    edges = ops.sort_edges(torch.stack([centre, neighbour]), n, n)
-    inputs = tuple(
-        torch.randn(shape, requires_grad=True)
-        for shape in (
-            (n, arguments.rank, arguments.channels),
-            (e, arguments.degrees, arguments.rank),
-            (e, arguments.degrees, arguments.channels),
+def compare_messages(problem: Problem, repeats: int, path) -> None:
+    """The table of `cp_message`."""
+    routes = {
+        "fused": ops.cp_message,
+        "TorchScript": torchscript.script(ReferenceMessage()),
+        "eager": reference.cp_message,
+    }
+    cases = {name: message_cases(function, problem) for name, function in routes.items()}
+    moved, operations = problem.bytes(), problem.operations()
+    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    table = Table(
+        {"cp_message (ms)": 18, "fused": 9, "TorchScript": 9, "eager": 9, "eager/fused": 9}
+        | {"copy": 8, "fused/copy": 8, "MB": 6, "arithmetic": 8, "GFlop": 6}
+    )
+    bars: dict[str, list[float | None]] = {name: [] for name in [*routes, "copy", "arithmetic"]}
+    rates = []
+    for case in CASES:
+        source = torch.ones(int(moved[case]) // 8)  # half of the bytes, in numbers of four
+        target = torch.zeros_like(source)
+        times = best_times(
+            {name: functions[case] for name, functions in cases.items()}
+            | {"copy": lambda s=source, t=target: t.copy_(s), "mm": lambda: torch.mm(a, b)},
+            repeats,
         )
-    )
-    compiled = "compiled" if ops.is_compiled() else "reference (no compiled library)"
+        rate = 2 * MATRIX**3 / times["mm"]
+        rates.append((moved[case] / times["copy"], rate))
+        arithmetic = operations[case] / rate if case in operations else None
+        found = [times["fused"], times["TorchScript"], times["eager"]]
+        for name, value in zip(bars, [*found, times["copy"], arithmetic]):
+            bars[name].append(None if value is None else value * 1e3)
+        table.row(
+            case,
+            *(1e3 * t for t in found),
+            times["eager"] / times["fused"],
+            1e3 * times["copy"],
+            times["fused"] / times["copy"],
+            moved[case] / 1e6,
+            None if arithmetic is None else 1e3 * arithmetic,
+            None if arithmetic is None else operations[case] / 1e9,
+        )
+    copy, product = (max(values) for values in zip(*rates))
     print(
-        f"cp_message: {n} atoms, {e} edges, rank {arguments.rank}, {arguments.channels} channels, "
-        f"{arguments.degrees} degrees, float32, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
+        f"copy {copy / 1e9:.1f} GB/s (read and written), matrix product {product / 1e9:.0f} GFlop/s"
     )
-    print(f"{'':20s}{compiled:>14s}{'reference':>14s}{'ratio':>8s}   (milliseconds)")
-    for name, function in cases(inputs, edges).items():
-        fast = best_time(function, 5)
-        with ops.use_reference():
-            slow = best_time(function, 2)
-        print(f"{name:20s}{fast:14.1f}{slow:14.1f}{slow / fast:8.1f}")
+    with figure(path) as axes:
+        if axes is not None:
+            grouped_bars(axes, list(CASES), bars)
+            axes.set_yscale("log")
+            axes.set_ylabel("milliseconds")
+            shape = list(problem.u.shape)
+            axes.set_title(f"cp_message, u {shape}, {len(problem.b)} edges", fontsize=9)
+
+
+def network_operators(
+    name: str, num_atoms: int
+) -> dict[str, tuple[Callable[..., Tensor], list[Tensor], list]]:
+    """Function, differentiable inputs and further arguments of the operators in a network."""
+    model = build_random(NETWORKS[name], "copper")
+    network = fuse(model, torch.float32)
+    graph = graph_from_atoms(system("copper", num_atoms), model.atomic_numbers, model.r_max)
+    edges = ops.sort_edges(graph.edge_index, num_atoms, num_atoms)
+    first, later = network.first, network.layers[0]
+    vectors = graph.edge_vec.detach().requires_grad_(True)
+    features = torch.randn(
+        num_atoms, len(later.input1), later.mix.size(2), dtype=torch.float32, requires_grad=True
+    )
+    product = first.product
+    weights = [getattr(product, n) for n in ("linear", "left", "right", "weight")]
+    factors = [product.input1, product.input2, product.output]
+    radial = [model.r_max, first.stretch]
+
+    def convolution(x: Tensor, edge_vec: Tensor) -> Tensor:
+        return ops.convolution(
+            x, edge_vec, graph.species, later.table, *radial,
+            later.input1, later.input2, later.output, edges,
+        )  # fmt: skip
+
+    def density(edge_vec: Tensor) -> Tensor:
+        return ops.density(edge_vec, graph.species, first.table, *radial, first.num_channels, edges)
+
+    def node_product(m: Tensor) -> Tensor:
+        return ops.node_product(m, graph.species, *weights, *factors)
+
+    return {
+        f"convolution, {graph.num_edges} edges": (convolution, [features, vectors]),
+        f"density, {graph.num_edges} edges": (density, [vectors]),
+        f"node_product, {num_atoms} atoms": (node_product, [features]),
+    }
+
+
+def compare_network_operators(name: str, num_atoms: int, repeats: int) -> None:
+    """The table of the operators for inference."""
+    table = Table({f"{name} network, copper (ms)": 32, "fused": 9, "eager": 9, "eager/fused": 9})
+    for title, (function, inputs) in network_operators(name, num_atoms).items():
+        cotangent = torch.randn_like(function(*inputs).detach())
+
+        def forward(function=function, inputs=inputs) -> None:
+            with torch.no_grad():
+                function(*inputs)
+
+        def backward(function=function, inputs=inputs, cotangent=cotangent) -> None:
+            torch.autograd.grad(function(*inputs), inputs, cotangent)
+
+        def slow(run: Callable[[], None]) -> None:
+            with ops.use_reference():
+                run()
+
+        for suffix, run in (("", forward), (" + backward", backward)):
+            times = best_times({"fused": run, "eager": lambda run=run: slow(run)}, repeats)
+            fused, eager = times["fused"], times["eager"]
+            table.row(title + suffix, 1e3 * fused, 1e3 * eager, eager / fused)
+
+
+def _main() -> int:
+    command = parser(__doc__)
+    command.add_argument("--atoms", type=positive, default=1000, help="a multiple of 4")
+    command.add_argument("--neighbours", type=positive, default=40)
+    command.add_argument("--rank", type=positive, default=17)
+    command.add_argument("--channels", type=positive, default=64)
+    command.add_argument("--degrees", type=positive, default=3)
+    command.add_argument("--repeats", type=positive, default=10)
+    arguments = command.parse_args()
+    if arguments.quick:
+        arguments.atoms, arguments.repeats = 32, 2
+    require_compiled()
+    print(machine())
+    print(
+        f"cp_message: {arguments.atoms} atoms, {arguments.atoms * arguments.neighbours} edges, "
+        f"rank {arguments.rank}, {arguments.channels} channels, {arguments.degrees} degrees, "
+        "float32\n"
+    )
+    compare_messages(make_problem(arguments), arguments.repeats, arguments.output)
+    print()
+    name = "small" if arguments.quick else "default"
+    compare_network_operators(name, arguments.atoms, arguments.repeats)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(_main, "operators.py"))

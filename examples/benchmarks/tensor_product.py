@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from e3nn import o3
+from measure import machine
 from torch import Tensor
 
 from tdn.cp import CPFactors, load_factors, paper_rank, shipped_ranks
@@ -251,6 +252,7 @@ def main() -> None:
     if not 1 <= arguments.l_max <= largest:
         parser.error(f"--l-max is {arguments.l_max}, expected 1 to {largest}")
     rows: list[Row] = []
+    print(machine() + "\n")
     header = ("l_max", "route", "rank", "fwd (ms)", "fwd+bwd (ms)", "MiB", "equivariance")
     print("{:>5}  {:<23} {:>5} {:>10} {:>13} {:>9} {:>13}".format(*header))
     for l_max in range(1, arguments.l_max + 1):

@@ -61,12 +61,16 @@ Metadata parse_metadata(const std::string &text)
   require(!metadata.species.empty(), "its list of species is empty");
   metadata.dtype = json.text_or("dtype", "unknown");
   metadata.architecture = json.text_or("architecture", "unknown");
+  const std::string forces = json.text_or("forces", "gradient");
+  require(forces == "gradient" || forces == "direct",
+          "its forces are \"" + forces + "\", expected gradient or direct; upgrade TDN");
+  metadata.direct_forces = forces == "direct";
   metadata.torch_version = json.text_or("torch_version", "unknown");
   metadata.weight_hash = json.text_or("weight_hash", "");
   return metadata;
 }
 
-Reference parse_reference(const std::string &text)
+Reference parse_reference(const std::string &text, bool direct_forces)
 {
   const Json json = Json::parse(text);
   Reference reference;
@@ -80,12 +84,12 @@ Reference parse_reference(const std::string &text)
   reference.num_local = json.at("num_local").integer();
   reference.atom_energy = json.at("atom_energy").flat_numbers();
   reference.forces = json.at("forces").flat_numbers();
-  reference.virial = json.at("virial").flat_numbers();
+  if (!direct_forces) reference.virial = json.at("virial").flat_numbers();
 
   const Json &tolerance = json.at("tolerance");
   reference.energy_tolerance = tolerance.at("energy").number();
   reference.force_tolerance = tolerance.at("forces").number();
-  reference.virial_tolerance = tolerance.at("virial").number();
+  reference.virial_tolerance = direct_forces ? 0.0 : tolerance.at("virial").number();
 
   const auto num_all = static_cast<int64_t>(reference.species.size());
   const auto num_edges = static_cast<std::size_t>(reference.num_edges());
@@ -93,7 +97,8 @@ Reference parse_reference(const std::string &text)
               reference.num_local >= 0 && reference.num_local <= num_all &&
               reference.atom_energy.size() == static_cast<std::size_t>(reference.num_local) &&
               reference.forces.size() == 3 * reference.species.size() &&
-              reference.virial.size() == 9,
+              reference.virial.size() == (direct_forces ? 0 : 9) &&
+              (!direct_forces || reference.num_local == num_all),
           "the sizes of its arrays do not fit together");
   for (const int64_t node : reference.edge_index)
     require(node >= 0 && node < num_all, "an edge points to an atom that does not exist");
@@ -104,7 +109,8 @@ void compare_with_reference(const Reference &reference, const Evaluation &found)
 {
   std::vector<double> forces(reference.forces.size(), 0.0);
   std::vector<double> virial(9, 0.0);
-  const int64_t num_edges = reference.num_edges();
+  const int64_t num_edges = found.forces ? 0 : reference.num_edges();
+  if (found.forces) std::copy_n(found.forces, forces.size(), forces.begin());
   for (int64_t e = 0; e < num_edges; e++) {
     const double *r = &reference.edge_vec[3 * e];
     const double *g = found.edge_gradient + 3 * e;

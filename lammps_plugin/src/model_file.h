@@ -21,7 +21,7 @@ struct Reference {
   int64_t num_local;
   std::vector<double> atom_energy;    // [num_local]
   std::vector<double> forces;         // [num_all, 3]
-  std::vector<double> virial;         // [3, 3]
+  std::vector<double> virial;         // [3, 3], empty for a model with direct forces
   double energy_tolerance, force_tolerance, virial_tolerance;
 
   int64_t num_edges() const { return static_cast<int64_t>(edge_vec.size() / 3); }
@@ -30,8 +30,8 @@ struct Reference {
 /// Validate metadata.json; throws std::runtime_error for what this program cannot use.
 Metadata parse_metadata(const std::string &text);
 
-/// Validate reference.json.
-Reference parse_reference(const std::string &text);
+/// Validate reference.json; `direct_forces` as in the metadata.
+Reference parse_reference(const std::string &text, bool direct_forces);
 
 /// Compare an evaluation of the reference; throws std::runtime_error with the deviations.
 void compare_with_reference(const Reference &reference, const Evaluation &found);

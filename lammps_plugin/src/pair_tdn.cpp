@@ -2,26 +2,28 @@
    SPDX-License-Identifier: GPL-2.0-only
 
    Pair style tdn for LAMMPS (https://www.lammps.org/): settings, model and initialisation.
-   The work of every step is in pair_tdn_compute.cpp.
+   The work of every step is in pair_tdn_compute.cpp, communication in pair_tdn_comm.cpp, and what
+   concerns cores and memory in pair_tdn_resources.cpp.
 ------------------------------------------------------------------------- */
 
 #include "pair_tdn.h"
 
+#include "model_cache.h"
 #include "tdn_model.h"
 
 #include "atom.h"
 #include "comm.h"
+#include "compute.h"
 #include "error.h"
 #include "force.h"
 #include "memory.h"
+#include "modify.h"
 #include "neighbor.h"
 #include "update.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <sched.h>
 
 using namespace LAMMPS_NS;
 
@@ -32,8 +34,9 @@ static constexpr int MAX_COMM_VALUES = 256;
 
 PairTDN::PairTDN(LAMMPS *lmp) :
     Pair(lmp), device("auto"), comm_setting(CommMode::AUTO), comm_mode(CommMode::FOLD),
-    check_reference(true), scale(1.0), num_local(0), num_all(0), last_build(-1),
-    nodes_valid(false), num_edges(0), rows{}
+    check_reference(true), direct(false), scale(1.0), sharers(MPI_COMM_NULL), admitted_memory(0.0),
+    num_local(0), num_all(0), last_build(-1), nodes_valid(false), num_edges(0), rows{},
+    report_exchanges(false)
 {
   single_enable = 0;
   restartinfo = 0;
@@ -53,6 +56,7 @@ PairTDN::PairTDN(LAMMPS *lmp) :
 PairTDN::~PairTDN()
 {
   if (copymode) return;
+  if (sharers != MPI_COMM_NULL) MPI_Comm_free(&sharers);
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
@@ -72,6 +76,7 @@ void PairTDN::allocate()
 
 /* ----------------------------------------------------------------------
    pair_style tdn [device auto|cpu|cuda|cuda:N] [comm auto|fold|exchange] [check yes|no]
+                  [direct yes|no]
 ------------------------------------------------------------------------- */
 
 void PairTDN::settings(int narg, char **arg)
@@ -79,11 +84,13 @@ void PairTDN::settings(int narg, char **arg)
   device = "auto";
   comm_setting = CommMode::AUTO;
   check_reference = true;
+  direct = false;
 
   for (int iarg = 0; iarg < narg; iarg += 2) {
     const std::string keyword = arg[iarg];
-    if (keyword != "device" && keyword != "comm" && keyword != "check")
-      error->all(FLERR, "Pair style tdn: unknown keyword '{}', expected device, comm or check",
+    if (keyword != "device" && keyword != "comm" && keyword != "check" && keyword != "direct")
+      error->all(FLERR,
+                 "Pair style tdn: unknown keyword '{}', expected device, comm, check or direct",
                  keyword);
     if (iarg + 1 >= narg) utils::missing_cmd_args(FLERR, "pair_style tdn " + keyword, error);
     const std::string value = arg[iarg + 1];
@@ -104,8 +111,10 @@ void PairTDN::settings(int narg, char **arg)
       else
         error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
                    value);
-    } else {
+    } else if (keyword == "check") {
       check_reference = utils::logical(FLERR, value, false, lmp) == 1;
+    } else {
+      direct = utils::logical(FLERR, value, false, lmp) == 1;
     }
   }
 }
@@ -162,11 +171,33 @@ void PairTDN::load_model(const std::string &name)
   try {
     if (threads > 0) tdn::TDNModel::set_num_threads(threads);
     model.reset();
-    model = std::make_unique<tdn::TDNModel>(path, device, node_rank, check_reference);
+    model = tdn::open_model(path, device, node_rank, check_reference);
   } catch (const std::exception &e) {
     failure = e.what();
   }
   fail_together(failure);
+
+  const bool is_direct = model->metadata().direct_forces;
+  if (is_direct && !direct)
+    error->all(FLERR,
+               "Pair style tdn: the forces of {} are not the gradient of its energy, so energy is "
+               "not conserved and there is no pressure; export a model with model.forces = "
+               "gradient, or accept this with: pair_style tdn direct yes",
+               path);
+  if (is_direct && comm->me == 0)
+    error->warning(FLERR,
+                   "Pair style tdn: the forces of {} are not the gradient of its energy: energy is "
+                   "not conserved, and pressure and virial are not available (thermo output shows "
+                   "nan; leave press out of thermo_style)",
+                   path);
+
+  if (sharers != MPI_COMM_NULL) MPI_Comm_free(&sharers);
+  MPI_Comm node;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, comm->me, MPI_INFO_NULL, &node);
+  MPI_Comm_split(node, model->gpu_index() + 1, comm->me, &sharers);
+  MPI_Comm_free(&node);
+  admitted_memory = 0.0;
+  report_exchanges = true;
 
   const int values = static_cast<int>((model->exchange_bytes() + 7) / 8);
   comm_forward = std::max(1, std::min(values, MAX_COMM_VALUES));
@@ -182,32 +213,6 @@ void PairTDN::load_model(const std::string &name)
                    model->device(), tdn::TDNModel::num_threads(),
                    check_reference ? "reproduced" : "not checked");
   }
-}
-
-/* ----------------------------------------------------------------------
-   number of threads that give each rank of this node its share of the cores,
-   0 if the user has chosen it; node_rank counts the ranks of this node
-------------------------------------------------------------------------- */
-
-int PairTDN::share_node(int &node_rank)
-{
-  MPI_Comm node;
-  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, comm->me, MPI_INFO_NULL, &node);
-  MPI_Comm_rank(node, &node_rank);
-
-  // ranks may be bound to cores of their own or may all see the same ones
-  cpu_set_t mine, all;
-  CPU_ZERO(&mine);
-  sched_getaffinity(0, sizeof(mine), &mine);
-  MPI_Allreduce(&mine, &all, static_cast<int>(sizeof(all)), MPI_BYTE, MPI_BOR, node);
-  int cores = CPU_COUNT(&mine), sum_cores;
-  MPI_Allreduce(&cores, &sum_cores, 1, MPI_INT, MPI_SUM, node);
-  MPI_Comm_free(&node);
-
-  const char *chosen = std::getenv("OMP_NUM_THREADS");
-  if (chosen && *chosen) return 0;
-  const double share = static_cast<double>(CPU_COUNT(&all)) * cores / std::max(sum_cores, 1);
-  return std::max(1, static_cast<int>(share));
 }
 
 /* ----------------------------------------------------------------------
@@ -242,6 +247,8 @@ void PairTDN::init_style()
     error->all(FLERR, "Pair style tdn: comm fold works on one MPI rank, found {}; use comm auto",
                comm->nprocs);
 
+  if (model->metadata().direct_forces) refuse_virial();
+
   // a hybrid style has asked for these before the model was known
   Pair *top = force->pair;
   top->comm_forward = std::max(top->comm_forward, comm_forward);
@@ -252,26 +259,28 @@ void PairTDN::init_style()
   nodes_valid = false;
 }
 
+/* ----------------------------------------------------------------------
+   a model with direct forces has no virial; what thermo output may ask for becomes nan instead
+------------------------------------------------------------------------- */
+
+void PairTDN::refuse_virial()
+{
+  for (const Compute *compute : modify->get_compute_list()) {
+    if (!compute->pressatomflag && (!compute->pressflag || !strcmp(compute->id, "thermo_press")))
+      continue;
+    error->all(FLERR,
+               "Pair style tdn: compute {} {} needs a virial, and a model with direct forces has "
+               "none; leave it out, or the fix that made it (fix nve and fix nvt need none)",
+               compute->id, compute->style);
+  }
+}
+
 /* ---------------------------------------------------------------------- */
 
 double PairTDN::init_one(int i, int j)
 {
   if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
   return model->metadata().r_max;
-}
-
-/* ---------------------------------------------------------------------- */
-
-double PairTDN::memory_usage()
-{
-  double bytes = Pair::memory_usage();
-  bytes += static_cast<double>(sizeof(int)) * (node_of_atom.capacity() + atom_of_node.capacity());
-  bytes += static_cast<double>(sizeof(int64_t)) *
-      (node_species.capacity() + edge_index.capacity() + neighbours.capacity());
-  bytes += static_cast<double>(sizeof(double)) *
-      (edge_vec.capacity() + node_force.capacity() + node_virial.capacity() +
-       node_centroid.capacity());
-  return bytes;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ PairStyle(tdn,PairTDN);
 #include "pair.h"
 
 #include <memory>
+#include <mpi.h>
 #include <string>
 #include <vector>
 
@@ -51,10 +52,13 @@ class PairTDN : public Pair {
   std::string device;
   CommMode comm_setting, comm_mode;
   bool check_reference;
+  bool direct;                      // the user agrees to forces that are no gradient
   std::string model_path;
-  std::unique_ptr<tdn::TDNModel> model;
+  std::shared_ptr<tdn::TDNModel> model;
   std::vector<int> type2species;    // species index of each atom type, -1 for NULL
   double scale;                     // eV to the energy unit of this run
+  MPI_Comm sharers;                 // ranks of this node that use the same device
+  double admitted_memory;           // bytes of the largest step of all sharers so far
 
   // nodes of the graph: local atoms of this style, then ghosts unless they are folded onto owners
 
@@ -65,12 +69,16 @@ class PairTDN : public Pair {
   bigint last_build;                 // neighbor->ncalls when the nodes were numbered
   bool nodes_valid;
 
-  // edges of the current step; the arrays keep their memory
+  // pairs of the neighbour list whose both atoms are nodes, sorted by centre
+
+  std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each centre
+  std::vector<int> pair_atom, pair_node;
+
+  // edges of the current step: pairs within the cutoff; the arrays keep their memory
 
   int64_t num_edges;
   std::vector<int64_t> edge_index;    // [2, num_edges]
   std::vector<double> edge_vec;       // [num_edges, 3]
-  std::vector<int64_t> neighbours;    // second row of edge_index while the edges are counted
 
   // what the edges add to the nodes
 
@@ -87,15 +95,21 @@ class PairTDN : public Pair {
     int values;                // doubles in the message per atom
     bool is_double;
   } rows;
+  bool report_exchanges;    // in the log, after the next evaluation
 
   void allocate();
   void load_model(const std::string &);
   int share_node(int &);
   void fail_together(const std::string &);
+  void require_memory();
+  void refuse_virial();
+  tdn::Evaluation evaluate();
+  void log_exchanges(const RowExchange &);
   void check_special_bonds();
   void build_nodes();
   void build_edges();
   void tally(const tdn::Evaluation &);
+  void tally_edges(const double *);
   void add_to_atoms(std::vector<double> &, int, double **);
   void communicate_rows(void *, int64_t, bool, bool);
   char *row_of(int) const;

@@ -23,29 +23,28 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <limits>
+#include <new>
 
 using namespace LAMMPS_NS;
 
 /* ----------------------------------------------------------------------
-   carries features between ranks during the evaluation of the model
+   make room for count values, with 10 percent to spare so that it happens rarely; never shrinks
 ------------------------------------------------------------------------- */
 
-class PairTDN::RowExchange : public tdn::Exchange {
- public:
-  explicit RowExchange(PairTDN *pair) : pair(pair) {}
+template <typename T> static void enlarge(std::vector<T> &values, int64_t count)
+{
+  const auto needed = static_cast<size_t>(std::max<int64_t>(count, 1));
+  if (values.size() >= needed) return;
+  values = std::vector<T>();    // what is there need not be kept or copied
+  values.resize(needed + needed / 10);
+}
 
-  void forward(void *data, int64_t, int64_t, int64_t width, bool is_double) override
-  {
-    pair->communicate_rows(data, width, is_double, true);
-  }
-  void reverse(void *data, int64_t, int64_t, int64_t width, bool is_double) override
-  {
-    pair->communicate_rows(data, width, is_double, false);
-  }
-
- private:
-  PairTDN *pair;
-};
+static void clear_rows(std::vector<double> &values, int64_t count)
+{
+  enlarge(values, count);
+  std::fill_n(values.begin(), count, 0.0);
+}
 
 /* ---------------------------------------------------------------------- */
 
@@ -53,22 +52,27 @@ void PairTDN::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
 
-  // all ranks decide alike, since numbering the nodes communicates
-  if (!nodes_valid || neighbor->ago == 0 || neighbor->ncalls != last_build) build_nodes();
-  build_edges();
+  // LAMMPS asks for the virial at every thermo output, whether or not that shows a pressure
+  if (vflag_global && model->metadata().direct_forces)
+    std::fill_n(virial, 6, std::numeric_limits<double>::quiet_NaN());
 
-  const bool exchange = comm_mode == CommMode::EXCHANGE;
-  if (exchange ? atom->natoms == 0 : num_local == 0) return;
-
-  const tdn::Graph graph{node_species.data(), num_all,         num_local,
-                         edge_index.data(),   edge_vec.data(), num_edges};
-  RowExchange transport(this);
   try {
-    tally(model->evaluate(graph, exchange ? &transport : nullptr));
+    // all ranks decide alike, since numbering the nodes communicates
+    const bool rebuild = !nodes_valid || neighbor->ago == 0 || neighbor->ncalls != last_build;
+    if (rebuild) build_nodes();
+    build_edges();
+    if (rebuild) require_memory();
+
+    if (comm_mode == CommMode::EXCHANGE ? atom->natoms == 0 : num_local == 0) return;
+    tally(evaluate());
   } catch (const LAMMPSException &) {
     throw;
+  } catch (const std::bad_alloc &) {
+    error->one(FLERR, "Pair style tdn: out of memory; use more nodes or a smaller system ({} atoms "
+               "and {} ghosts on this rank)", atom->nlocal, atom->nghost);
   } catch (const std::exception &e) {
-    error->one(FLERR, "Pair style tdn: {}", e.what());
+    error->one(FLERR, "Pair style tdn: {} ({} atoms, {} ghosts and {} edges on this rank)",
+               e.what(), num_local, atom->nghost, num_edges);
   }
 }
 
@@ -84,45 +88,59 @@ void PairTDN::build_nodes()
   const int nall = nlocal + atom->nghost;
 
   num_local = list->inum;
-  node_of_atom.assign(nall, -1);
-  atom_of_node.resize(num_local);
-  int64_t max_edges = 0;
+  enlarge(node_of_atom, nall);
+  std::fill_n(node_of_atom.begin(), nall, -1);
+  enlarge(atom_of_node, nall);
   for (int ii = 0; ii < num_local; ii++) {
     const int i = list->ilist[ii];
     node_of_atom[i] = ii;
     atom_of_node[ii] = i;
-    max_edges += list->numneigh[i];
   }
 
   // ghosts learn the node of their owner, or that it has none
   rows.numbering = true;
   comm->forward_comm(this, 1);
+  num_all = num_local;
   if (comm_mode == CommMode::EXCHANGE) {
     for (int i = nlocal; i < nall; i++) {
       if (node_of_atom[i] < 0) continue;
-      node_of_atom[i] = static_cast<int>(atom_of_node.size());
-      atom_of_node.push_back(i);
+      node_of_atom[i] = num_all;
+      atom_of_node[num_all++] = i;
     }
   }
-  num_all = static_cast<int>(atom_of_node.size());
 
-  node_species.resize(std::max(num_all, 1));
+  enlarge(node_species, num_all);
   for (int node = 0; node < num_all; node++)
     node_species[node] = type2species[atom->type[atom_of_node[node]]];
 
-  if (static_cast<int64_t>(neighbours.size()) < std::max<int64_t>(max_edges, 1)) {
-    const auto capacity = static_cast<size_t>(1.1 * static_cast<double>(max_edges)) + 1;
-    neighbours.resize(capacity);
-    edge_index.resize(2 * capacity);
-    edge_vec.resize(3 * capacity);
+  int64_t num_pairs = 0;
+  for (int node = 0; node < num_local; node++) num_pairs += list->numneigh[atom_of_node[node]];
+  enlarge(pairs_begin, num_local + 1);
+  enlarge(pair_atom, num_pairs);
+  enlarge(pair_node, num_pairs);
+  enlarge(edge_index, 2 * num_pairs);
+  enlarge(edge_vec, 3 * num_pairs);
+
+  int64_t count = 0;
+  for (int node = 0; node < num_local; node++) {
+    pairs_begin[node] = count;
+    const int i = atom_of_node[node];
+    const int *const jlist = list->firstneigh[i];
+    for (int jj = 0; jj < list->numneigh[i]; jj++) {
+      const int j = jlist[jj] & NEIGHMASK;
+      if (node_of_atom[j] < 0) continue;
+      pair_atom[count] = j;
+      pair_node[count++] = node_of_atom[j];
+    }
   }
+  pairs_begin[num_local] = count;
 
   last_build = neighbor->ncalls;
   nodes_valid = true;
 }
 
 /* ----------------------------------------------------------------------
-   edges of this step: pairs of the neighbour list within the cutoff
+   edges of this step: pairs within the cutoff
 ------------------------------------------------------------------------- */
 
 void PairTDN::build_edges()
@@ -131,19 +149,20 @@ void PairTDN::build_edges()
   const double r_max = model->metadata().r_max;
   const double r_max_sq = r_max * r_max;
 
+  // the second row of edge_index stands behind all pairs until their number is known
+  int64_t *const centres = edge_index.data();
+  int64_t *const senders = centres + pairs_begin[num_local];
   int64_t count = 0;
-  for (int ii = 0; ii < num_local; ii++) {
-    const int i = atom_of_node[ii];
-    const int *const jlist = list->firstneigh[i];
-    const int jnum = list->numneigh[i];
-    for (int jj = 0; jj < jnum; jj++) {
-      const int j = jlist[jj] & NEIGHMASK;
-      const double dx = x[j][0] - x[i][0];
-      const double dy = x[j][1] - x[i][1];
-      const double dz = x[j][2] - x[i][2];
-      if (dx * dx + dy * dy + dz * dz >= r_max_sq || node_of_atom[j] < 0) continue;
-      edge_index[count] = ii;
-      neighbours[count] = node_of_atom[j];
+  for (int node = 0; node < num_local; node++) {
+    const double *const xi = x[atom_of_node[node]];
+    for (int64_t pair = pairs_begin[node]; pair < pairs_begin[node + 1]; pair++) {
+      const double *const xj = x[pair_atom[pair]];
+      const double dx = xj[0] - xi[0];
+      const double dy = xj[1] - xi[1];
+      const double dz = xj[2] - xi[2];
+      if (dx * dx + dy * dy + dz * dz >= r_max_sq) continue;
+      centres[count] = node;
+      senders[count] = pair_node[pair];
       double *const vec = &edge_vec[3 * count];
       vec[0] = dx;
       vec[1] = dy;
@@ -152,14 +171,11 @@ void PairTDN::build_edges()
     }
   }
   num_edges = count;
-  std::copy_n(neighbours.data(), count, edge_index.data() + count);
+  memmove(centres + count, senders, sizeof(int64_t) * count);
 }
 
 /* ----------------------------------------------------------------------
-   energies, forces f_i += g, f_j -= g, and virials -r (x) g of all edges
-
-   Per-atom virial: half to each end. Centroid virial: all of it to the neighbour, which gives
-   the heat flux of energies that belong to the centres.
+   energies and forces of the model
 ------------------------------------------------------------------------- */
 
 void PairTDN::tally(const tdn::Evaluation &result)
@@ -173,18 +189,36 @@ void PairTDN::tally(const tdn::Evaluation &result)
     for (int node = 0; node < num_local; node++)
       eatom[atom_of_node[node]] += scale * result.atom_energy[node];
 
-  node_force.assign(3 * static_cast<size_t>(num_all), 0.0);
-  if (vflag_atom) node_virial.assign(6 * static_cast<size_t>(num_all), 0.0);
-  if (cvflag_atom) node_centroid.assign(9 * static_cast<size_t>(num_all), 0.0);
+  // not a question of pointers, which are null on a rank without atoms
+  if (model->metadata().direct_forces) {
+    for (int node = 0; node < num_local; node++)
+      for (int a = 0; a < 3; a++)
+        atom->f[atom_of_node[node]][a] += scale * result.forces[3 * node + a];
+  } else {
+    tally_edges(result.edge_gradient);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   forces f_i += g, f_j -= g, and virials -r (x) g of all edges
+
+   Per-atom virial: half to each end. Centroid virial: all of it to the neighbour, which gives
+   the heat flux of energies that belong to the centres.
+------------------------------------------------------------------------- */
+
+void PairTDN::tally_edges(const double *gradient)
+{
+  clear_rows(node_force, 3 * static_cast<int64_t>(num_all));
+  if (vflag_atom) clear_rows(node_virial, 6 * static_cast<int64_t>(num_all));
+  if (cvflag_atom) clear_rows(node_centroid, 9 * static_cast<int64_t>(num_all));
 
   const int64_t *const centres = edge_index.data();
   const int64_t *const senders = edge_index.data() + num_edges;
   for (int64_t e = 0; e < num_edges; e++) {
     const int64_t i = centres[e], j = senders[e];
     const double *const r = &edge_vec[3 * e];
-    const double g[3] = {scale * result.edge_gradient[3 * e],
-                         scale * result.edge_gradient[3 * e + 1],
-                         scale * result.edge_gradient[3 * e + 2]};
+    const double g[3] = {scale * gradient[3 * e], scale * gradient[3 * e + 1],
+                         scale * gradient[3 * e + 2]};
     for (int a = 0; a < 3; a++) {
       node_force[3 * i + a] += g[a];
       node_force[3 * j + a] -= g[a];
@@ -241,101 +275,6 @@ void PairTDN::add_to_atoms(std::vector<double> &values, int width, double **arra
     double *const out = array[atom_of_node[node]];
     const double *const in = &values[static_cast<size_t>(width) * node];
     for (int k = 0; k < width; k++) out[k] += in[k];
-  }
-}
-
-/* ----------------------------------------------------------------------
-   bring rows of the nodes from owners to ghosts (forward), or add those of the ghosts to the
-   owners (reverse); long rows go in several parts
-------------------------------------------------------------------------- */
-
-void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool forward)
-{
-  const size_t stride = width * (is_double ? sizeof(double) : sizeof(float));
-  const size_t part = sizeof(double) * (forward ? comm_forward : comm_reverse);
-  for (size_t begin = 0; begin < stride; begin += part) {
-    const size_t bytes = std::min(part, stride - begin);
-    const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
-    rows = {false, static_cast<char *>(data), stride, begin, bytes, values, is_double};
-    if (forward)
-      comm->forward_comm(this, values);
-    else
-      comm->reverse_comm(this, values);
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-char *PairTDN::row_of(int i) const
-{
-  const int node = node_of_atom[i];
-  return node < 0 ? nullptr : rows.data + rows.stride * node + rows.begin;
-}
-
-/* ---------------------------------------------------------------------- */
-
-int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
-{
-  if (rows.numbering) {
-    for (int k = 0; k < n; k++) buf[k] = ubuf(node_of_atom[atoms[k]]).d;
-    return n;
-  }
-  for (int k = 0; k < n; k++) {
-    const char *const row = row_of(atoms[k]);
-    if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
-  }
-  return n * rows.values;
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairTDN::unpack_forward_comm(int n, int first, double *buf)
-{
-  if (rows.numbering) {
-    for (int k = 0; k < n; k++) node_of_atom[first + k] = static_cast<int>(ubuf(buf[k]).i);
-    return;
-  }
-  for (int k = 0; k < n; k++) {
-    char *const row = row_of(first + k);
-    if (row) memcpy(row, buf + static_cast<size_t>(rows.values) * k, rows.bytes);
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-int PairTDN::pack_reverse_comm(int n, int first, double *buf)
-{
-  for (int k = 0; k < n; k++) {
-    const char *const row = row_of(first + k);
-    if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
-  }
-  return n * rows.values;
-}
-
-/* ---------------------------------------------------------------------- */
-
-template <typename T> static void add_values(char *row, const double *buf, size_t bytes)
-{
-  const auto *const in = reinterpret_cast<const char *>(buf);
-  for (size_t offset = 0; offset < bytes; offset += sizeof(T)) {
-    T sum, term;
-    memcpy(&sum, row + offset, sizeof(T));
-    memcpy(&term, in + offset, sizeof(T));
-    sum += term;
-    memcpy(row + offset, &sum, sizeof(T));
-  }
-}
-
-void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
-{
-  for (int k = 0; k < n; k++) {
-    char *const row = row_of(atoms[k]);
-    const double *const in = buf + static_cast<size_t>(rows.values) * k;
-    if (!row) continue;
-    if (rows.is_double)
-      add_values<double>(row, in, rows.bytes);
-    else
-      add_values<float>(row, in, rows.bytes);
   }
 }
 

@@ -2,6 +2,9 @@
 
 #include "tdn_model.h"
 
+#include "archive.h"
+#include "allocation_meter.h"
+#include "host_memory.h"
 #include "model_file.h"
 
 #include <ATen/Parallel.h>
@@ -10,6 +13,13 @@
 #include <torch/cuda.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
+#include <torch/version.h>
+
+// the memory of a device, whatever its maker
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 10)
+#define TDN_HAS_DEVICE_MEMORY
+#include <c10/core/CachingDeviceAllocator.h>
+#endif
 
 #include <algorithm>
 #include <exception>
@@ -26,6 +36,10 @@ std::string one_line(const std::exception &error)
 {
   const auto *torch_error = dynamic_cast<const c10::Error *>(&error);
   const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
+  for (const char *sign :
+       {"can't allocate memory", "not enough memory", "out of memory", "bad_alloc"})
+    if (text.find(sign) != std::string::npos)
+      return "out of memory; use more nodes, a smaller system or a smaller model";
 
   // TorchScript puts its own traceback first and the cause in the last line
   std::string first, last;
@@ -61,6 +75,7 @@ void read_descriptions(const std::string &path, std::string &metadata, std::stri
       throw std::runtime_error("it is a TorchScript file without TDN's metadata; "
                                "write it with tdn-export");
     }
+    check_archive(path, reader);
     metadata = read("extra/metadata.json");
     if (reader.hasRecord("extra/reference.json")) reference = read("extra/reference.json");
   } catch (const c10::Error &) {
@@ -142,7 +157,8 @@ struct TDNModel::Impl {
   torch::Device device{torch::kCPU};
   torch::jit::Module module;
   int64_t exchange_bytes = 0;
-  torch::Tensor atom_energy, edge_gradient;    // keep the memory of the last evaluation
+  MemoryCost memory_cost;
+  torch::Tensor atom_energy, second;    // keep the memory of the last evaluation
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange)
   {
@@ -157,10 +173,49 @@ struct TDNModel::Impl {
       return value.toTensor().detach().to(torch::kCPU, torch::kFloat64).contiguous();
     };
     atom_energy = fetch(results.at(0));
-    edge_gradient = fetch(results.at(1));
-    if (atom_energy.numel() != graph.num_local || edge_gradient.numel() != 3 * graph.num_edges)
+    second = fetch(results.at(1));
+    const bool direct = metadata.direct_forces;
+    if (atom_energy.numel() != graph.num_local ||
+        second.numel() != 3 * (direct ? graph.num_local : graph.num_edges))
       throw std::runtime_error("the model returned arrays of unexpected size");
-    return {atom_energy.data_ptr<double>(), edge_gradient.data_ptr<double>()};
+    return {atom_energy.data_ptr<double>(), direct ? nullptr : second.data_ptr<double>(),
+            direct ? second.data_ptr<double>() : nullptr};
+  }
+
+  /// Allocations for copies of the reference, the first `connected` of which have edges.
+  int64_t measure(const Reference &reference, int64_t copies, int64_t connected)
+  {
+    const auto num_all = static_cast<int64_t>(reference.species.size());
+    const int64_t num_edges = reference.num_edges();
+    std::vector<int64_t> species, edge_index(2 * connected * num_edges);
+    std::vector<double> edge_vec;
+    for (int64_t k = 0; k < copies; k++) {
+      species.insert(species.end(), reference.species.begin(), reference.species.end());
+      if (k >= connected) continue;
+      edge_vec.insert(edge_vec.end(), reference.edge_vec.begin(), reference.edge_vec.end());
+      for (int row = 0; row < 2; row++)
+        for (int64_t e = 0; e < num_edges; e++)
+          edge_index[(row * connected + k) * num_edges + e] =
+              reference.edge_index[row * num_edges + e] + k * num_all;
+    }
+    const Graph graph{species.data(),  copies * num_all, copies * num_all, edge_index.data(),
+                      edge_vec.data(), connected * num_edges};
+    atom_energy = second = torch::Tensor();
+    return AllocationMeter::measure(device.type(), [&] { evaluate(graph, nullptr); });
+  }
+
+  /// The peak as a linear function of nodes and edges, from two evaluations.
+  void measure_memory(const Reference &reference)
+  {
+    const auto num_all = static_cast<int64_t>(reference.species.size());
+    const auto num_edges = static_cast<double>(reference.num_edges());
+    if (num_all == 0 || reference.num_local != num_all || num_edges == 0.0) return;
+    const int64_t half = 1 + 32 / num_all;    // enough atoms to outweigh constants
+    const auto whole = static_cast<double>(measure(reference, 2 * half, 2 * half));
+    const auto sparse = static_cast<double>(measure(reference, 2 * half, half));
+    const auto copies = static_cast<double>(half);
+    memory_cost.per_edge = std::max(0.0, (whole - sparse) / (copies * num_edges));
+    memory_cost.per_node = std::max(0.0, (2.0 * sparse - whole) / (2.0 * copies * num_all));
   }
 
   void check_reference(const Reference &reference, bool compare)
@@ -174,6 +229,7 @@ struct TDNModel::Impl {
     exchange_bytes = recorder.bytes;
     const Evaluation found = evaluate(graph, nullptr);
     if (compare) compare_with_reference(reference, found);
+    measure_memory(reference);
   }
 };
 
@@ -188,9 +244,12 @@ TDNModel::TDNModel(const std::string &path, const std::string &device, int local
     impl->module = torch::jit::load(path, impl->device);
     impl->module.eval();
     if (reference.empty()) throw std::runtime_error("its reference.json is missing; export it again");
-    impl->check_reference(parse_reference(reference), check);
+    impl->check_reference(parse_reference(reference, impl->metadata.direct_forces), check);
   } catch (const std::exception &error) {
-    throw std::runtime_error("cannot use the model file " + path + ": " + one_line(error));
+    std::string reason = one_line(error);
+    if (std::string(error.what()).find("Unknown builtin op: tdn::") != std::string::npos)
+      reason = "it needs operators that this libtdn_ops.so lacks; run: tdn-ops build";
+    throw std::runtime_error("cannot use the model file " + path + ": " + reason);
   }
 }
 
@@ -211,12 +270,37 @@ int64_t TDNModel::exchange_bytes() const
   return impl->exchange_bytes;
 }
 
+MemoryCost TDNModel::memory_cost() const
+{
+  return impl->memory_cost;
+}
+
+int TDNModel::gpu_index() const
+{
+  return impl->device.is_cpu() ? -1 : impl->device.index();
+}
+
+double TDNModel::available_memory() const
+{
+  if (impl->device.is_cpu()) return available_host_memory();
+#ifdef TDN_HAS_DEVICE_MEMORY
+  // of the device, and what PyTorch holds of it without use
+  auto *allocator = c10::getDeviceAllocator(impl->device.type());
+  const auto index = impl->device.index();
+  const auto statistics = allocator->getDeviceStats(index);
+  const auto unused = statistics.reserved_bytes[0].current - statistics.allocated_bytes[0].current;
+  return static_cast<double>(allocator->getMemoryInfo(index).first) + static_cast<double>(unused);
+#else
+  return std::numeric_limits<double>::infinity();
+#endif
+}
+
 Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange)
 {
   try {
     return impl->evaluate(graph, exchange);
   } catch (const std::exception &error) {
-    throw std::runtime_error("evaluation of the model failed: " + one_line(error));
+    throw std::runtime_error("the evaluation of the model failed: " + one_line(error));
   }
 }
 

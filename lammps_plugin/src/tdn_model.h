@@ -16,7 +16,7 @@
 namespace tdn {
 
 /// Newest version of the compiled file's format that this program reads.
-constexpr int newest_format_version = 1;
+constexpr int newest_format_version = 2;
 
 /// What a model file says about itself.
 struct Metadata {
@@ -26,6 +26,7 @@ struct Metadata {
   std::vector<std::string> species;    // chemical symbols; a species index counts in this list
   std::string dtype;                   // "float32" or "float64"
   std::string architecture;
+  bool direct_forces;                  // forces are an output, not the gradient of the energy
   std::string tdn_version;
   std::string torch_version;
   std::string weight_hash;
@@ -45,6 +46,17 @@ struct Graph {
 struct Evaluation {
   const double *atom_energy;      // [num_local]
   const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
+  const double *forces;           // [num_local, 3] instead, of a model with direct forces
+};
+
+/// Memory of an evaluation on its device, as bytes for each node and each edge; 0 if unknown.
+struct MemoryCost {
+  double per_node = 0.0, per_edge = 0.0;
+
+  double bytes(int64_t num_all, int64_t num_edges) const
+  {
+    return per_node * static_cast<double>(num_all) + per_edge * static_cast<double>(num_edges);
+  }
 };
 
 class TDNModel {
@@ -64,6 +76,15 @@ class TDNModel {
 
   /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
   int64_t exchange_bytes() const;
+
+  /// Measured with the structure stored in the file when the model was loaded.
+  MemoryCost memory_cost() const;
+
+  /// Bytes that can still be allocated where the model runs; infinite if unknown.
+  double available_memory() const;
+
+  /// Index of the GPU; -1 for the CPU.
+  int gpu_index() const;
 
   /** Energies and their derivatives. `exchange` is null when the graph has no copies of nodes.
       Throws std::runtime_error. */

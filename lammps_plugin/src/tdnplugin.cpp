@@ -15,7 +15,9 @@
 
 #include <cstdio>
 #include <dlfcn.h>
+#include <elf.h>
 #include <fstream>
+#include <link.h>
 #include <mpi.h>
 #include <string>
 
@@ -42,6 +44,26 @@ static std::string installed_torch()
 }
 
 /* ----------------------------------------------------------------------
+   why a library cannot be whole, empty if it is: loading half a file ends the process without a
+   message. The table of sections is what linkers write last.
+------------------------------------------------------------------------- */
+
+static std::string damage(const std::string &path)
+{
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return "there is no " + path;
+  ElfW(Ehdr) header;
+  file.read(reinterpret_cast<char *>(&header), sizeof(header));
+  const bool is_elf = file && std::string(header.e_ident, header.e_ident + SELFMAG) == ELFMAG;
+  file.clear();
+  file.seekg(0, std::ios::end);
+  const auto size = static_cast<unsigned long long>(file.tellg());
+  if (!is_elf || size < header.e_shoff + 1ULL * header.e_shentsize * header.e_shnum)
+    return path + " is damaged or incomplete";
+  return "";
+}
+
+/* ----------------------------------------------------------------------
    load the second library and find its factory function; on failure say why
 ------------------------------------------------------------------------- */
 
@@ -57,6 +79,14 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
   const std::string path = self.dli_fname;
   const std::string library = path.substr(0, path.find_last_of('/') + 1) + TDN_PAIR_LIBRARY;
+
+  failure = damage(library);
+  // where the operators were when the plugin was built; they may have moved to its folder
+  if (failure.empty() && std::ifstream(TDN_OPS_LIBRARY)) failure = damage(TDN_OPS_LIBRARY);
+  if (!failure.empty()) {
+    failure = "cannot load the plugin: " + failure + REBUILD;
+    return nullptr;
+  }
 
   // PyTorch does not survive being unloaded, so this library stays when the plugin goes
   void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

@@ -1,10 +1,9 @@
 """The operators for inference in plain PyTorch: the definition that the kernels are tested against.
 
-All functions are differentiable to any order and can be scripted.
+All functions are differentiable to any order.
 """
 
 import torch
-from e3nn.o3 import spherical_harmonics
 from torch import Tensor
 
 from .reference import Edges
@@ -21,6 +20,8 @@ def edge_functions(
     edges: Edges,
 ) -> tuple[Tensor, Tensor]:
     """Spherical harmonics [E, D] and radial weights [E, L, C] of edges, from a table."""
+    from e3nn.o3 import spherical_harmonics  # only who computes without the library needs it
+
     r = torch.linalg.vector_norm(edge_vec, dim=1)
     sh = spherical_harmonics(
         list(range(l_max + 1)), edge_vec, normalize=True, normalization="component"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from tdn.graph import collate, graph_from_atoms
 from tdn.model import ConvolutionModel
 from tdn.network import set_dtype
 from tdn.normalization import normalize_activations
+from tdn.torchscript import plain_execution
 from tdn_export import ExportReport, export_model
 
 
@@ -38,19 +39,27 @@ def scaled_model(name: str) -> ConvolutionModel:
     return model
 
 
-@pytest.fixture(scope="session")
-def export(tmp_path_factory) -> Callable[[str, str], Export]:
-    """Make (or remember) the export of a configuration in a precision."""
-    made: dict[tuple[str, str], Export] = {}
+@pytest.fixture
+def plain() -> Iterator[None]:
+    """Without the executor that compiles e3nn's code anew for every structure: tests are short."""
+    with plain_execution():
+        yield
 
-    def get(name: str = "default", dtype: str = "float64") -> Export:
-        if (name, dtype) not in made:
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory) -> Callable[..., Export]:
+    """Make (or remember) the export of a configuration in a precision, with or without tables."""
+    made: dict[tuple[str, str, bool], Export] = {}
+
+    def get(name: str = "default", dtype: str = "float64", fused: bool = True) -> Export:
+        key = name, dtype, fused
+        if key not in made:
             folder = tmp_path_factory.mktemp(f"{name}-{dtype}")
             with torch.random.fork_rng():
                 model = set_dtype(scaled_model(name), DTYPES[dtype])
                 save_model(folder / "model.pt", model, {"epochs": 3, "valid_mae": float("nan")})
-                report = export_model(folder / "model.pt")
-            made[name, dtype] = Export(model, folder / "model.pt", report)
-        return made[name, dtype]
+                report = export_model(folder / "model.pt", fused=fused)
+            made[key] = Export(model, folder / "model.pt", report)
+        return made[key]
 
     return get

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import ase.io
 import pytest
@@ -16,6 +19,7 @@ from tdn_export import check, export_model, inspect, load_compiled
 from tdn_export.cli import main
 from tdn_export.exporter import default_output
 from tdn_export.verify import Deviation, check_symmetries, compare, verify
+from tdn_export.wrapper import deployed_network
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def test_export_inspect_check(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), "--verify", str(frames)]) == 0
     output = capsys.readouterr()
     compiled = tmp_path / "model.tdn.pth"
-    for expected in ("H O", "4 A", "receptive field  8 A", "CP rank", "11 checks passed"):
+    for expected in ("H O", "4 A", "receptive field  8 A", "rank 1,", "19 checks passed"):
         assert expected in output.out
     for step in ("reading", "computing the reference", "compiling", "verifying"):
         assert step in output.err
@@ -170,31 +174,48 @@ def test_failed_verification_keeps_the_older_file(checkpoint, tmp_path, capsys, 
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_verification_notices_another_network(export):
+@pytest.mark.parametrize("fused", [True, False])
+def test_verification_notices_another_network(export, fused):
     """A change of one part in 10^8 in one tensor of the eager network must not pass."""
-    made = export("scalars")
+    made = export("scalars", fused=fused)
     compiled = load_compiled(made.path)
     other = tdn_export.exporter.load_model(made.checkpoint)[0]
-    assert all(d.passed for d in verify(other, compiled))
+    assert all(d.passed for d in verify([deployed_network(other, fused)[0]], compiled))
     with torch.no_grad():
         other.readouts[-1].weight.mul_(1 + 1e-8)
     with pytest.raises(TDNError, match=r"fails the check .* no file was written"):
-        verify(other, compiled)
+        verify([deployed_network(other, fused)[0]], compiled)
 
 
-def test_verification_notices_a_broken_symmetry(export):
-    """Changed CP factors break rotations, which eager against compiled cannot see."""
-    made = export("default")
+def test_verification_notices_wrong_tables(export):
+    """The deployed network and the compiled one agree, but neither with the checkpoint."""
+    made = export("scalars")
     compiled = load_compiled(made.path)
-    model = tdn_export.exporter.load_model(made.checkpoint)[0]
+    original = tdn_export.exporter.load_model(made.checkpoint)[0]
+    deployed = deployed_network(original, True)[0]
+    verify([deployed], compiled, originals=[original])
+    with torch.no_grad():
+        for network in (deployed, compiled.module.model):
+            network.first.table.mul_(1 + 1e-6)
+    verify([deployed], compiled)
+    with pytest.raises(TDNError, match=r"fails the check '.*, without tables'"):
+        verify([deployed], compiled, originals=[original])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_verification_notices_a_broken_symmetry(export, fused):
+    """Changed CP factors break rotations, which eager against compiled cannot see."""
+    made = export("default", fused=fused)
+    compiled = load_compiled(made.path)
+    model = deployed_network(tdn_export.exporter.load_model(made.checkpoint)[0], fused)[0]
+    name = "layers.0.input1" if fused else "layers.1.convolution.factors.input1"
     for network in (model, compiled.module.model):
         buffers = dict(network.named_buffers())
-        name = "layers.1.convolution.factors.input1"
         with torch.no_grad():
             buffers[name][2] *= 1 + 1e-6
     cluster = {"cluster": STRUCTURES["cluster"]()}
-    assert all(d.passed for d in compare(model, compiled, cluster))
-    failed = [d.name for d in check_symmetries(model, compiled) if not d.passed]
+    assert all(d.passed for d in compare([model], compiled, cluster))
+    failed = [d.name for d in check_symmetries([model], compiled) if not d.passed]
     assert "rotation" in failed
 
 
@@ -216,3 +237,49 @@ def test_functions(checkpoint, tmp_path):
     assert all(deviations[name] <= tolerance[name] for name in deviations)
     with pytest.raises(UsageError, match="expected float32 or float64"):
         export_model(checkpoint, dtype="half")
+
+
+def test_full_disk_leaves_nothing_behind(checkpoint, tmp_path, capsys, monkeypatch):
+    """A disk that fills up in the middle of the file; an older file stays."""
+    output = tmp_path / "model.tdn.pth"
+    output.write_text("older")
+    write_bytes = Path.write_bytes
+
+    def fill(self, data):
+        write_bytes(self, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    assert main([str(checkpoint)]) == 1
+    message = one_line(capsys)
+    assert "cannot write" in message and "No space left on device" in message
+    assert output.read_text() == "older"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.tdn.pth"]
+
+
+def test_unknown_backend(checkpoint, capsys):
+    assert main([str(checkpoint), "--backend", "onnx"]) == 2
+    assert "backend is 'onnx', expected torchscript or aotinductor" in one_line(capsys)
+
+
+def test_suffix_belongs_to_the_backend(checkpoint, tmp_path, capsys):
+    output = str(tmp_path / "model.tdn.pt2")
+    assert main([str(checkpoint), "-o", output]) == 2
+    assert "expected a name that ends with .tdn.pth" in one_line(capsys)
+    assert default_output("model.pt", "aotinductor").name == "model.tdn.pt2"
+
+
+def test_fused_is_noted(checkpoint, tmp_path, capsys):
+    for arguments, fused in (([], True), (["--no-fused"], False)):
+        output = tmp_path / "m.tdn.pth"
+        assert main([str(checkpoint), "-o", str(output), *arguments]) == 0
+        metadata = inspect(output)
+        assert metadata["fused"] is fused
+        assert fused or metadata["radial_table_error"] is None
+    capsys.readouterr()
+
+
+def test_export_options_go_with_a_checkpoint_only(export, capsys):
+    for option in (["--no-fused"], ["--direct-forces"], ["--backend", "aotinductor"]):
+        assert main(["--inspect", str(export().path), *option]) == 2
+        assert f"{option[0]} does not go with --inspect" in one_line(capsys)

@@ -15,7 +15,8 @@ import torch
 
 from tdn.calculator import TDNCalculator
 from tdn.checkpoint import load_model
-from tdn.compiled import MAX_JSON_BYTES, load_compiled, read_extra_files
+from tdn.compiled import load_compiled, read_extra_files
+from tdn.compiled_archive import FORMAT_VERSION, MAX_JSON_BYTES
 from tdn.errors import TDNError
 
 
@@ -120,10 +121,14 @@ def test_foreign_torchscript(tmp_path):
 
 def test_newer_format_names_the_version_needed(export, tmp_path):
     path = with_json(
-        export().path, tmp_path / "m.tdn.pth", "metadata.json", format_version=2, tdn_version="9.1"
+        export().path,
+        tmp_path / "m.tdn.pth",
+        "metadata.json",
+        format_version=FORMAT_VERSION + 1,
+        tdn_version="9.1",
     )
     message = fails(path)
-    assert "format version 2" in message
+    assert f"format version {FORMAT_VERSION + 1}, this tdn reads up to {FORMAT_VERSION}" in message
     assert "install tdn 9.1 or newer" in message
 
 

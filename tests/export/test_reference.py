@@ -9,20 +9,26 @@ import torch
 
 from tdn.compiled import check_reference, load_compiled, read_extra_files
 from tdn.errors import TDNError
-from tdn_export.metadata import plain, reference_graph, weight_hash
+from tdn_export.metadata import plain, weight_hash
+from tdn_export.reference import reference_graph
 from tdn_export.structures import random_cell, random_cluster
 
 
-@pytest.mark.parametrize("name", ["default", "l3", "one_layer", "attention"])
-def test_any_changed_tensor_is_noticed(export, name):
+@pytest.mark.parametrize(
+    "name, fused",
+    [("default", True), ("l3", True), ("one_layer", True), ("l3", False), ("attention", True)],
+)
+def test_any_changed_tensor_is_noticed(export, name, fused):
     """Every weight and constant, changed by one part in a thousand, moves the reference."""
-    made = export(name)
+    made = export(name, fused=fused)
     compiled = load_compiled(made.path)
     tensors = dict(compiled.module.named_parameters()) | dict(compiled.module.named_buffers())
-    # a first layer has no residual, and only scalars leave the last block of attention
-    layers = getattr(made.model, "layers", [])
-    unused = [f"layers.{i}.residual" for i, layer in enumerate(layers) if layer.first]
-    unused.append(f"blocks.{made.model.config.num_layers - 1}.feed_forward.gated.gate")
+    if name == "attention":  # only scalars leave the last block
+        unused = [f"blocks.{made.model.config.num_layers - 1}.feed_forward.gated.gate"]
+    elif fused:  # tables contain it
+        unused = ["model.embedding"]
+    else:  # every order has the factors of the first
+        unused = [f"product.products.{k}" for k in range(1, 4)]
     changed = [
         name
         for name, tensor in tensors.items()

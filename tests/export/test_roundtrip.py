@@ -14,24 +14,40 @@ from tdn.graph import collate, graph_from_atoms
 from tdn.potential import Potential
 from tdn_export import export_model
 from tdn_export.structures import random_cell, standard_structures
+from tdn_export.verify import SYMMETRY_BOUND, TABLE_AMPLIFICATION
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 # float64 and float32 of the same operations; float32 differs where e3nn compiles its own code
 BOUND = {"float64": 1e-10, "float32": 1e-5}
-CASES = [(name, "float64") for name in CONFIGS] + [("default", "float32")]
+CASES = [(name, "float64", True) for name in CONFIGS]
+CASES += [(name, "float64", False) for name in CONFIGS if not name.startswith("attention")]
+CASES += [("default", "float32", True), ("l3", "float32", False), ("attention", "float32", True)]
+
+
+def bound(made) -> float:
+    """Rounding, which differs in fused operators; and what tables of the radial functions add over
+    layers and orders of products."""
+    metadata = made.report.metadata
+    if metadata["radial_table_error"] is None:
+        return BOUND[metadata["dtype"]]
+    return SYMMETRY_BOUND[metadata["dtype"]] + TABLE_AMPLIFICATION * metadata["radial_table_error"]
 
 
 def structures() -> dict[str, ase.Atoms]:
     """All kinds of structures, with and without edges and cells."""
     return {
         **{name: make() for name, make in STRUCTURES.items()},
-        **{k: v for k, v in standard_structures([1, 8], 4.0).items() if k != "200 atoms"},
+        **{k: v for k, v in standard_structures([1, 8], 4.0).items() if k != "500 atoms"},
         "many atoms": random_cell([1, 8], 60, 4.0, seed=5),
     }
 
 
-@pytest.mark.parametrize("name, dtype", CASES)
-def test_eager_compiled_and_calculator_agree(export, name, dtype):
-    made = export(name, dtype)
+@pytest.mark.parametrize("name, dtype, fused", CASES)
+def test_eager_compiled_and_calculator_agree(export, name, dtype, fused):
+    made = export(name, dtype, fused)
+    allowed = bound(made)
+    assert fused or allowed == BOUND[dtype]
     compiled = load_compiled(made.path)
     eager = Potential(made.model)
     calculators = [TDNCalculator(path, device="cpu") for path in (made.checkpoint, made.path)]
@@ -40,26 +56,28 @@ def test_eager_compiled_and_calculator_agree(export, name, dtype):
         expected = eager(graph)
         isolated = made.model.atomic_energies[graph.species]
         interaction = (expected["atom_energy"] - isolated).numpy()
+        edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
+        gradient = compiled.evaluate_edges(*edges)[1]  # whose sums cancel on symmetric sites
         scale = {
             "energy": max(np.abs(interaction).sum(), 1e-3),
-            "forces": max(expected["forces"].abs().max().item(), 1e-3),
+            "forces": max([1e-3, *gradient.abs().flatten().tolist()]),
             "virial": max(expected["virial"].abs().max().item(), 1e-3),
         }
         found = compiled(graph)
         for key, size in scale.items():
             error = (found[key] - expected[key]).abs().max().item()
-            assert error <= BOUND[dtype] * size, (label, key)
+            assert error <= allowed * size, (label, key)
         for calculator in calculators:
             result = atoms.copy()
             result.calc = calculator
             error = abs(result.get_potential_energy() - expected["energy"].item())
-            assert error <= BOUND[dtype] * scale["energy"], label
+            assert error <= allowed * scale["energy"], label
             error = np.abs(result.get_forces() - expected["forces"].numpy()).max()
-            assert error <= BOUND[dtype] * scale["forces"], label
+            assert error <= allowed * scale["forces"], label
             if atoms.cell.rank == 3 and atoms.pbc.any():
                 stress = result.get_stress(voigt=False)
                 error = np.abs(-stress * atoms.get_volume() - expected["virial"][0].numpy()).max()
-                assert error <= BOUND[dtype] * scale["virial"], label
+                assert error <= allowed * scale["virial"], label
 
 
 def test_edges_matter(export):

@@ -7,11 +7,12 @@ import torch
 from structures import STRUCTURES
 
 import tdn.attention
+import tdn.fused
 import tdn.model
 from tdn import torchscript
 from tdn.compiled import load_compiled
 from tdn.graph import Graph, graph_from_atoms
-from tdn_export.wrapper import DeployedModel
+from tdn_export.wrapper import DeployedModel, deployed_network
 
 
 @pytest.fixture
@@ -130,13 +131,16 @@ class _Recorded(torch.autograd.Function):
         return gradient, None
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name, exchanges", [("default", 1), ("l1", 2), ("attention", 2)])
-def test_a_process_without_atoms_takes_part_in_every_exchange(export, monkeypatch, name, exchanges):
+def test_a_process_without_atoms_takes_part_in_every_exchange(
+    export, monkeypatch, name, exchanges, fused
+):
     """Exchanges are collective: a process that left one out would hang all others."""
     made = export(name)
-    for module in (tdn.model, tdn.attention):
+    for module in (tdn.model, tdn.attention, tdn.fused):
         monkeypatch.setattr(module, "exchange", lambda x, n: _Recorded.apply(x, n))
-    module = DeployedModel(made.model)
+    module = DeployedModel(deployed_network(made.model, fused)[0])
     full = graph_from_atoms(STRUCTURES["cluster"](), [1, 8], 4.0)
     none = torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.float64)
     sequences = []

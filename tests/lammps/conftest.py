@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
@@ -47,31 +47,47 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def lmp(plugin: Path, models: Path, tmp_path: Path) -> LammpsRunner:
-    """Function ``run(script, ranks=1, fails=False)`` that gives what LAMMPS prints.
+def run_script(
+    script: str,
+    folder: Path,
+    models: Path,
+    *,
+    ranks: int = 1,
+    fails: bool = False,
+    arguments: Sequence[str] = (),
+    time_limit: float = TIME_LIMIT,
+    **environment: str,
+) -> str:
+    """Run a script in ``folder`` and give what LAMMPS prints.
 
-    The run is in ``tmp_path`` and finds the model files by name. It is ended after a time limit,
-    so a hanging run is a failed test.
+    Model files are found by name. The run is ended after the time limit, so a hanging run is a
+    failed test.
     """
     from tdn_lammps import run_lmp
 
-    def run(script: str, *, ranks: int = 1, fails: bool = False, **environment: str) -> str:
-        (tmp_path / "in.test").write_text(script)
-        variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1", **environment}
-        try:
-            result = run_lmp(
-                "in.test",
-                *("-log", "none"),
-                ranks=ranks,
-                cwd=tmp_path,
-                timeout=TIME_LIMIT,
-                environment=variables,
-            )
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"lmp did not end within {TIME_LIMIT} s")
-        assert (result.returncode != 0) == fails, result.stdout
-        return result.stdout
+    (folder / "in.test").write_text(script)
+    variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1", **environment}
+    try:
+        result = run_lmp(
+            "in.test",
+            *("-log", "none", *arguments),
+            ranks=ranks,
+            cwd=folder,
+            timeout=time_limit,
+            environment=variables,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"lmp did not end within {time_limit} s")
+    assert (result.returncode != 0) == fails, result.stdout
+    return result.stdout
+
+
+@pytest.fixture
+def lmp(plugin: Path, models: Path, tmp_path: Path) -> LammpsRunner:
+    """Function ``run(script, ranks=1, fails=False)``: `run_script` in ``tmp_path``."""
+
+    def run(script: str, **options) -> str:
+        return run_script(script, tmp_path, models, **options)
 
     return run
 
@@ -147,7 +163,6 @@ def setup(structure: Structure, name: str, style: str = "tdn", units: str = "met
             f"units {units}",
             f"boundary {boundary}",
             "atom_style atomic",
-            "box tilt large" if structure.triclinic else "",
             f"read_data {name}",
             f"pair_style {style}",
             *structure.extra,
@@ -196,12 +211,12 @@ def thermo_rows(output: str) -> list[list[float]]:
     return rows
 
 
-def read_measured(path: Path, thermo: list[float]) -> Measured:
-    """Read one snapshot."""
+def read_measured(path: Path, thermo: list[float], count: int | None = None) -> Measured:
+    """Read one snapshot; per-atom quantities of the first ``count`` atoms."""
     lines = path.read_text().splitlines()
     begin = next(k for k, line in enumerate(lines) if line.startswith("ITEM: ATOMS")) + 1
     table = np.array([[float(word) for word in line.split()] for line in lines[begin:]])
-    table = table.reshape(-1, 24)
+    table = table.reshape(-1, 24)[:count]
     return Measured(
         energy=thermo[1],
         forces=table[:, 5:8],

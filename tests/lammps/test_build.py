@@ -95,6 +95,7 @@ def compile_loader(folder: Path, lammps_version: str, torch_version: str) -> Non
             f"-DTDN_LAMMPS_VERSION={lammps_version}",
             f'-DTDN_TORCH_DIR="{Path(torch.__file__).parent}"',
             f'-DTDN_TORCH_VERSION="{torch_version}"',
+            '-DTDN_OPS_LIBRARY=""',
             '-DTDN_PAIR_LIBRARY="absent.so"',
             str(SOURCE_DIR / "src" / "tdnplugin.cpp"),
             *("-o", str(folder / "tdnplugin.so")),

@@ -15,6 +15,7 @@ The closed form with its analytic derivatives is `closed_form`, in numpy, over a
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -182,11 +183,17 @@ def write_toy(
     r_max: float = R_MAX,
     layers: int = 1,
     dtype: str = "float64",
+    around: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
     change_metadata: dict | None = None,
     change_reference: dict | None = None,
 ) -> Path:
-    """Write the potential as a compiled file; the changes overwrite entries of the descriptions."""
-    module = torch.jit.script(Toy(r_max, layers, getattr(torch, dtype)))
+    """Write the potential as a compiled file.
+
+    ``around`` makes another module of the potential; the changes overwrite entries of the
+    descriptions.
+    """
+    toy = Toy(r_max, layers, getattr(torch, dtype))
+    module = torch.jit.script(toy if around is None else around(toy))
     files = {
         "metadata.json": {**metadata(r_max, layers, dtype), **(change_metadata or {})},
         "reference.json": {**reference(r_max, layers, dtype), **(change_reference or {})},

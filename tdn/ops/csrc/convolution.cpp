@@ -91,6 +91,8 @@ struct EdgeTensors {
   void check(const char *name) const
   {
     check_edge_indices(name, centre, neighbour, centre_ptr, transpose, neighbour_ptr);
+    TORCH_CHECK_VALUE(num_centres() <= num_nodes(), name, ": centres are the first of the nodes, ",
+                      "found ", num_centres(), " centres and ", num_nodes(), " nodes");
     check_species(name, species, table.size(0));
   }
 

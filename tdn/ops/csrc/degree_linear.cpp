@@ -24,7 +24,7 @@ template <> const DegreeLinearKernels<double> &kernels<double>()
 void check(const Tensor &x, const Tensor &weight)
 {
   TORCH_CHECK_VALUE(x.dim() == 3 && weight.dim() == 3 &&
-                        x.size(1) == weight.size(0) * weight.size(0) &&
+                        x.sym_size(1) == weight.size(0) * weight.size(0) &&
                         x.sym_size(2) == weight.sym_size(1) &&
                         x.scalar_type() == weight.scalar_type(),
                     "degree_linear: expected x [N, L^2, C] and weight [L, C, C'] of one type, ",
@@ -35,9 +35,9 @@ void check(const Tensor &x, const Tensor &weight)
 int64_t check_weight(const Tensor &x, const Tensor &g)
 {
   int64_t degrees = 0;
-  while (x.dim() == 3 && degrees * degrees < x.size(1)) ++degrees;
-  TORCH_CHECK_VALUE(x.dim() == 3 && g.dim() == 3 && x.size(1) == degrees * degrees &&
-                        g.size(1) == x.size(1) && g.sym_size(0) == x.sym_size(0) &&
+  while (x.dim() == 3 && x.sym_size(1) > degrees * degrees) ++degrees;
+  TORCH_CHECK_VALUE(x.dim() == 3 && g.dim() == 3 && x.sym_size(1) == degrees * degrees &&
+                        g.sym_size(1) == x.sym_size(1) && g.sym_size(0) == x.sym_size(0) &&
                         g.scalar_type() == x.scalar_type(),
                     "degree_linear_weight: expected [N, L^2, C] and [N, L^2, C'] of one type, ",
                     "found ", x.sym_sizes(), " and ", g.sym_sizes());

@@ -71,7 +71,8 @@ TDN_INLINE int64_t fill(EdgeBatch<T> &batch, const EdgeList<T> &edges, int64_t b
     for (int d = 0; d < 3; ++d) batch.n[d][count] = static_cast<T>(v[d] * inverse);
     batch.inverse_r[count] = static_cast<T>(inverse);
     const double inverse_sum = 1 / (r + offset), x = scale * r * inverse_sum;
-    int64_t interval = static_cast<int64_t>(x);
+    // not a number leads to the first interval, and from there into the result
+    int64_t interval = x > 0 ? static_cast<int64_t>(x) : 0;
     if (interval >= table.intervals) interval = table.intervals - 1;
     batch.s[count] = static_cast<T>(2 * (x - static_cast<double>(interval)) - 1);
     batch.slope[count] = static_cast<T>(2 * scale * offset * inverse_sum * inverse_sum);

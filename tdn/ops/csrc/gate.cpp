@@ -14,9 +14,9 @@ namespace {
 int64_t check(const Tensor &x, const Tensor &weight)
 {
   int64_t degrees = 0;
-  while (x.dim() == 3 && degrees * degrees < x.size(1)) ++degrees;
-  TORCH_CHECK_VALUE(x.dim() == 3 && weight.dim() == 2 && x.size(1) == degrees * degrees &&
-                        x.size(1) > 0 && weight.sym_size(0) == x.sym_size(2) &&
+  while (x.dim() == 3 && x.sym_size(1) > degrees * degrees) ++degrees;
+  TORCH_CHECK_VALUE(x.dim() == 3 && weight.dim() == 2 && degrees > 0 &&
+                        x.sym_size(1) == degrees * degrees && weight.sym_size(0) == x.sym_size(2) &&
                         weight.sym_size(1) == x.sym_size(2) * (degrees - 1) &&
                         weight.scalar_type() == x.scalar_type() && weight.device() == x.device(),
                     "gate: expected x [N, L^2, C] and weight [C, (L - 1) C] of one type, found ",

@@ -33,12 +33,12 @@ void check(TDN_NODE_PRODUCT_PARAMETERS)
   const auto num_species = linear.sym_size(0);
   TORCH_CHECK_VALUE(
       species.sym_size(0) == m.sym_size(0) && species.scalar_type() == at::kLong &&
-          m.size(1) == degrees * degrees && linear.size(1) <= degrees &&
+          m.sym_size(1) == degrees * degrees && linear.size(1) <= degrees &&
           linear.sym_size(2) == m.sym_size(2) && left.sizes() == right.sizes() &&
           left.sym_size(1) == num_species && left.sym_size(3) == m.sym_size(2) &&
           weight.size(0) == left.size(0) && weight.sym_size(1) == num_species &&
           weight.size(2) == linear.size(1) && weight.sym_size(3) == m.sym_size(2) &&
-          input1.size(0) == m.size(1) && input2.sizes() == input1.sizes() &&
+          input1.size(0) == degrees * degrees && input2.sizes() == input1.sizes() &&
           output.sizes() == input1.sizes(),
       "node_product: shapes do not fit together: m ", m.sym_sizes(), ", species ",
       species.sym_sizes(), ", linear ", linear.sym_sizes(), ", left ", left.sym_sizes(),

@@ -1,0 +1,137 @@
+"""The networks of the benchmarks: random weights, normalised, as checkpoints and compiled files.
+
+What a network costs does not depend on its weights, so nothing is trained here. The file with
+reference operators (see `compiled_file`) is compiled by this script in a process of its own:
+
+    python models.py model.pt model.tdn.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+from systems import SPECIES, system
+
+import tdn.convolution
+from tdn.checkpoint import load_model, save_model
+from tdn.cli import run_main
+from tdn.config import ModelConfig
+from tdn.errors import TDNError
+from tdn.graph import graph_from_atoms
+from tdn.model import ConvolutionModel, build_model
+from tdn.network import set_dtype
+from tdn.normalization import normalize_activations
+from tdn.ops import reference
+
+# all with two layers and a cutoff of 5 angstrom
+NETWORKS = {
+    "small": ModelConfig(l_max=1, num_channels=32, correlation=2),
+    "l1 64": ModelConfig(l_max=1, num_channels=64),
+    "l2 32": ModelConfig(l_max=2, num_channels=32),
+    "default": ModelConfig(l_max=2, num_channels=64),
+    "l2 128": ModelConfig(l_max=2, num_channels=128),
+    "l3 64": ModelConfig(l_max=3, num_channels=64),
+}
+# eV per unit of what a network gives: forces so weak that atoms do not run away
+SCALE = 0.01
+# forms of a compiled file
+FUSED, PLAIN, REFERENCE = "fused", "plain", "reference"
+
+
+def describe(name: str) -> str:
+    """A network in words."""
+    config = NETWORKS[name]
+    return (
+        f"{name} (l_max {config.l_max}, {config.num_channels} channels, {config.num_layers} "
+        f"layers, correlation {config.correlation}, cutoff {config.r_max:g} A)"
+    )
+
+
+def build_random(config: ModelConfig, material: str) -> ConvolutionModel:
+    """A float64 network with random weights, normalised on a small box of its material."""
+    graph = graph_from_atoms(system(material, 96), _numbers(material), config.r_max)
+    config = dataclasses.replace(
+        config,
+        species=SPECIES[material],
+        avg_num_neighbors=graph.num_edges / graph.num_atoms,
+    )
+    model = build_model(config, seed=0).requires_grad_(False)
+    normalize_activations(model, graph)
+    model.set_statistics(torch.zeros(len(config.species)), SCALE)
+    return model
+
+
+def checkpoint(name: str, material: str, folder: Path) -> Path:
+    """The checkpoint of a network in float32; written if it is not there yet."""
+    path = folder / f"{name.replace(' ', '_')}_{material}.pt"
+    if not path.exists():
+        model = set_dtype(build_random(NETWORKS[name], material), torch.float32)
+        save_model(path, model, {"benchmark": name})
+    return path
+
+
+def network(name: str, material: str, folder: Path) -> ConvolutionModel:
+    """A network in float32, as a checkpoint gives it."""
+    return load_model(checkpoint(name, material, folder))[0]
+
+
+def compiled_file(name: str, material: str, folder: Path, form: str = FUSED) -> Path:
+    """A compiled file of a network; written if it is not there yet.
+
+    Parameters
+    ----------
+    name, material : which network
+    folder : where checkpoints and compiled files are kept
+    form : ``fused`` as tdn-export writes it, ``plain`` with ``--no-fused`` (compiled
+        ``cp_message``, all else PyTorch), ``reference`` the same with ``cp_message`` in PyTorch
+    """
+    source = checkpoint(name, material, folder)
+    path = source.with_name(f"{source.stem}_{form}.tdn.pth")
+    if path.exists():
+        return path
+    print(f"compiling {path.name} ...", file=sys.stderr, flush=True)
+    if form == REFERENCE:
+        # what TorchScript has compiled once in a process, it does not compile again
+        command = [sys.executable, __file__, str(source), str(path)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise TDNError(f"no file with reference operators: {done.stderr.strip()[-500:]}")
+    else:
+        _export(source, path, form == FUSED)
+    return path
+
+
+def _export(source: Path, path: Path, fused: bool) -> None:
+    from tdn_export import export_model
+
+    export_model(source, path, fused=fused)
+
+
+@cache
+def _numbers(material: str) -> list[int]:
+    from ase.data import atomic_numbers
+
+    return [atomic_numbers[s] for s in SPECIES[material]]
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Compile a checkpoint with the reference of cp_message instead of the operator."
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("output", type=Path, help="*.tdn.pth")
+    arguments = parser.parse_args()
+    # scripted code takes functions from the module in which it is written
+    tdn.convolution.cp_message = reference.cp_message
+    _export(arguments.checkpoint, arguments.output, fused=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(_main, "models.py"))

@@ -1,0 +1,125 @@
+"""Time of an epoch of training: compiled operators against the reference, in one process.
+
+    python examples/benchmarks/training.py
+
+Force-matching on molecules of acetylacetone where that data set is found (``--data``), else on the
+demo's boxes of water, with `tdn.training.trainer.Trainer` as tdn-train uses it: batches of 5,
+default network. Then one epoch each in float64 from the same weights: how far the operators let
+the weights drift apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from measure import Table, figure, grouped_bars, machine, parser, positive, require_compiled
+
+from tdn import ops
+from tdn.cli import run_main
+from tdn.config import Config, DataConfig, ModelConfig, TrainConfig
+from tdn.data import Dataset, load_dataset
+from tdn.errors import UsageError
+from tdn.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+# where a copy of the data set is looked for, beside or inside the repository
+ACAC = (ROOT / "data" / "acac", ROOT.parent / "shared" / "data" / "acac")
+WATER = ROOT / "examples" / "water" / "water.xyz.gz"
+ROUTES = ("fused", "reference")
+TOLERANCE = 1e-6  # relative, of the weights after one epoch in float64
+
+
+def find_data(folder: Path | None) -> DataConfig:
+    """Training frames without validation: an epoch is training alone."""
+    if folder is not None and not (folder / "train_300K.xyz").is_file():
+        raise UsageError(f"--data {folder}: expected train_300K.xyz and isolated_atoms.xyz in it")
+    for place in [folder] if folder else ACAC:
+        if (place / "train_300K.xyz").is_file():
+            print("data: acetylacetone at 300 K, 15 atoms per frame")
+            return DataConfig(
+                train=str(place / "train_300K.xyz"),
+                isolated_atoms=str(place / "isolated_atoms.xyz"),
+                valid_fraction=0.0,
+            )
+    print("data: water of the demo, for want of acetylacetone (give its folder with --data)")
+    return DataConfig(train=str(WATER), valid_fraction=0.0)
+
+
+def shortened(dataset: Dataset, frames: int | None) -> Dataset:
+    """The same data set with the first training frames only."""
+    train = dataset.train
+    kept = replace(train, frames=train.frames[:frames], graphs=train.graphs[:frames])
+    return replace(dataset, train=kept)
+
+
+def epoch(config: Config, dataset: Dataset, route: str, dtype: str) -> tuple[float, dict]:
+    """Train one epoch from the same weights; seconds, and the weights after it."""
+    with TemporaryDirectory() as folder:
+        settings = replace(config.train, run_dir=folder, dtype=dtype)
+        trainer = Trainer(replace(config, train=settings), dataset)
+        with ops.use_reference() if route == "reference" else nullcontext():
+            start = time.perf_counter()
+            trainer.fit()
+            seconds = time.perf_counter() - start
+    weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    return seconds, weights
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest |a - b| / |b| of a parameter, with the norms of whole parameters."""
+    return max(float((a[name] - b[name]).norm() / b[name].norm()) for name in b)
+
+
+def _main() -> int:
+    command = parser(__doc__)
+    command.add_argument("--data", type=Path, help="folder with train_300K.xyz of acetylacetone")
+    command.add_argument("--repeats", type=positive, default=2)
+    command.add_argument("--frames", type=positive, help="use the first training frames only")
+    arguments: argparse.Namespace = command.parse_args()
+    model = ModelConfig()
+    if arguments.quick:
+        arguments.frames, arguments.repeats = 10, 1
+        model = ModelConfig(l_max=1, num_channels=8)
+    require_compiled()
+    print(machine())
+    config = Config(
+        model=model,
+        data=find_data(arguments.data),
+        train=TrainConfig(max_epochs=1, batch_size=5, device="cpu"),
+    )
+    dataset = shortened(load_dataset(config), arguments.frames)
+    print(
+        f"{len(dataset.train)} frames, batches of {config.train.batch_size}; l_max {model.l_max}, "
+        f"{model.num_channels} channels, {model.num_layers} layers\n"
+    )
+    table = Table({"one epoch": 22, "fused (s)": 9, "reference (s)": 13, "ratio": 6})
+    best = dict.fromkeys(ROUTES, float("inf"))
+    for _ in range(arguments.repeats):
+        for route in ROUTES:
+            best[route] = min(best[route], epoch(config, dataset, route, "float32")[0])
+    table.row("float32", *best.values(), best["reference"] / best["fused"])
+    double = {route: epoch(config, dataset, route, "float64") for route in ROUTES}
+    seconds = {route: found[0] for route, found in double.items()}
+    table.row("float64", *seconds.values(), seconds["reference"] / seconds["fused"])
+    drift = difference(double["fused"][1], double["reference"][1])
+    print(f"\nrelative difference of the weights after the epoch, float64: {drift:.1e}")
+    with figure(arguments.output, width=5) as axes:
+        if axes is not None:
+            series = {route: [best[route], seconds[route]] for route in ROUTES}
+            grouped_bars(axes, ["float32", "float64"], series)
+            axes.set_ylabel("seconds per epoch")
+    if drift > TOLERANCE:
+        print(f"error: expected at most {TOLERANCE:g}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(_main, "training.py"))

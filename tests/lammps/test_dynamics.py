@@ -1,0 +1,118 @@
+"""Long trajectories on several ranks, and the heat flux."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import LammpsRunner, Structure, setup, thermo_rows
+from .test_closed_form import random_structure
+from .test_settings import lattice
+
+# rebuilds every 5 steps; the skin is wide enough for that at this temperature
+LONG = """\
+pair_coeff * * toy2.tdn.pth H O
+neighbor 0.6 bin
+neigh_modify every 5 delay 0 check no
+velocity all create 2000 5 loop geom mom yes
+timestep 0.0005
+compute where all property/atom proc
+dump where all custom {nvt} where.dump id c_where
+dump_modify where sort id
+fix 1 all nvt temp 1500 1500 0.1
+thermo 20
+thermo_style custom step pe temp econserve etotal
+thermo_modify format float %.17g
+run {nvt}
+unfix 1
+undump where
+fix 1 all nve
+run {nve}
+"""
+
+
+@pytest.mark.slow
+def test_long_trajectory_on_four_ranks(lmp: LammpsRunner, tmp_path: Path) -> None:
+    """While atoms change ranks: the same as on one rank until rounding errors have grown.
+
+    They start at 1e-16 and grow by the Lyapunov exponent of a hot liquid, a few per ps, hence by
+    much less than a factor of 1e6 over 100 steps of 0.5 fs. Afterwards energy is conserved equally
+    well.
+    """
+    structure = lattice(repeats=2, constant=2.2)
+    structure.write(tmp_path / "data.start")
+    script = setup(structure, "data.start") + LONG.format(nvt=2000, nve=600)
+    drift, rows = {}, {}
+    for ranks in (1, 4):
+        output = lmp(script, ranks=ranks, time_limit=900)
+        assert "Neighbor list builds = 400" in output
+        rows[ranks] = np.array(thermo_rows(output))
+        nvt, nve = rows[ranks][:101], rows[ranks][101:]
+        assert nvt[-1, 0] == 2000 and nve[-1, 0] == 2600
+        drift[ranks] = (np.ptp(nvt[:, 3]), np.ptp(nve[:, 4]))
+        assert np.ptp(nve[:, 1]) > 20 * drift[ranks][1]  # energy does go back and forth
+    np.testing.assert_allclose(rows[4][:6, 1:], rows[1][:6, 1:], rtol=1e-10)
+    # trajectories of the same length and temperature, so drifts of the same size
+    assert drift[4][0] < 3 * drift[1][0] and drift[4][1] < 3 * drift[1][1]
+    lines = (tmp_path / "where.dump").read_text().splitlines()
+    first, last = (np.loadtxt(lines[k : k + 64]) for k in (9, 9 + 64 + 9))
+    assert set(first[:, 1]) == {0, 1, 2, 3}
+    assert np.count_nonzero(first[:, 1] != last[:, 1]) > 10  # atoms have migrated
+
+
+FLUX = """\
+pair_coeff * * toy1.tdn.pth H O
+compute ke all ke/atom
+compute pe all pe/atom
+compute stress all centroid/stress/atom NULL virial
+compute flux all heat/flux ke pe stress
+velocity all create 300 5 loop geom mom yes
+fix 1 all nve
+variable px equal vcm(all,x)
+variable py equal vcm(all,y)
+variable pz equal vcm(all,z)
+thermo_style custom step c_flux[1] c_flux[2] c_flux[3] v_px v_py v_pz
+thermo_modify format float %.17g norm no
+thermo 1
+dump 1 all custom 1 flux.dump id xu yu zu c_ke c_pe
+dump_modify 1 sort id format float %.17g
+"""
+
+
+def test_heat_flux_is_the_derivative_of_the_energy_moment(
+    lmp: LammpsRunner, tmp_path: Path
+) -> None:
+    """J = d/dt sum_i r_i e_i by central differences, in a cluster, which has no images.
+
+    Exact for one layer with the centroid virial. The error of the difference is O(h^2) of motions
+    with some 0.01 ps, h = 1e-5 ps, and of rounding, 1e-16 * 100 eV A / h.
+    """
+    structure = random_structure(1, 9, None)
+    structure.write(tmp_path / "data.start")
+    step = 1e-5
+    script = setup(structure, "data.start") + FLUX + f"timestep {step}\nrun 2\n"
+    for ranks in (1, 2):
+        flux = np.array(thermo_rows(lmp(script, ranks=ranks)))[1, 1:4]
+        tables = (tmp_path / "flux.dump").read_text().split("c_ke c_pe")[1:]
+        moments = []
+        for text in tables:
+            rows = text.strip().splitlines()[: len(structure.species)]
+            atoms = np.array([[float(word) for word in row.split()] for row in rows])
+            moments.append((atoms[:, 1:4] * (atoms[:, 4] + atoms[:, 5])[:, None]).sum(0))
+        slope = (moments[2] - moments[0]) / (2 * step)
+        np.testing.assert_allclose(flux, slope, rtol=0, atol=1e-5 * np.abs(slope).max())
+
+
+def test_heat_flux_of_a_crystal(lmp: LammpsRunner, tmp_path: Path) -> None:
+    """It is finite, the same on ranks, and no momentum builds up."""
+    structure: Structure = lattice(repeats=2)
+    structure.write(tmp_path / "data.start")
+    script = setup(structure, "data.start") + FLUX.replace("toy1", "toy2") + "run 20\n"
+    alone, together = (np.array(thermo_rows(lmp(script, ranks=ranks))) for ranks in (1, 2))
+    assert np.all(np.isfinite(alone)) and np.abs(alone[:, 1:4]).max() > 0
+    scale = np.abs(alone[:, 1:4]).max()
+    np.testing.assert_allclose(together[:, 1:4], alone[:, 1:4], rtol=0, atol=1e-9 * scale)
+    speed = np.sqrt(8.314 * 300 / 0.001) / 100  # A/ps of a hydrogen atom
+    assert np.abs(alone[:, 4:]).max() < 1e-12 * speed

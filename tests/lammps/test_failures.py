@@ -1,0 +1,158 @@
+"""When one rank fails, the whole run ends with its message and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import TIME_LIMIT, LammpsRunner
+from .special_toys import MANY_ATOMS, write_faulty, write_hungry
+
+# three quarters of the atoms in one half of the cell: with two ranks along x, one has too many
+UNEVEN = f"""\
+units metal
+processors 2 * *
+region box block 0 40 0 12 0 12
+region left block 0 20 0 12 0 12
+region right block 20 40 0 12 0 12
+create_box 2 box
+create_atoms 1 random {MANY_ATOMS + 20} 11 left overlap 1.1 maxtry 900
+create_atoms 2 random {MANY_ATOMS // 3} 12 right overlap 1.1 maxtry 900
+mass * 1.0
+pair_style tdn
+pair_coeff * * faulty.tdn.pth H O
+run 0
+"""
+
+ATOMS = """\
+units metal
+region box block 0 10 0 10 0 10
+create_box 2 box
+create_atoms 1 single 1 1 1
+mass * 1.0
+pair_style tdn
+pair_coeff * * model.tdn.pth H O
+run 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [("raises", "more atoms than this potential likes"), ("out_of_memory", "out of memory")],
+)
+def test_exception_on_one_rank(
+    lmp: LammpsRunner, tmp_path: Path, fault: str, expected: str
+) -> None:
+    """The other rank waits for features at that time."""
+    write_faulty(tmp_path / "faulty.tdn.pth", fault)
+    output = lmp(UNEVEN, ranks=2, fails=True)
+    (line,) = [text for text in output.splitlines() if "Pair style tdn" in text]
+    assert line.startswith("ERROR on proc 0") and expected in line
+    assert f"({MANY_ATOMS + 20} atoms" in line
+    assert "Loop time" not in output
+
+
+def test_same_input_runs_where_no_rank_fails(lmp: LammpsRunner, tmp_path: Path) -> None:
+    write_faulty(tmp_path / "faulty.tdn.pth", "raises")
+    even = UNEVEN.replace("right block 20 40", "right block 0 40").replace(
+        "left block 0 20", "left block 0 40"
+    )
+    assert "Loop time" in lmp(even, ranks=2)
+
+
+def test_too_little_memory(lmp: LammpsRunner, tmp_path: Path) -> None:
+    """A megabyte for each of half a million edges: noticed before any is allocated."""
+    with open("/proc/meminfo") as file:
+        total = next(int(line.split()[1]) for line in file if line.startswith("MemTotal"))
+    if total > 300e6:
+        pytest.skip("this machine has the memory")
+    write_hungry(tmp_path / "faulty.tdn.pth")
+    small = lmp(UNEVEN.replace("processors 2 * *", ""))
+    assert "Loop time" in small
+    dense = ATOMS.replace("create_atoms 1 single 1 1 1", "lattice sc 1.5\ncreate_atoms 1 box")
+    dense = dense.replace("0 10", "0 30").replace("model.tdn", "faulty.tdn")
+    for ranks in (1, 2):
+        output = lmp(dense, ranks=ranks, fails=True)
+        (line,) = [text for text in output.splitlines() if "Pair style tdn" in text]
+        for part in (
+            "this step needs about",
+            "GB are left",
+            "atoms per rank would fit",
+            "use more",
+        ):
+            assert part in line
+        # proportional to the number of edges
+        words = line.split()
+        needed, edges = (
+            float(words[words.index("about") + 1]),
+            int(words[words.index("edges)") - 1]),
+        )
+        assert 1e9 * needed == pytest.approx(1.25 * 1e6 * edges, rel=0.02)
+
+
+@pytest.fixture
+def two_folders(plugin: Path, tmp_path: Path) -> Callable[[], str]:
+    """Function that runs LAMMPS with rank 0 in folder ``first`` and rank 1 in folder ``second``."""
+    from tdn_lammps.runtime import find_program
+
+    def run() -> str:
+        (tmp_path / "in.test").write_text(ATOMS)
+        command = [find_program("mpiexec")]
+        for k, name in enumerate(("first", "second")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            command += [":"] * k + ["-n", "1", "-wdir", str(tmp_path / name), find_program("lmp")]
+            command += ["-in", str(tmp_path / "in.test"), "-log", "none"]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=TIME_LIMIT)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                pytest.fail("a rank waits for one that has failed")
+        assert process.returncode != 0
+        return output
+
+    return run
+
+
+@pytest.mark.parametrize("bad", ["first", "second"])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_bad_file_on_one_rank(
+    two_folders: Callable[[], str], models: Path, tmp_path: Path, bad: str, how: str
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(models / "toy2.tdn.pth", tmp_path / name / "model.tdn.pth")
+    model = tmp_path / bad / "model.tdn.pth"
+    if how == "missing":
+        model.unlink()
+    else:
+        model.write_bytes(model.read_bytes()[:3000])
+    (line,) = [text for text in two_folders().splitlines() if text.startswith("ERROR")]
+    assert "model.tdn.pth" in line and ("not found" if how == "missing" else "damaged") in line
+
+
+@pytest.mark.parametrize("name", ["libpair_tdn.so", "tdnplugin.so"])
+def test_truncated_library(plugin: Path, lmp: LammpsRunner, tmp_path: Path, name: str) -> None:
+    """Loading half a library ends a process with a bus error and without a word."""
+    folder = tmp_path / "lammps"
+    shutil.copytree(plugin.parent, folder)
+    whole = (folder / name).read_bytes()
+    script = "units metal\nregion b block 0 1 0 1 0 1\ncreate_box 1 b\npair_style tdn\n"
+    for size in (0, 40, 5000, len(whole) * 2 // 3, len(whole) - 1):
+        (folder / name).write_bytes(whole[:size])
+        output = lmp(script, fails=True, TDN_LIB_DIR=str(tmp_path))
+        assert f"{folder / name} is damaged" in output
+        assert "run: tdn-lammps build" in output
+    assert output.count("is damaged") == 1

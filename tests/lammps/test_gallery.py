@@ -1,0 +1,98 @@
+"""The inputs of examples/lammps run, shortened, and print what they promise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structures import TRAINED_MODEL
+
+from .conftest import run_script, thermo_rows
+
+GALLERY = Path(__file__).parents[2] / "examples" / "lammps"
+INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress")
+
+
+@pytest.fixture(scope="module")
+def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tdn_export import export_model
+
+    path = tmp_path_factory.mktemp("water") / "water.tdn.pth"
+    export_model(TRAINED_MODEL, path)
+    return path
+
+
+@pytest.fixture
+def run(plugin: Path, water: Path, tmp_path: Path) -> Callable[..., np.ndarray]:
+    """Function that runs an input and gives its thermodynamic output of the last run."""
+    for path in GALLERY.glob("*"):
+        shutil.copy(path, tmp_path)
+
+    def run(name: str, steps: int, ranks: int = 1) -> np.ndarray:
+        script = (tmp_path / f"in.{name}").read_text()
+        arguments = ("-var", "steps", str(steps))
+        output = run_script(script, tmp_path, water.parent, ranks=ranks, arguments=arguments)
+        rows = thermo_rows(output)
+        start = max(k for k, row in enumerate(rows) if row[0] == 0)
+        return np.array(rows[start:])
+
+    return run
+
+
+def test_all_inputs_are_here() -> None:
+    assert {path.name for path in GALLERY.glob("in.*")} == {f"in.{name}" for name in INPUTS}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_nvt(run: Callable[..., np.ndarray], tmp_path: Path, ranks: int) -> None:
+    rows = run("nvt", 20, ranks)
+    # 96 atoms at 300 K have 3.7 eV of kinetic energy
+    assert rows[-1, 0] == 20 and abs(np.ptp(rows[:, 4])) < 0.02
+    distribution = np.loadtxt(tmp_path / "rdf.dat", skiprows=4)
+    first_peak = distribution[np.argmax(distribution[:, 2]), 1]
+    assert 2.5 < first_peak < 3.1  # angstrom, between the oxygen atoms of neighbours
+
+
+def test_npt(run: Callable[..., np.ndarray]) -> None:
+    rows = run("npt", 20)
+    assert rows[-1, 5] != rows[0, 5]
+    assert 0.9 < rows[-1, 6] < 1.1  # g/cm^3
+
+
+def test_diffusion(run: Callable[..., np.ndarray]) -> None:
+    rows = run("diffusion", 40)
+    assert abs(np.ptp(rows[:, 3])) < 0.02
+    assert rows[-1, 4] > 0
+
+
+def test_molecule(run: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    rows = run("molecule", 100)
+    assert abs(np.ptp(rows[:, 4])) < 1e-3
+    first, second = (tmp_path / "molecule.dat").read_text().split()[1:3]
+    assert first == second and 0.94 < float(first) < 0.99
+
+
+def test_slab(run: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    rows = run("slab", 20)
+    assert abs(np.ptp(rows[:, 3])) < 0.03
+    profile = np.loadtxt(tmp_path / "profile.dat", skiprows=4)
+    height = np.abs(profile[:, 1] - 9.8555 / 2)  # over the middle of the film
+    assert 0.8 < profile[height < 4, 3].mean() < 1.3  # g/cm^3
+    assert profile[height > 10, 3].max() == 0
+
+
+def test_zbl(run: Callable[..., np.ndarray]) -> None:
+    rows = run("zbl", 200)
+    assert np.all(rows[:, 2] < 5e-4)  # the time step is that of a fast atom
+    assert rows[0, 5] == 0  # nothing is closer than a bond at first
+    assert abs(np.ptp(rows[:, 6])) < 0.1
+
+
+def test_stress(run: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    rows = run("stress", 50)
+    assert rows[-1, 2] > rows[0, 2]
+    np.testing.assert_allclose(rows[:, 4], rows[:, 5], rtol=1e-9)
+    assert len(np.loadtxt(tmp_path / "stress.dat", skiprows=4)) == 10

