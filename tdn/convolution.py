@@ -143,7 +143,7 @@ class NodeProduct(nn.Module):
         for factors in self.products:
             matrices.extend([factors.input1, factors.input2, factors.output])
         if len(matrices) == 0:
-            return self.linear(m, species) * self.norm
+            return self.linear(m[:, : self.components_out], species) * self.norm
         # the factors are the same for all orders, but the last lack outputs that nobody needs
         output = nn.functional.pad(matrices[2], [0, 0, 0, m.size(1) - matrices[2].size(0)])
         by_degree = self.norm[self.first_component]  # norms are equal within a degree

@@ -23,8 +23,8 @@ TABLE_BLOCK = 16
 # order of the polynomials (odd), and largest errors of values and slopes relative to the largest
 # value and slope; errors are this large at few distances only, and energies and forces sum over
 # many
-ORDER = {torch.float32: 5, torch.float64: 9}
-TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-11}
+ORDER = {torch.float32: 7, torch.float64: 9}
+TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-11}
 STRETCH = 0.3  # the number a
 MAX_INTERVALS = 1024
 # larger tables would not fit in processor caches by far, nor well in a file
