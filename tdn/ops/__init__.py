@@ -1,8 +1,9 @@
 """Fused operators of the network (``torch.ops.tdn``), compiled or as reference in plain PyTorch."""
 
 from . import loading
-from .inference import convolution, degree_linear, density, gate, node_product
+from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
+from .nodes import degree_linear, gate, node_product
 from .operators import cp_message, exchange, sort_edges
 from .reference import Edges
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import inference_reference, reference
+from . import inference_reference, nodes_reference, reference
 from .build import library_problem, ops_library
 from .reference import Edges
 
@@ -115,9 +115,9 @@ def _register_reference() -> torch.library.Library:
         ("cp_message", _with_edges(reference.cp_message)),
         ("convolution", _with_edges(inference_reference.convolution)),
         ("density", _with_edges(inference_reference.density)),
-        ("node_product", inference_reference.node_product),
-        ("degree_linear", inference_reference.degree_linear),
-        ("gate", inference_reference.gate),
+        ("node_product", nodes_reference.node_product),
+        ("degree_linear", nodes_reference.degree_linear),
+        ("gate", nodes_reference.gate),
     ):
         library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")

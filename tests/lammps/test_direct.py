@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ase
 import numpy as np
 import pytest
+from structures import random_model
+
+from tdn.calculator import TDNCalculator
+from tdn.checkpoint import save_model
+from tdn_export import export_model
 
 from .conftest import LammpsRunner, Structure, setup, thermo_rows
 from .special_toys import direct_forces, write_direct
@@ -120,3 +126,30 @@ def test_dynamics_in_hybrid(run: Callable[..., str]) -> None:
     ]
     assert rows[0][0] == 20
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("ranks", "newton"), [(1, "on"), (2, "on"), (3, "off")])
+def test_exported_network(run: Callable[..., str], tmp_path: Path, ranks: int, newton: str) -> None:
+    """The attention network with direct forces gives in LAMMPS what it gives in Python."""
+    checkpoint, compiled = tmp_path / "model.pt", tmp_path / "direct.tdn.pth"
+    save_model(checkpoint, random_model("attention", forces="direct"), {})
+    with pytest.warns(UserWarning, match="no gradient"):
+        export_model(checkpoint, compiled, direct_forces=True)
+    commands = WITHOUT_PRESSURE + (
+        "dump 1 all custom 1 NUMBER.dump id fx fy fz\n"
+        "dump_modify 1 sort id format float %.17g\nrun 0\nundump 1\n"
+    )
+    output = run(STRUCTURES, commands, "tdn direct yes", before=f"newton {newton}", ranks=ranks)
+    calculator = TDNCalculator(checkpoint, device="cpu")
+    for k, (structure, row) in enumerate(zip(STRUCTURES, thermo_rows(output), strict=True)):
+        atoms = ase.Atoms(
+            np.array(["H", "O"])[structure.species],
+            structure.positions,
+            cell=structure.cell,
+            pbc=structure.cell is not None,
+            calculator=calculator,
+        )
+        assert row[1] == pytest.approx(atoms.get_potential_energy(), rel=1e-10)
+        want = atoms.get_forces()
+        forces = np.loadtxt(tmp_path / f"{k}.dump", skiprows=9)[:, 1:]
+        np.testing.assert_allclose(forces, want, rtol=0, atol=1e-10 * np.abs(want).max())

@@ -13,7 +13,7 @@ from node_product_problems import (
 )
 
 from tdn import ops
-from tdn.ops import inference_reference
+from tdn.ops import nodes_reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -151,7 +151,7 @@ def test_degree_linear(nodes, degrees, channels, channels_out, dtype):
     y = ops.degree_linear(x, weight)
     found = [y, *torch.autograd.grad(y, x, g)]
     exact = x.detach().double().requires_grad_()
-    expected = inference_reference.degree_linear(exact, weight.double())
+    expected = nodes_reference.degree_linear(exact, weight.double())
     expected = [expected, *torch.autograd.grad(expected, exact, g.double())]
     assert all(value.dtype == dtype for value in found)
     assert_all_close(found, expected, dtype)
