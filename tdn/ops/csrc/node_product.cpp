@@ -99,13 +99,16 @@ struct Problem {
     return a;
   }
 
-  // Run a kernel on all nodes; each thread has scratch memory and sums of gradients of its own.
+  static constexpr int64_t max_chunks = 16;
+
+  // Run a kernel on all nodes; each chunk of nodes has sums of gradients of its own.
   template <typename T, typename Kernel>
   void run(const Kernel &kernel, const NodeProductArguments<T> &arguments, bool need_weights,
            Tensor *grads) const
   {
     const int64_t work = 3 * std::max<int64_t>(orders, 1) * rank * components * channels;
-    const int64_t chunks = std::clamp<int64_t>(num_nodes / grain(work), 1, at::get_num_threads());
+    // as many for any number of threads, so that sums come out the same
+    const int64_t chunks = std::clamp<int64_t>(num_nodes / grain(work), 1, max_chunks);
     const int64_t size = kernels<T>().scratch_size(components, rank, orders);
     Tensor sums[4];
     if (need_weights)
