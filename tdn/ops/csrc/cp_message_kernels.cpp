@@ -26,39 +26,54 @@ template <typename T> struct Batch {
   const T *x[batch_size], *b[batch_size], *w[batch_size];
 };
 
-// V channels from c on, ranks [r, r + N): out[r] += (sum_l b[l, r] w[l]) x[r] over a batch, with
+// B V channels from c on, ranks [r, r + N): out[r] += (sum_l b[l, r] w[l]) x[r] over a batch, with
 // the sums in registers.
-template <typename T, int V, int L, int N>
+template <typename T, int V, int L, int N, int B>
 TDN_INLINE void gather_tile(int64_t c, int64_t r, int64_t rank, int64_t channels,
                             const Batch<T> &batch, T *out)
 {
-  Vector<T, V> total[N];
-  for (int n = 0; n < N; ++n) total[n] = load<T, V>(out + (r + n) * channels + c);
+  Vector<T, V> total[N][B];
+  for (int n = 0; n < N; ++n)
+    for (int k = 0; k < B; ++k) total[n][k] = load<T, V>(out + (r + n) * channels + c + k * V);
   for (int e = 0; e < batch.count; ++e) {
     const T *const x = batch.x[e] + r * channels + c, *const b = batch.b[e] + r;
-    Vector<T, V> weight[L], coupling[N];
-    for (int l = 0; l < L; ++l) weight[l] = load<T, V>(batch.w[e] + l * channels + c);
-    for (int n = 0; n < N; ++n) coupling[n] = b[n] * weight[0];
-    for (int l = 1; l < L; ++l)
-      for (int n = 0; n < N; ++n) coupling[n] += b[l * rank + n] * weight[l];
-    for (int n = 0; n < N; ++n) total[n] += coupling[n] * load<T, V>(x + n * channels);
+    Vector<T, V> weight[L][B];
+    for (int l = 0; l < L; ++l)
+      for (int k = 0; k < B; ++k)
+        weight[l][k] = load<T, V>(batch.w[e] + l * channels + c + k * V);
+    for (int n = 0; n < N; ++n)
+      for (int k = 0; k < B; ++k) {
+        Vector<T, V> coupling = b[n] * weight[0][k];
+        for (int l = 1; l < L; ++l) coupling += b[l * rank + n] * weight[l][k];
+        total[n][k] += coupling * load<T, V>(x + n * channels + k * V);
+      }
   }
-  for (int n = 0; n < N; ++n) store<T, V>(out + (r + n) * channels + c, total[n]);
+  for (int n = 0; n < N; ++n)
+    for (int k = 0; k < B; ++k) store<T, V>(out + (r + n) * channels + c + k * V, total[n][k]);
 }
 
-// Channels [c, channels): blocks of this width, the rest with half of it.
+// All ranks of B V channels.
+template <typename T, int V, int L, int N, int B>
+TDN_INLINE void gather_ranks(int64_t c, int64_t rank, int64_t channels, const Batch<T> &batch,
+                             T *out)
+{
+  int64_t r = 0;
+  for (; r + N <= rank; r += N) gather_tile<T, V, L, N, B>(c, r, rank, channels, batch, out);
+  for (; r < rank; ++r) gather_tile<T, V, L, 1, B>(c, r, rank, channels, batch, out);
+}
+
+// Channels [c, channels): blocks of this width, the rest with half of it. With many registers, rows
+// of several vectors are taken together: the longer, the better they are fetched.
 template <typename T, int V, int L>
 TDN_INLINE void gather_channels(int64_t c, int64_t rank, int64_t channels, const Batch<T> &batch,
                                 T *out)
 {
-  constexpr int tile = TDN_VECTOR_BYTES == 64 ? 8 : 4;
-  for (; c + V <= channels; c += V) {
-    int64_t r = 0;
-    for (; r + tile <= rank; r += tile)
-      gather_tile<T, V, L, tile>(c, r, rank, channels, batch, out);
-    for (; r + 2 <= rank; r += 2) gather_tile<T, V, L, 2>(c, r, rank, channels, batch, out);
-    if (r < rank) gather_tile<T, V, L, 1>(c, r, rank, channels, batch, out);
-  }
+  constexpr bool widest = V * sizeof(T) == TDN_VECTOR_BYTES;
+  if constexpr (widest && TDN_VECTOR_BYTES == 64 && L <= 3)
+    for (; c + 4 * V <= channels; c += 4 * V)
+      gather_ranks<T, V, L, 4, 4>(c, rank, channels, batch, out);
+  for (; c + V <= channels; c += V)
+    gather_ranks<T, V, L, TDN_VECTOR_BYTES == 64 ? 8 : 4, 1>(c, rank, channels, batch, out);
   if constexpr (V > 1) {
     if (c < channels) gather_channels<T, V / 2, L>(c, rank, channels, batch, out);
   }
