@@ -72,7 +72,7 @@ def _main() -> int:
     cases = QUICK if arguments.quick else CASES
     for name in dict.fromkeys(case[0] for case in cases):
         print(describe(name))
-    print("\nmicroseconds per atom and step, best of some runs; 300 K, 0.5 fs, skin 1 angstrom\n")
+    print("\nmicroseconds per atom and step, best of some runs; 300 K, 0.2 fs, skin 1 angstrom\n")
     table = Table(
         {"network, box, ranks x threads": 44, "file": 9, "total": 7}
         | {section: 7 for section in SECTIONS}

@@ -23,10 +23,10 @@ read_data       {data}
 pair_style      tdn
 pair_coeff      * * {model} {elements}
 velocity        all create 300 1 loop geom
-timestep        0.0005
+timestep        0.0002
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes
-fix             nve all nve
+fix             move all nve/limit 0.02
 thermo          1000000
 run             {warm_up}
 """
@@ -62,7 +62,7 @@ def run_dynamics(
 ) -> Loop:
     """The fastest of some runs that follow each other in one start of LAMMPS.
 
-    Constant energy from 300 K, 0.5 fs, and the skin of the demo; the time for starting and for the
+    From 300 K, 0.2 fs, and the skin of the demo; the time for starting and for the
     ``warm_up`` steps is not counted.
 
     Raises

@@ -39,7 +39,7 @@ NETWORKS = {
     "l3 64": ModelConfig(l_max=3, num_channels=64),
 }
 # eV per unit of what a network gives: forces so weak that atoms do not run away
-SCALE = 0.01
+SCALE = 1e-4
 # forms of a compiled file
 FUSED, PLAIN, REFERENCE = "fused", "plain", "reference"
 
