@@ -65,6 +65,12 @@ Metadata parse_metadata(const std::string &text)
   require(forces == "gradient" || forces == "direct",
           "its forces are \"" + forces + "\", expected gradient or direct; upgrade TDN");
   metadata.direct_forces = forces == "direct";
+  metadata.committee = 1;
+  if (json.has("committee")) {
+    metadata.committee = static_cast<int>(json.at("committee").integer());
+    require(metadata.committee >= 2, "its committee has " + std::to_string(metadata.committee) +
+                                         " networks, expected at least 2; export it again");
+  }
   metadata.torch_version = json.text_or("torch_version", "unknown");
   metadata.weight_hash = json.text_or("weight_hash", "");
   return metadata;

@@ -2,8 +2,9 @@
    SPDX-License-Identifier: GPL-2.0-only
 
    Pair style tdn for LAMMPS (https://www.lammps.org/): settings, model and initialisation.
-   The work of every step is in pair_tdn_compute.cpp, communication in pair_tdn_comm.cpp, and what
-   concerns cores and memory in pair_tdn_resources.cpp.
+   The work of every step is in pair_tdn_compute.cpp, communication in pair_tdn_comm.cpp, the
+   deviation of committees in pair_tdn_committee.cpp, and what concerns cores and memory in
+   pair_tdn_resources.cpp.
 ------------------------------------------------------------------------- */
 
 #include "pair_tdn.h"
@@ -35,8 +36,8 @@ static constexpr int MAX_COMM_VALUES = 256;
 PairTDN::PairTDN(LAMMPS *lmp) :
     Pair(lmp), device("auto"), comm_setting(CommMode::AUTO), comm_mode(CommMode::FOLD),
     check_reference(true), direct(false), scale(1.0), sharers(MPI_COMM_NULL), admitted_memory(0.0),
-    num_local(0), num_all(0), last_build(-1), nodes_valid(false), num_edges(0), rows{},
-    report_exchanges(false)
+    num_local(0), num_all(0), last_build(-1), nodes_valid(false), num_edges(0),
+    deviation_flag(0), deviation_valid(false), rows{}, report_exchanges(false)
 {
   single_enable = 0;
   restartinfo = 0;
@@ -176,6 +177,7 @@ void PairTDN::load_model(const std::string &name)
     failure = e.what();
   }
   fail_together(failure);
+  model_path = path;
 
   const bool is_direct = model->metadata().direct_forces;
   if (is_direct && !direct)
@@ -201,14 +203,17 @@ void PairTDN::load_model(const std::string &name)
 
   const int values = static_cast<int>((model->exchange_bytes() + 7) / 8);
   comm_forward = std::max(1, std::min(values, MAX_COMM_VALUES));
-  comm_reverse = comm_reverse_off = std::max(9, comm_forward);
+  const int member_values = std::min(3 * model->metadata().committee, MAX_COMM_VALUES);
+  comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
 
   if (comm->me == 0) {
     const auto &metadata = model->metadata();
+    const std::string committee =
+        metadata.committee > 1 ? fmt::format("committee of {}, ", metadata.committee) : "";
     utils::logmesg(lmp,
-                   "TDN model {}: {}, {} layers, cutoff {} A, {}, species {}, written by tdn {}\n"
+                   "TDN model {}: {}{}, {} layers, cutoff {} A, {}, species {}, written by tdn {}\n"
                    "  running on {} with {} thread(s) per rank; reference structure {}\n",
-                   path, metadata.architecture, metadata.num_layers, metadata.r_max,
+                   path, committee, metadata.architecture, metadata.num_layers, metadata.r_max,
                    metadata.dtype, utils::join_words(metadata.species, " "), metadata.tdn_version,
                    model->device(), tdn::TDNModel::num_threads(),
                    check_reference ? "reproduced" : "not checked");

@@ -37,6 +37,8 @@ class PairTDN : public Pair {
   void coeff(int, char **) override;
   void init_style() override;
   double init_one(int, int) override;
+  void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
   double memory_usage() override;
 
   int pack_forward_comm(int, int *, double *, int, int *) override;
@@ -84,6 +86,13 @@ class PairTDN : public Pair {
 
   std::vector<double> node_force, node_virial, node_centroid;
 
+  // how far the networks of a committee disagree, on the steps where fix pair asks for it
+
+  int deviation_flag;                     // set and reset by the fix
+  bool deviation_valid;                   // the last step has computed it
+  std::vector<double> member_force;       // [num_all, committee, 3]
+  std::vector<double> force_deviation;    // of each local atom, 0 for those of other styles
+
   // rows of node data on their way between processes
 
   class RowExchange;
@@ -110,6 +119,10 @@ class PairTDN : public Pair {
   void build_edges();
   void tally(const tdn::Evaluation &);
   void tally_edges(const double *);
+  void require_committee();
+  void clear_deviation();
+  void tally_deviation(const double *);
+  void add_member_forces(const double *);
   void add_to_atoms(std::vector<double> &, int, double **);
   void communicate_rows(void *, int64_t, bool, bool);
   char *row_of(int) const;

@@ -54,10 +54,10 @@ tdn::Evaluation PairTDN::evaluate()
 {
   const tdn::Graph graph{node_species.data(), num_all,         num_local,
                          edge_index.data(),   edge_vec.data(), num_edges};
-  if (comm_mode == CommMode::FOLD) return model->evaluate(graph, nullptr);
+  if (comm_mode == CommMode::FOLD) return model->evaluate(graph, nullptr, deviation_flag);
 
   RowExchange transport(this);
-  const tdn::Evaluation result = model->evaluate(graph, &transport);
+  const tdn::Evaluation result = model->evaluate(graph, &transport, deviation_flag);
   if (report_exchanges) log_exchanges(transport);
   return result;
 }

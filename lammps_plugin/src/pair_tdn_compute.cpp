@@ -51,6 +51,7 @@ static void clear_rows(std::vector<double> &values, int64_t count)
 void PairTDN::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
+  clear_deviation();
 
   // LAMMPS asks for the virial at every thermo output, whether or not that shows a pressure
   if (vflag_global && model->metadata().direct_forces)
@@ -64,7 +65,9 @@ void PairTDN::compute(int eflag, int vflag)
     if (rebuild) require_memory();
 
     if (comm_mode == CommMode::EXCHANGE ? atom->natoms == 0 : num_local == 0) return;
-    tally(evaluate());
+    const tdn::Evaluation result = evaluate();
+    tally(result);
+    if (deviation_flag) tally_deviation(result.members);
   } catch (const LAMMPSException &) {
     throw;
   } catch (const std::bad_alloc &) {

@@ -101,5 +101,5 @@ double PairTDN::memory_usage()
   return Pair::memory_usage() + bytes_of(node_of_atom) + bytes_of(atom_of_node) +
       bytes_of(node_species) + bytes_of(pairs_begin) + bytes_of(pair_atom) + bytes_of(pair_node) +
       bytes_of(edge_index) + bytes_of(edge_vec) + bytes_of(node_force) + bytes_of(node_virial) +
-      bytes_of(node_centroid);
+      bytes_of(node_centroid) + bytes_of(member_force) + bytes_of(force_deviation);
 }

@@ -158,28 +158,34 @@ struct TDNModel::Impl {
   torch::jit::Module module;
   int64_t exchange_bytes = 0;
   MemoryCost memory_cost;
-  torch::Tensor atom_energy, second;    // keep the memory of the last evaluation
+  torch::Tensor atom_energy, second, members;    // keep the memory of the last evaluation
 
-  Evaluation evaluate(const Graph &graph, Exchange *exchange)
+  Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
     const ExchangeScope exchange_scope(exchange);
     const EvaluationScope evaluation_scope;
-    const auto output = module.forward({view(graph.species, {graph.num_all}, device),
-                                        view(graph.edge_index, {2, graph.num_edges}, device),
-                                        view(graph.edge_vec, {graph.num_edges, 3}, device),
-                                        graph.num_local});
+    const auto output = module.get_method(each_member ? "forward_members" : "forward")(
+        {view(graph.species, {graph.num_all}, device),
+         view(graph.edge_index, {2, graph.num_edges}, device),
+         view(graph.edge_vec, {graph.num_edges, 3}, device), graph.num_local});
     const auto &results = output.toTupleRef().elements();
-    const auto fetch = [](const c10::IValue &value) {
-      return value.toTensor().detach().to(torch::kCPU, torch::kFloat64).contiguous();
-    };
-    atom_energy = fetch(results.at(0));
-    second = fetch(results.at(1));
+    torch::Tensor energies = results.at(0).toTensor().detach();
+    torch::Tensor seconds = results.at(1).toTensor().detach();
     const bool direct = metadata.direct_forces;
-    if (atom_energy.numel() != graph.num_local ||
-        second.numel() != 3 * (direct ? graph.num_local : graph.num_edges))
+    const int64_t copies = each_member ? metadata.committee : 1;
+    if (energies.numel() != copies * graph.num_local ||
+        seconds.numel() != copies * 3 * (direct ? graph.num_local : graph.num_edges))
       throw std::runtime_error("the model returned arrays of unexpected size");
+
+    const auto fetch = [](const torch::Tensor &values) {
+      return values.to(torch::kCPU, torch::kFloat64).contiguous();
+    };
+    members = each_member ? fetch(seconds) : torch::Tensor();
+    atom_energy = fetch(each_member ? energies.mean(0) : energies);
+    second = fetch(each_member ? seconds.mean(0) : seconds);
     return {atom_energy.data_ptr<double>(), direct ? nullptr : second.data_ptr<double>(),
-            direct ? second.data_ptr<double>() : nullptr};
+            direct ? second.data_ptr<double>() : nullptr,
+            each_member ? members.data_ptr<double>() : nullptr};
   }
 
   /// Allocations for copies of the reference, the first `connected` of which have edges.
@@ -200,7 +206,7 @@ struct TDNModel::Impl {
     }
     const Graph graph{species.data(),  copies * num_all, copies * num_all, edge_index.data(),
                       edge_vec.data(), connected * num_edges};
-    atom_energy = second = torch::Tensor();
+    atom_energy = second = members = torch::Tensor();
     return AllocationMeter::measure(device.type(), [&] { evaluate(graph, nullptr); });
   }
 
@@ -243,6 +249,9 @@ TDNModel::TDNModel(const std::string &path, const std::string &device, int local
     impl->device = choose_device(device, local_rank);
     impl->module = torch::jit::load(path, impl->device);
     impl->module.eval();
+    if (impl->metadata.committee > 1 && !impl->module.find_method("forward_members"))
+      throw std::runtime_error("it is said to be a committee, but has no function forward_members; "
+                               "export it again");
     if (reference.empty()) throw std::runtime_error("its reference.json is missing; export it again");
     impl->check_reference(parse_reference(reference, impl->metadata.direct_forces), check);
   } catch (const std::exception &error) {
@@ -295,10 +304,10 @@ double TDNModel::available_memory() const
 #endif
 }
 
-Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange)
+Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange, bool members)
 {
   try {
-    return impl->evaluate(graph, exchange);
+    return impl->evaluate(graph, exchange, members);
   } catch (const std::exception &error) {
     throw std::runtime_error("the evaluation of the model failed: " + one_line(error));
   }

@@ -27,6 +27,7 @@ struct Metadata {
   std::string dtype;                   // "float32" or "float64"
   std::string architecture;
   bool direct_forces;                  // forces are an output, not the gradient of the energy
+  int committee;                       // networks in the file, whose mean is the result; mostly 1
   std::string tdn_version;
   std::string torch_version;
   std::string weight_hash;
@@ -47,6 +48,7 @@ struct Evaluation {
   const double *atom_energy;      // [num_local]
   const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
   const double *forces;           // [num_local, 3] instead, of a model with direct forces
+  const double *members;          // [committee, ...] the same of each network, where asked for
 };
 
 /// Memory of an evaluation on its device, as bytes for each node and each edge; 0 if unknown.
@@ -87,8 +89,9 @@ class TDNModel {
   int gpu_index() const;
 
   /** Energies and their derivatives. `exchange` is null when the graph has no copies of nodes.
+      With `members`, which takes a committee, also what each of its networks gives.
       Throws std::runtime_error. */
-  Evaluation evaluate(const Graph &graph, Exchange *exchange);
+  Evaluation evaluate(const Graph &graph, Exchange *exchange, bool members = false);
 
   /// Number of threads for the operators on the CPU.
   static void set_num_threads(int num_threads);

@@ -8,20 +8,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from structures import TRAINED_MODEL
+
+from tdn.checkpoint import load_model, save_model
+from tdn_export import export_model
 
 from .conftest import run_script, thermo_rows
 
 GALLERY = Path(__file__).parents[2] / "examples" / "lammps"
-INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress")
+INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress", "committee")
 
 
 @pytest.fixture(scope="module")
 def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tdn_export import export_model
-
     path = tmp_path_factory.mktemp("water") / "water.tdn.pth"
     export_model(TRAINED_MODEL, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def committee(water: Path) -> Path:
+    """Beside the network itself, two with weights one percent off instead of two trainings."""
+    checkpoints = [TRAINED_MODEL]
+    for seed in (2, 3):
+        model, _ = load_model(TRAINED_MODEL)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight *= 1 + 0.01 * torch.randn(weight.shape, generator=generator)
+        checkpoints.append(water.with_name(f"seed{seed}.pt"))
+        save_model(checkpoints[-1], model, {})
+    path = water.with_name("committee.tdn.pth")
+    export_model(checkpoints, path)
     return path
 
 
@@ -31,9 +50,11 @@ def run(plugin: Path, water: Path, tmp_path: Path) -> Callable[..., np.ndarray]:
     for path in GALLERY.glob("*"):
         shutil.copy(path, tmp_path)
 
-    def run(name: str, steps: int, ranks: int = 1) -> np.ndarray:
+    def run(name: str, steps: int, ranks: int = 1, **variables: float) -> np.ndarray:
         script = (tmp_path / f"in.{name}").read_text()
-        arguments = ("-var", "steps", str(steps))
+        arguments = ["-var", "steps", str(steps)]
+        for variable, value in variables.items():
+            arguments += ["-var", variable, repr(value)]
         output = run_script(script, tmp_path, water.parent, ranks=ranks, arguments=arguments)
         rows = thermo_rows(output)
         start = max(k for k, row in enumerate(rows) if row[0] == 0)
@@ -96,3 +117,18 @@ def test_stress(run: Callable[..., np.ndarray], tmp_path: Path) -> None:
     assert rows[-1, 2] > rows[0, 2]
     np.testing.assert_allclose(rows[:, 4], rows[:, 5], rtol=1e-9)
     assert len(np.loadtxt(tmp_path / "stress.dat", skiprows=4)) == 10
+
+
+def test_committee(run: Callable[..., np.ndarray], committee: Path, tmp_path: Path) -> None:
+    """Runs to its end with a high limit, and stops at once with the deviation of the first step."""
+    rows = run("committee", 20, limit=1e6)
+    assert rows[-1, 0] == 20
+    assert 0 < rows[0, 4] < rows[0, 3]  # mean and largest deviation
+    found = np.loadtxt(tmp_path / "deviation.dat", ndmin=2)
+    np.testing.assert_array_equal(found[:, 0], [0, 10, 20])
+
+    run("committee", 20, limit=0.5 * float(found[1, 1]))
+    assert (tmp_path / "uncertain.dump").read_text().splitlines()[1] == "10"  # its step
+    atoms = np.loadtxt(tmp_path / "uncertain.dump", skiprows=9)
+    assert len(atoms) == 96
+    assert atoms[:, 5].max() == pytest.approx(found[1, 1], rel=1e-4)  # six digits are written
