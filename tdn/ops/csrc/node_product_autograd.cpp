@@ -116,7 +116,8 @@ struct DegreeLinear : Function<DegreeLinear> {
   static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({x, weight});
+    // features are large: constant weights need none
+    ctx->save_for_backward({weight.requires_grad() ? x : Tensor(), weight});
     ctx->set_materialize_grads(false);
     return call_linear(x, weight);
   }
