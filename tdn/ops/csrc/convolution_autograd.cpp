@@ -1,7 +1,8 @@
 #include "convolution.h"
 
+#include "find_operator.h"
+
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace tdn {
@@ -10,19 +11,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-template <typename Signature> auto find_operator(const char *name)
-{
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
-// Devices without kernels of their own differentiate through the tensor operations.
-bool has_kernels(const char *name, const Tensor &x)
-{
-  if (x.is_cpu() || x.is_meta()) return true;
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").hasKernelForDispatchKey(
-      c10::DispatchKey::CUDA);
-}
 
 void check_once(const char *name)
 {

@@ -1,7 +1,8 @@
 #include "gate.h"
 
+#include "find_operator.h"
+
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace tdn {
@@ -10,11 +11,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-template <typename Signature> auto find_operator(const char *name)
-{
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
 
 std::tuple<Tensor, Tensor> call_adjoint(const Tensor &g, const Tensor &x, const Tensor &weight,
                                         double scale, bool need_weight)
@@ -84,10 +80,7 @@ struct GateAdjoint : Function<GateAdjoint> {
 
 Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale)
 {
-  const bool has_kernels = x.is_cpu() || x.is_meta() ||
-      c10::Dispatcher::singleton().findSchemaOrThrow("tdn::gate", "").hasKernelForDispatchKey(
-          c10::DispatchKey::CUDA);
-  if (!has_kernels) return gate_tensor(x, weight, scale);
+  if (!has_kernels("tdn::gate", x)) return gate_tensor(x, weight, scale);
   return Gate::apply(x, weight, scale);
 }
 

@@ -1,7 +1,8 @@
 #include "node_product.h"
 
+#include "find_operator.h"
+
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace tdn {
@@ -10,11 +11,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-template <typename Signature> auto find_operator(const char *name)
-{
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
 
 NodeGradients call_adjoint(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS, bool need_weights)
 {
@@ -161,11 +157,7 @@ Tensor node_product_autograd(TDN_NODE_PRODUCT_PARAMETERS)
 {
   for (const Tensor &constant : {input1, input2, output})
     TORCH_CHECK(!constant.requires_grad(), "node_product: factors have no derivatives");
-  const bool has_kernels = m.is_cpu() || m.is_meta() ||
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("tdn::node_product", "")
-          .hasKernelForDispatchKey(c10::DispatchKey::CUDA);
-  if (!has_kernels) return node_product_tensor(TDN_NODE_PRODUCT_ARGUMENTS);
+  if (!has_kernels("tdn::node_product", m)) return node_product_tensor(TDN_NODE_PRODUCT_ARGUMENTS);
   return NodeProduct::apply(TDN_NODE_PRODUCT_ARGUMENTS);
 }
 
