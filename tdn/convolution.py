@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .cp import CPFactors
 from .layers import DegreeScale, degree_of_component, num_components
-from .ops import Edges, cp_message, node_product
+from .ops import Edges, cp_message, node_product, scalar_message
 
 
 class CPMatrices(nn.Module):
@@ -57,7 +57,8 @@ class CPConvolution(nn.Module):
 
     Parameters
     ----------
-    factors : the CP matrices; ``input1`` acts on node features, ``input2`` on spherical harmonics
+    factors : the CP matrices; ``input1`` acts on node features, ``input2`` on spherical harmonics;
+        those of `scalar_convolution_factors` are not needed to compute anything
     l_max : highest degree of the spherical harmonics
     shared_radial : one radial function for all degrees instead of one each
     avg_num_neighbors : mean number of neighbours, for normalisation
@@ -71,6 +72,7 @@ class CPConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = factors
+        self.scalars = factors.input1.size(0) == 1
         if shared_radial:
             mask = torch.ones(num_components(l_max), 1)
         else:
@@ -81,6 +83,8 @@ class CPConvolution(nn.Module):
 
     def forward(self, x: Tensor, sh: Tensor, w: Tensor, edges: Edges) -> Tensor:
         """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
+        if self.scalars:
+            return self.norm * scalar_message(x, sh, w, edges)
         u = torch.matmul(self.factors.input1.t(), x)  # [n_all, R, C]
         # one matrix product for all degrees: each row of input2 counts for its own degree alone
         by_degree = self.degree_mask * self.factors.input2.unsqueeze(1)  # [D, L, R]

@@ -6,7 +6,6 @@ applies `InteractionLayer`s and adds up readouts, or into an `AttentionModel` (`
 
 import torch
 from ase.data import atomic_numbers as number_of_symbol
-from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
 from .attention import AttentionModel
@@ -23,7 +22,7 @@ from .layers import (
     num_components,
 )
 from .network import Network
-from .ops import Edges, exchange
+from .ops import Edges, edge_geometry, exchange
 from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
 
 
@@ -47,7 +46,7 @@ class InteractionLayer(nn.Module):
     config : the network's configuration
     l_max_in, l_max_out : highest degrees of the features before and after the layer; the first
         layer sees scalars only, the last gives scalars only
-    first : the input is the embedding, known for ghost atoms as well
+    first : the input is the embedding of the species, known for ghost atoms as well
     """
 
     def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int, first: bool) -> None:
@@ -57,6 +56,7 @@ class InteractionLayer(nn.Module):
         factors = load_factors(l_max, paths=config.paths, rank=config.rank)
         shared = config.radial == "shared"
         self.first = first
+        self.r_max, self.envelope = config.r_max, config.envelope
         self.radial = RadialNetwork(
             config.num_radial,
             config.radial_hidden,
@@ -84,14 +84,16 @@ class InteractionLayer(nn.Module):
         self.components_out = num_components(l_max_out)
 
     def forward(
-        self, x: Tensor, species: Tensor, sh: Tensor, basis: Tensor, pair: Tensor, edges: Edges
+        self, x: Tensor, species: Tensor, sh: Tensor, r: Tensor, pair: Tensor, edges: Edges
     ) -> Tensor:
-        """Features [n_local, D_in, C] ([n_all, 1, C] in the first layer) -> [n_local, D_out, C]."""
+        """Features [n_local, D_in, C] ([species, 1, C] in the first layer) -> [n_local, D_out, C]."""
         num_local = edges.centre_ptr.size(0) - 1
         h = self.mix_in(x)
-        if not self.first:
+        if self.first:
+            h = h.index_select(0, species)
+        else:
             h = exchange(h, species.size(0))
-        w = self.radial(basis, pair)
+        w = self.radial.of_distance(r, pair, self.r_max, self.envelope)
         m = self.mix_message(self.convolution(h, sh, w, edges))
         local_species = species[:num_local]
         y = self.mix_out(self.product(m, local_species))
@@ -115,9 +117,7 @@ class ConvolutionModel(Network):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Parameter(torch.randn(self.num_species, config.num_channels))
-        self.spherical_harmonics = SphericalHarmonics(
-            list(range(config.l_max + 1)), normalize=True, normalization="component"
-        )
+        self.l_max = config.l_max
         self.basis = BesselBasis(config.r_max, config.num_radial)
         self.envelope = PolynomialEnvelope(config.r_max, config.envelope)
         degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
@@ -143,16 +143,12 @@ class ConvolutionModel(Network):
         -------
         float64 [num_local], eV
         """
-        dtype = self.embedding.dtype
-        vectors = edge_vec.to(dtype)
-        r = torch.linalg.vector_norm(vectors, dim=1)
-        sh = self.spherical_harmonics(vectors)  # [E, D]
-        basis = self.basis(r) * self.envelope(r).unsqueeze(1)  # [E, B]
+        r, sh = edge_geometry(edge_vec, self.l_max, self.embedding.dtype)  # [E], [E, D]
         pair = species[edges.centre] * self.num_species + species[edges.neighbour]
-        x = nn.functional.embedding(species, self.embedding).unsqueeze(1)  # [n_all, 1, C]
+        x = self.embedding.unsqueeze(1)  # [S, 1, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
         for layer, readout in zip(self.layers, self.readouts):
-            x = layer(x, species, sh, basis, pair, edges)
+            x = layer(x, species, sh, r, pair, edges)
             energy = energy + readout(x[:, 0]).to(torch.float64)
         return self.total_energy(energy, species, edges, edge_vec, num_local)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .layers import SILU_SCALE
+from .ops import radial
+from .ops.edges_reference import bessel_basis, polynomial_envelope
 
 
 class PolynomialEnvelope(nn.Module):
@@ -25,11 +27,7 @@ class PolynomialEnvelope(nn.Module):
         self.p = p
 
     def forward(self, r: Tensor) -> Tensor:
-        x = r / self.r_max
-        p = float(self.p)
-        a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
-        u = 1 - torch.pow(x, self.p) * (a - x * (b - x * c))
-        return torch.where(x < 1, u, torch.zeros_like(u))
+        return polynomial_envelope(r, self.r_max, self.p)
 
 
 class BesselBasis(nn.Module):
@@ -47,9 +45,7 @@ class BesselBasis(nn.Module):
         self.r_max = r_max
 
     def forward(self, r: Tensor) -> Tensor:  # [E] -> [E, B]
-        r = r.unsqueeze(-1)
-        # the mean square of sin over the cutoff is 1/2; r_max / r stays of order one
-        return math.sqrt(2.0) * torch.sin(r * self.frequencies) * (0.5 * self.r_max / r)
+        return bessel_basis(r, self.frequencies, self.r_max)
 
 
 class RadialNetwork(nn.Module):
@@ -83,6 +79,7 @@ class RadialNetwork(nn.Module):
             for n, m in zip(widths[:-1], widths[1:], strict=True)
         )
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
+        self.widths = widths
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList
         self.silu_scale = SILU_SCALE
         self.num_degrees = num_degrees
@@ -101,3 +98,17 @@ class RadialNetwork(nn.Module):
         if self.num_weights == 1:
             hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
         return hidden.view(-1, self.num_degrees, self.num_channels)
+
+    def of_distance(self, r: Tensor, pair: Tensor, r_max: float, power: int) -> Tensor:
+        """The same from distances [E] with basis and envelope of their own, as one operator."""
+        if self.num_weights == 1:
+            n = torch.arange(1, self.widths[0] + 1, dtype=r.dtype, device=r.device)
+            basis = bessel_basis(r, n * (math.pi / r_max), r_max)
+            return self.forward(basis * polynomial_envelope(r, r_max, power).unsqueeze(1), pair)
+        flat = []
+        for weight in self.weights:
+            flat.append(weight.flatten())
+        w = radial(
+            r, pair, self.pair_scale, torch.cat(flat), self.widths, r_max, power, self.silu_scale
+        )
+        return w.view(-1, self.num_degrees, self.num_channels)

@@ -1,10 +1,11 @@
 """Fused operators of the network (``torch.ops.tdn``), compiled or as reference in plain PyTorch."""
 
 from . import loading
+from .edge_functions import edge_geometry, radial
 from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
 from .nodes import degree_linear, gate, node_product
-from .operators import cp_message, exchange, sort_edges
+from .operators import cp_message, exchange, scalar_message, sort_edges
 from .reference import Edges
 
 loading.load()
@@ -15,11 +16,14 @@ __all__ = [
     "cp_message",
     "degree_linear",
     "density",
+    "edge_geometry",
     "exchange",
     "gate",
     "is_compiled",
     "library_path",
     "node_product",
+    "radial",
+    "scalar_message",
     "sort_edges",
     "use_reference",
 ]

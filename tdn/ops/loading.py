@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import inference_reference, nodes_reference, reference
+from . import edges_reference, inference_reference, nodes_reference, reference
 from .build import library_problem, ops_library
 from .reference import Edges
 
@@ -29,6 +29,9 @@ SCHEMAS = {
     " Tensor weight, Tensor input1, Tensor input2, Tensor output) -> Tensor",
     "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
     "gate": "(Tensor x, Tensor weight, float scale) -> Tensor",
+    "edge_geometry": "(Tensor edge_vec, int l_max, ScalarType dtype) -> (Tensor, Tensor)",
+    "radial": "(Tensor r, Tensor pair, Tensor scale, Tensor weights, int[] widths, float r_max,"
+    " int power, float silu_scale) -> Tensor",
 }
 
 # Process-wide state: operators are registered once per process.
@@ -118,6 +121,8 @@ def _register_reference() -> torch.library.Library:
         ("node_product", nodes_reference.node_product),
         ("degree_linear", nodes_reference.degree_linear),
         ("gate", nodes_reference.gate),
+        ("edge_geometry", edges_reference.edge_geometry),
+        ("radial", edges_reference.radial),
     ):
         library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")

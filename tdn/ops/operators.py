@@ -50,7 +50,8 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
     u : Tensor [num_nodes, R, C]
         Neighbour features in rank space.
     b : Tensor [E, L, R]
-        Spherical harmonics of the edges in rank space, one row per degree.
+        Spherical harmonics of the edges in rank space, one row per degree. Harmonics [E, D] as they
+        are stand for the product with scalars: see :func:`scalar_message`.
     w : Tensor [E, L, C]
         Radial weights per degree and channel; ``L = 1`` shares them over the degrees.
     edges : Edges
@@ -78,6 +79,35 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
         edges.transpose,
         edges.neighbour_ptr,
     )
+
+
+def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Tensor:
+    """Sum the messages of neighbours that have scalars only, which need no CP factors.
+
+    ``a_i[(l, m), c] = sum_j Y_ij[l, m] w_ij[l, c] x_j[c]``
+
+    Differentiable to any order in ``x``, ``harmonics`` and ``w``.
+
+    Parameters
+    ----------
+    x : Tensor [num_nodes, 1, C]
+    harmonics : Tensor [E, D]
+        Spherical harmonics of the edges, ``D = (l_max + 1)^2``.
+    w : Tensor [E, L, C]
+        Radial weights per degree and channel; ``L = 1`` shares them over the degrees.
+    edges : Edges
+        From :func:`sort_edges`.
+
+    Returns
+    -------
+    Tensor [num_centres, D, C]
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or devices do not fit together.
+    """
+    return cp_message(x, harmonics, w, edges)
 
 
 def exchange(x: Tensor, num_all: int) -> Tensor:

@@ -88,6 +88,8 @@ def sort_edges(edge_index: Tensor, num_centres: int, num_nodes: int) -> Edges:
 
 def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
     """See :func:`tdn.ops.cp_message`."""
+    if b.dim() == 2:
+        return scalar_message(u, b, w, edges)
     if (
         u.dim() != 3
         or b.dim() != 3
@@ -107,6 +109,33 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
     coupling = torch.bmm(b.transpose(1, 2), w)  # [E, R, C]
     message = coupling * u.index_select(0, edges.neighbour)  # [E, R, C]
     a = u.new_zeros([edges.centre_ptr.size(0) - 1, u.size(1), u.size(2)])
+    return a.index_add(0, edges.centre, message)
+
+
+def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Tensor:
+    """See :func:`tdn.ops.scalar_message`."""
+    degrees = int(round(harmonics.size(1) ** 0.5))
+    if (
+        x.dim() != 3
+        or x.size(1) != 1
+        or w.dim() != 3
+        or x.size(0) != edges.neighbour_ptr.size(0) - 1
+        or harmonics.size(0) != edges.neighbour.size(0)
+        or w.size(0) != edges.neighbour.size(0)
+        or w.size(2) != x.size(2)
+        or degrees * degrees != harmonics.size(1)
+        or w.size(1) not in [1, degrees]
+    ):
+        raise ValueError(
+            f"scalar_message: expected x [num_nodes, 1, C], harmonics [E, D], w [E, L, C] for "
+            f"{edges.neighbour.size(0)} edges and {edges.neighbour_ptr.size(0) - 1} nodes, found "
+            f"x {list(x.shape)}, harmonics {list(harmonics.shape)}, w {list(w.shape)}"
+        )
+    if w.size(1) == degrees:
+        sizes = 2 * torch.arange(degrees, device=w.device) + 1
+        w = torch.repeat_interleave(w, sizes, dim=1)  # [E, D, C]
+    message = harmonics.unsqueeze(2) * w * x.index_select(0, edges.neighbour)
+    a = x.new_zeros([edges.centre_ptr.size(0) - 1, harmonics.size(1), x.size(2)])
     return a.index_add(0, edges.centre, message)
 
 

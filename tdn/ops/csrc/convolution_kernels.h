@@ -1,5 +1,5 @@
 // Kernels of the convolutions for inference: plain pointers, compiled once per instruction set.
-// Nothing but <cstdint> may be included here (see cp_message_kernels.h).
+// Nothing that is shared may be included here (see cp_message_kernels.h).
 //
 // Features in rank space are stored in blocks of as many channels as a vector holds:
 // [nodes][blocks][rank][width], rank and channels padded with zeros.
@@ -7,13 +7,14 @@
 #ifndef TDN_CONVOLUTION_KERNELS_H
 #define TDN_CONVOLUTION_KERNELS_H
 
+#include "legendre.h"
+
 #include <cstdint>
 
 namespace tdn {
 
 // Channels that stand together in a radial table, a multiple of every vector width.
 constexpr int64_t table_block = 16;
-constexpr int64_t max_l_max = 11;
 
 // Radial weights of all pairs of species as polynomials of order `order`: values [S, S, intervals,
 // table blocks, degrees, order + 1, 16], lowest power first. With y = r / r_max, the variable

@@ -2,7 +2,9 @@
 
 #include "cp_message_kernels.h"
 #include "edges.h"
+#include "find_operator.h"
 #include "parallel.h"
+#include "scalar_message_kernels.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/bmm.h>
@@ -10,6 +12,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace tdn {
 namespace {
@@ -18,15 +21,28 @@ template <typename T> const Kernels<T> &kernels();
 template <> const Kernels<float> &kernels<float>() { return kernel_table().float32; }
 template <> const Kernels<double> &kernels<double>() { return kernel_table().float64; }
 
+template <typename T> const ScalarMessageKernels<T> &scalar_kernels();
+template <> const ScalarMessageKernels<float> &scalar_kernels<float>()
+{
+  return scalar_message_table().float32;
+}
+template <> const ScalarMessageKernels<double> &scalar_kernels<double>()
+{
+  return scalar_message_table().float64;
+}
+
+// Whether neighbours have scalars only: b [E, D] are the harmonics, u [nodes, 1, C].
+bool is_scalar(const Tensor &b) { return b.dim() == 2; }
+
 // `x` belongs to the nodes of `ptr`.
-template <typename Sizes>
-void check_nodes(const char *name, const Tensor &x, const Sizes &b, const Sizes &w,
+void check_nodes(const char *name, const Tensor &x, const c10::SymInt &rows, const Tensor &w,
                  const Tensor &ptr)
 {
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.sym_size(0) == ptr.sym_size(0) - 1 &&
-                        x.sym_size(1) == b[2] && x.sym_size(2) == w[2],
-                    "cp_message: ", name, " must be [", ptr.sym_size(0) - 1, ", ", b[2], ", ", w[2],
-                    "] (atoms, R of b, C of w), found ", x.sym_sizes());
+  TORCH_CHECK_VALUE(x.dim() == 3 && x.sym_size(0) == ptr.sym_size(0) - 1 && x.sym_size(1) == rows &&
+                        x.sym_size(2) == w.sym_size(2),
+                    "cp_message: ", name, " must be [", ptr.sym_size(0) - 1, ", ", rows, ", ",
+                    w.sym_size(2), "] (atoms, R of b or one for harmonics, C of w), found ",
+                    x.sym_sizes());
 }
 
 void check_edges(const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
@@ -43,11 +59,22 @@ void check_edges(const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
       neighbour.sym_size(0) == num_edges && transpose.sym_size(0) == num_edges &&
           centre_ptr.sym_size(0) >= 1 && neighbour_ptr.sym_size(0) >= 1,
       "cp_message: edges do not fit together; take them from sort_edges");
-  TORCH_CHECK_VALUE(b.dim() == 3 && b.sym_size(0) == num_edges, "cp_message: b must be [",
-                    num_edges, ", L, R], found ", b.sym_sizes());
-  TORCH_CHECK_VALUE(w.dim() == 3 && w.sym_size(0) == num_edges && w.sym_size(1) == b.sym_size(1),
-                    "cp_message: w must be [", num_edges, ", ", b.sym_size(1), ", C], found ",
+  TORCH_CHECK_VALUE((b.dim() == 3 || is_scalar(b)) && b.sym_size(0) == num_edges,
+                    "cp_message: b must be [", num_edges, ", L, R], or harmonics [", num_edges,
+                    ", D], found ", b.sym_sizes());
+  TORCH_CHECK_VALUE(w.dim() == 3 && w.sym_size(0) == num_edges &&
+                        (is_scalar(b) || w.sym_size(1) == b.sym_size(1)),
+                    "cp_message: w must be [", num_edges, ", L, C] with the L of b, found ",
                     w.sym_sizes());
+  if (is_scalar(b)) {
+    const c10::SymInt &degrees = w.sym_size(1);
+    int64_t l_max = 0;
+    while (b.sym_size(1) > (l_max + 1) * (l_max + 1)) ++l_max;
+    TORCH_CHECK_VALUE(b.sym_size(1) == (l_max + 1) * (l_max + 1) &&
+                          (degrees == 1 || degrees == l_max + 1),
+                      "cp_message: harmonics [E, D] need D = (l_max + 1)^2 and weights of one or ",
+                      "l_max + 1 degrees, found D = ", b.sym_size(1), " and ", degrees, " degrees");
+  }
 }
 
 void check_kind(const char *name, const Tensor &x, const Tensor &b)
@@ -60,7 +87,7 @@ void check_kind(const char *name, const Tensor &x, const Tensor &b)
 void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edges(b, w, TDN_EDGE_ARGUMENTS);
-  check_nodes("u", u, b.sym_sizes(), w.sym_sizes(), neighbour_ptr);
+  check_nodes("u", u, is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w, neighbour_ptr);
   check_kind("u", u, b);
   check_kind("w", w, b);
 }
@@ -68,7 +95,7 @@ void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_P
 void check_transposed(const Tensor &g, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edges(b, w, TDN_EDGE_ARGUMENTS);
-  check_nodes("the gradient", g, b.sym_sizes(), w.sym_sizes(), centre_ptr);
+  check_nodes("the gradient", g, b.sym_size(-1), w, centre_ptr);
   check_kind("the gradient", g, b);
   check_kind("w", w, b);
 }
@@ -80,24 +107,114 @@ void check_all(const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
 }
 
-// sum over the edges of each node of (b^T w) x[source]; `order` null if edges are sorted by node.
-Tensor gather_cpu(const Tensor &x, const Tensor &b, const Tensor &w, const Tensor &ptr,
-                  const int64_t *order, const Tensor &source)
+// Edges as the kernels walk them, contiguous and with indices that lead nowhere else.
+struct SortedEdges {
+  Tensor centre, neighbour, centre_ptr, transpose, neighbour_ptr;
+
+  explicit SortedEdges(TDN_EDGE_PARAMETERS) :
+      centre(centre.contiguous()), neighbour(neighbour.contiguous()),
+      centre_ptr(centre_ptr.contiguous()), transpose(transpose.contiguous()),
+      neighbour_ptr(neighbour_ptr.contiguous())
+  {
+    check_edge_indices("cp_message", this->centre, this->neighbour, this->centre_ptr,
+                       this->transpose, this->neighbour_ptr);
+  }
+};
+
+// One product to sum: x [nodes, R, C], b [E, L, R], w [E, L, C], all contiguous.
+struct Term {
+  Tensor x, b, w;
+
+  Term(const Tensor &x, const Tensor &b, const Tensor &w) :
+      x(x.contiguous()), b(b.contiguous()), w(w.contiguous())
+  {
+  }
+};
+
+// Sum over terms and over the edges of each centre of (b^T w) x[neighbour].
+// With `by_neighbour`: over the edges of each neighbour, of x[centre].
+Tensor message_sum(const std::vector<Term> &terms, const SortedEdges &edges, bool by_neighbour)
 {
-  const Tensor x_ = x.contiguous(), b_ = b.contiguous(), w_ = w.contiguous();
+  const Tensor &ptr = by_neighbour ? edges.neighbour_ptr : edges.centre_ptr;
+  const Tensor &b = terms[0].b, &w = terms[0].w;
   const int64_t num_nodes = ptr.numel() - 1;
-  const int64_t rank = b_.size(2), channels = w_.size(2), degrees = b_.size(1);
-  Tensor out = at::empty({num_nodes, rank, channels}, x_.options());
-  AT_DISPATCH_FLOATING_TYPES(x_.scalar_type(), "cp_message", [&] {
-    const GatherArguments<scalar_t> arguments{
-        rank, channels, degrees, x_.const_data_ptr<scalar_t>(), b_.const_data_ptr<scalar_t>(),
-        w_.const_data_ptr<scalar_t>(), ptr.const_data_ptr<int64_t>(), order,
-        source.const_data_ptr<int64_t>(), out.mutable_data_ptr<scalar_t>()};
-    const auto &kernel = kernels<scalar_t>().gather;
-    parallel_nodes(arguments.ptr, num_nodes, rank * channels * (degrees + 1),
-                   [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
+  const int64_t rank = b.size(-1), channels = w.size(2), degrees = w.size(1);
+  Tensor out = at::empty({num_nodes, rank, channels}, b.options());
+  AT_DISPATCH_FLOATING_TYPES(b.scalar_type(), "cp_message", [&] {
+    MessageArguments<scalar_t> a{};
+    a.rank = rank;
+    a.channels = channels;
+    a.degrees = degrees;
+    a.ptr = ptr.const_data_ptr<int64_t>();
+    a.order = by_neighbour ? edges.transpose.const_data_ptr<int64_t>() : nullptr;
+    a.source = (by_neighbour ? edges.centre : edges.neighbour).const_data_ptr<int64_t>();
+    for (const Term &term : terms)
+      a.terms[a.num_terms++] = {term.x.const_data_ptr<scalar_t>(),
+                                term.b.const_data_ptr<scalar_t>(),
+                                term.w.const_data_ptr<scalar_t>()};
+    a.out = out.mutable_data_ptr<scalar_t>();
+    const auto &kernel =
+        is_scalar(b) ? scalar_kernels<scalar_t>().message : kernels<scalar_t>().message;
+    parallel_nodes(a.ptr, num_nodes, a.num_terms * rank * channels * (degrees + 1),
+                   [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
   });
   return out;
+}
+
+// The same for what F(g, u, b, w) adds to the gradients by u, b and w.
+struct EdgeTerm {
+  Tensor g, u, b, w;
+  bool for_u, for_b, for_w;
+
+  EdgeTerm(const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &w, bool for_u,
+           bool for_b, bool for_w) :
+      g(g.contiguous()), u(u.contiguous()), b(b.contiguous()), w(w.contiguous()), for_u(for_u),
+      for_b(for_b), for_w(for_w)
+  {
+  }
+};
+
+// Gradients that no term counts for are empty [0].
+std::tuple<Tensor, Tensor, Tensor> adjoint_sum(const std::vector<EdgeTerm> &terms,
+                                               const SortedEdges &edges, bool need_u, bool need_b,
+                                               bool need_w)
+{
+  const Tensor &u = terms[0].u, &b = terms[0].b, &w = terms[0].w;
+  const auto like = [](const Tensor &x, bool needed) {
+    return needed ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
+  };
+  Tensor grad_u = like(u, need_u), grad_b = like(b, need_b), grad_w = like(w, need_w);
+  const int64_t rank = b.size(-1), channels = w.size(2), degrees = w.size(1);
+  AT_DISPATCH_FLOATING_TYPES(b.scalar_type(), "cp_message_adjoint", [&] {
+    const auto output = [](Tensor &x, bool needed) {
+      return needed ? x.mutable_data_ptr<scalar_t>() : nullptr;
+    };
+    AdjointArguments<scalar_t> a{};
+    a.rank = rank;
+    a.channels = channels;
+    a.degrees = degrees;
+    a.centre = edges.centre.const_data_ptr<int64_t>();
+    a.neighbour = edges.neighbour.const_data_ptr<int64_t>();
+    a.ptr = edges.neighbour_ptr.const_data_ptr<int64_t>();
+    a.order = edges.transpose.const_data_ptr<int64_t>();
+    for (const EdgeTerm &term : terms)
+      a.terms[a.num_terms++] = {term.g.const_data_ptr<scalar_t>(),
+                                term.u.const_data_ptr<scalar_t>(),
+                                term.b.const_data_ptr<scalar_t>(),
+                                term.w.const_data_ptr<scalar_t>(),
+                                term.for_u,
+                                term.for_b,
+                                term.for_w};
+    a.grad_u = output(grad_u, need_u);
+    a.grad_b = output(grad_b, need_b);
+    a.grad_w = output(grad_w, need_w);
+    const auto &kernel =
+        is_scalar(b) ? scalar_kernels<scalar_t>().adjoint : kernels<scalar_t>().adjoint;
+    parallel_nodes(a.ptr, edges.neighbour_ptr.numel() - 1,
+                   a.num_terms * rank * channels * (3 * degrees + 2),
+                   [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
+  });
+  return {grad_u, grad_b, grad_w};
 }
 
 Tensor gather_tensor(const Tensor &x, const Tensor &b, const Tensor &w, const Tensor &ptr,
@@ -113,21 +230,17 @@ Tensor gather_tensor(const Tensor &x, const Tensor &b, const Tensor &w, const Te
 Tensor cp_message_cpu(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
-  const Tensor ptr = centre_ptr.contiguous(), source = neighbour.contiguous();
-  check_edge_indices("cp_message", centre.contiguous(), source, ptr, transpose.contiguous(),
-                     neighbour_ptr.contiguous());
-  return gather_cpu(u, b, w, ptr, nullptr, source);
+  return message_sum({{u, b, w}}, SortedEdges(TDN_EDGE_ARGUMENTS), false);
 }
 
 Tensor cp_message_transposed_cpu(const Tensor &g, const Tensor &b, const Tensor &w,
                                  TDN_EDGE_PARAMETERS)
 {
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
-  const Tensor ptr = neighbour_ptr.contiguous(), source = centre.contiguous();
-  const Tensor order = transpose.contiguous();
-  check_edge_indices("cp_message", source, neighbour.contiguous(), centre_ptr.contiguous(), order,
-                     ptr);
-  return gather_cpu(g, b, w, ptr, order.const_data_ptr<int64_t>(), source);
+  const SortedEdges edges(TDN_EDGE_ARGUMENTS);
+  if (!is_scalar(b)) return message_sum({{g, b, w}}, edges, true);
+  const Tensor u = at::empty({neighbour_ptr.numel() - 1, 1, w.size(2)}, g.options());
+  return std::get<0>(adjoint_sum({{g, u, b, w, true, false, false}}, edges, true, false, false));
 }
 
 std::tuple<Tensor, Tensor> cp_message_edges_cpu(const Tensor &g, const Tensor &u, const Tensor &b,
@@ -135,31 +248,55 @@ std::tuple<Tensor, Tensor> cp_message_edges_cpu(const Tensor &g, const Tensor &u
                                                 bool need_w)
 {
   check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
-  const Tensor g_ = g.contiguous(), u_ = u.contiguous(), b_ = b.contiguous(), w_ = w.contiguous();
-  const Tensor centre_ = centre.contiguous(), neighbour_ = neighbour.contiguous();
-  check_edge_indices("cp_message", centre_, neighbour_, centre_ptr.contiguous(),
-                     transpose.contiguous(), neighbour_ptr.contiguous());
-  const int64_t rank = b_.size(2), channels = w_.size(2), degrees = b_.size(1);
-  Tensor grad_b = need_b ? at::empty(b_.sizes(), b_.options()) : at::empty({0}, b_.options());
-  Tensor grad_w = need_w ? at::empty(w_.sizes(), w_.options()) : at::empty({0}, w_.options());
-  AT_DISPATCH_FLOATING_TYPES(b_.scalar_type(), "cp_message", [&] {
-    const EdgeArguments<scalar_t> arguments{rank,
-                                            channels,
-                                            degrees,
-                                            g_.const_data_ptr<scalar_t>(),
-                                            u_.const_data_ptr<scalar_t>(),
-                                            b_.const_data_ptr<scalar_t>(),
-                                            w_.const_data_ptr<scalar_t>(),
-                                            centre_.const_data_ptr<int64_t>(),
-                                            neighbour_.const_data_ptr<int64_t>(),
-                                            need_b ? grad_b.mutable_data_ptr<scalar_t>() : nullptr,
-                                            need_w ? grad_w.mutable_data_ptr<scalar_t>() : nullptr};
-    if (!need_b && !need_w) return;
-    const auto &kernel = kernels<scalar_t>().edges;
-    at::parallel_for(0, centre_.numel(), grain(rank * channels * (2 * degrees + 1)),
-                     [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
-  });
+  const auto [unused, grad_b, grad_w] =
+      adjoint_sum({{g, u, b, w, false, need_b, need_w}}, SortedEdges(TDN_EDGE_ARGUMENTS), false,
+                  need_b, need_w);
   return {grad_b, grad_w};
+}
+
+std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_cpu(const Tensor &g, const Tensor &u,
+                                                          const Tensor &b, const Tensor &w,
+                                                          TDN_EDGE_PARAMETERS, bool need_b,
+                                                          bool need_w)
+{
+  check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
+  return adjoint_sum({{g, u, b, w, true, need_b, need_w}}, SortedEdges(TDN_EDGE_ARGUMENTS), true,
+                     need_b, need_w);
+}
+
+MessageSecond cp_message_second_cpu(const std::optional<Tensor> &v_u,
+                                    const std::optional<Tensor> &v_b,
+                                    const std::optional<Tensor> &v_w, const Tensor &g,
+                                    const Tensor &u, const Tensor &b, const Tensor &w,
+                                    TDN_EDGE_PARAMETERS, bool need_g, bool need_u, bool need_b,
+                                    bool need_w)
+{
+  check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
+  if (v_u) check_all(g, *v_u, b, w, TDN_EDGE_ARGUMENTS);
+  if (v_b) check_all(g, u, *v_b, w, TDN_EDGE_ARGUMENTS);
+  if (v_w) check_all(g, u, b, *v_w, TDN_EDGE_ARGUMENTS);
+  const SortedEdges edges(TDN_EDGE_ARGUMENTS);
+  std::vector<Term> terms;
+  std::vector<EdgeTerm> edge_terms;
+  if (v_u) {
+    terms.emplace_back(*v_u, b, w);
+    edge_terms.emplace_back(g, *v_u, b, w, false, need_b, need_w);
+  }
+  if (v_b) {
+    terms.emplace_back(u, *v_b, w);
+    edge_terms.emplace_back(g, u, *v_b, w, need_u, false, need_w);
+  }
+  if (v_w) {
+    terms.emplace_back(u, b, *v_w);
+    edge_terms.emplace_back(g, u, b, *v_w, need_u, need_b, false);
+  }
+  const auto zeros = [](const Tensor &x, bool needed) {
+    return needed ? at::zeros(x.sizes(), x.options()) : at::empty({0}, x.options());
+  };
+  if (terms.empty())
+    return {zeros(g, need_g), zeros(u, need_u), zeros(b, need_b), zeros(w, need_w)};
+  const auto [grad_u, grad_b, grad_w] = adjoint_sum(edge_terms, edges, need_u, need_b, need_w);
+  return {need_g ? message_sum(terms, edges, false) : zeros(g, false), grad_u, grad_b, grad_w};
 }
 
 Tensor cp_message_tensor(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
@@ -185,10 +322,23 @@ std::tuple<Tensor, Tensor> cp_message_edges_tensor(const Tensor &g, const Tensor
           need_w ? at::bmm(b, product) : at::empty({0}, w.options())};
 }
 
+std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_tensor(const Tensor &g, const Tensor &u,
+                                                             const Tensor &b, const Tensor &w,
+                                                             TDN_EDGE_PARAMETERS, bool need_b,
+                                                             bool need_w)
+{
+  // operators, not functions: a device may have kernels of its own for these two
+  static const auto transposed =
+      find_operator<decltype(cp_message_transposed_cpu)>("tdn::cp_message_transposed");
+  static const auto edges = find_operator<decltype(cp_message_edges_cpu)>("tdn::cp_message_edges");
+  const auto [grad_b, grad_w] = edges.call(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
+  return {transposed.call(g, b, w, TDN_EDGE_ARGUMENTS), grad_b, grad_w};
+}
+
 Tensor cp_message_meta(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
-  return at::empty_symint({centre_ptr.sym_size(0) - 1, b.sym_size(2), w.sym_size(2)},
+  return at::empty_symint({centre_ptr.sym_size(0) - 1, b.sym_size(-1), w.sym_size(2)},
                           u.options());
 }
 
@@ -196,7 +346,8 @@ Tensor cp_message_transposed_meta(const Tensor &g, const Tensor &b, const Tensor
                                   TDN_EDGE_PARAMETERS)
 {
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
-  return at::empty_symint({neighbour_ptr.sym_size(0) - 1, b.sym_size(2), w.sym_size(2)},
+  return at::empty_symint({neighbour_ptr.sym_size(0) - 1,
+                           is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w.sym_size(2)},
                           g.options());
 }
 
@@ -207,6 +358,16 @@ std::tuple<Tensor, Tensor> cp_message_edges_meta(const Tensor &g, const Tensor &
   check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
   return {need_b ? at::empty_symint(b.sym_sizes(), b.options()) : at::empty({0}, b.options()),
           need_w ? at::empty_symint(w.sym_sizes(), w.options()) : at::empty({0}, w.options())};
+}
+
+std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_meta(const Tensor &g, const Tensor &u,
+                                                           const Tensor &b, const Tensor &w,
+                                                           TDN_EDGE_PARAMETERS, bool need_b,
+                                                           bool need_w)
+{
+  const auto [grad_b, grad_w] =
+      cp_message_edges_meta(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
+  return {at::empty_symint(u.sym_sizes(), u.options()), grad_b, grad_w};
 }
 
 }    // namespace tdn

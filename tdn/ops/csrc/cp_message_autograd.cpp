@@ -1,9 +1,12 @@
 #include "cp_message.h"
 
 #include "find_operator.h"
+#include "scalar_message_kernels.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/cat.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 // The backward functions call the operators again, through the dispatcher, so that derivatives of
@@ -37,6 +40,16 @@ std::tuple<Tensor, Tensor> call_edges(const Tensor &g, const Tensor &u, const Te
   return op.call(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
 }
 
+// [E, D] -> [E, L, D], each component in the row of its degree.
+Tensor factors_of_harmonics(const Tensor &b, int64_t degrees)
+{
+  if (degrees == 1) return b.unsqueeze(1);
+  Tensor mask = at::zeros({degrees, b.size(1)}, b.options());
+  for (int64_t l = 0; l < degrees; ++l)
+    mask.select(0, l).slice(0, l * l, (l + 1) * (l + 1)).fill_(1);
+  return b.unsqueeze(1) * mask;
+}
+
 // Gradients of b and w, undefined where nobody asks for them.
 void edge_gradients(const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &w,
                     TDN_EDGE_PARAMETERS, bool need_b, bool need_w, Tensor &grad_b, Tensor &grad_w)
@@ -45,6 +58,21 @@ void edge_gradients(const Tensor &g, const Tensor &u, const Tensor &b, const Ten
   const auto [for_b, for_w] = call_edges(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
   if (need_b) grad_b = for_b;
   if (need_w) grad_w = for_w;
+}
+
+std::tuple<Tensor, Tensor, Tensor> call_adjoint(const Tensor &g, const Tensor &u, const Tensor &b,
+                                                const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
+                                                bool need_w)
+{
+  static const auto op =
+      find_operator<decltype(cp_message_adjoint_cpu)>("tdn::cp_message_adjoint");
+  return op.call(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
+}
+
+Tensor plus(const Tensor &x, const Tensor &y)
+{
+  if (!x.defined() || !y.defined()) return x.defined() ? x : y;
+  return at::add(x, y);
 }
 
 struct Message : Function<Message> {
@@ -63,10 +91,19 @@ struct Message : Function<Message> {
     const Tensor &g = gradients[0];
     if (!g.defined()) return result;
     const variable_list s = ctx->get_saved_variables();
+    const bool need_b = ctx->needs_input_grad(1), need_w = ctx->needs_input_grad(2);
+    if (ctx->needs_input_grad(0) && (need_b || need_w)) {
+      const auto [for_u, for_b, for_w] =
+          call_adjoint(g, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], need_b, need_w);
+      result[0] = for_u;
+      if (need_b) result[1] = for_b;
+      if (need_w) result[2] = for_w;
+      return result;
+    }
     if (ctx->needs_input_grad(0))
       result[0] = call_transposed(g, s[1], s[2], s[3], s[4], s[5], s[6], s[7]);
-    edge_gradients(g, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], ctx->needs_input_grad(1),
-                   ctx->needs_input_grad(2), result[1], result[2]);
+    edge_gradients(g, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], need_b, need_w, result[1],
+                   result[2]);
     return result;
   }
 };
@@ -95,8 +132,7 @@ struct Transposed : Function<Transposed> {
   }
 };
 
-// With cotangents h_b, h_w the scalar is F(g,u,h_b,w) + F(g,u,b,h_w): a form with twice the
-// degrees, [h_b b] and [w h_w], for g and u; for b and w one sweep with (h_b, h_w) gives both.
+// With cotangents h_b, h_w the scalar is F(g, u, h_b, w) + F(g, u, b, h_w).
 struct EdgeGradients : Function<EdgeGradients> {
   static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &u,
                                const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
@@ -123,24 +159,95 @@ struct EdgeGradients : Function<EdgeGradients> {
     if (!h_b.defined() && !h_w.defined()) return result;
     const variable_list s = ctx->get_saved_variables();
     const Tensor &g = s[0], &u = s[1], &b = s[2], &w = s[3];
-    if (ctx->needs_input_grad(0) || ctx->needs_input_grad(1)) {
-      Tensor left = h_b, right = w;
-      if (!h_b.defined()) {
-        left = b;
-        right = h_w;
-      } else if (h_w.defined()) {
-        left = at::cat({h_b, b}, 1);
-        right = at::cat({w, h_w}, 1);
-      }
+    const auto add = [&](const Tensor &left, const Tensor &right, bool by_b, bool by_w) {
       if (ctx->needs_input_grad(0))
-        result[0] = call_message(u, left, right, s[4], s[5], s[6], s[7], s[8]);
+        result[0] = plus(result[0], call_message(u, left, right, s[4], s[5], s[6], s[7], s[8]));
       if (ctx->needs_input_grad(1))
-        result[1] = call_transposed(g, left, right, s[4], s[5], s[6], s[7], s[8]);
-    }
-    edge_gradients(g, u, h_b.defined() ? h_b : b, h_w.defined() ? h_w : w, s[4], s[5], s[6], s[7],
-                   s[8], h_w.defined() && ctx->needs_input_grad(2),
-                   h_b.defined() && ctx->needs_input_grad(3), result[2], result[3]);
+        result[1] = plus(result[1], call_transposed(g, left, right, s[4], s[5], s[6], s[7], s[8]));
+      edge_gradients(g, u, left, right, s[4], s[5], s[6], s[7], s[8],
+                     by_b && ctx->needs_input_grad(2), by_w && ctx->needs_input_grad(3), result[2],
+                     result[3]);
+    };
+    if (h_b.defined()) add(h_b, w, false, true);
+    if (h_w.defined()) add(b, h_w, true, false);
     return result;
+  }
+};
+
+// All three at once. Of its derivatives, the ones that nobody differentiates again, as in training,
+// take one pass; the others are put together from the functions above.
+struct Adjoint : Function<Adjoint> {
+  static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &u,
+                               const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
+                               bool need_w)
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({g, u, b, w, TDN_EDGE_ARGUMENTS});
+    ctx->saved_data["need_b"] = need_b;
+    ctx->saved_data["need_w"] = need_w;
+    ctx->set_materialize_grads(false);
+    const auto [grad_u, grad_b, grad_w] =
+        call_adjoint(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
+    variable_list unused;
+    if (!need_b) unused.push_back(grad_b);
+    if (!need_w) unused.push_back(grad_w);
+    ctx->mark_non_differentiable(unused);
+    return {grad_u, grad_b, grad_w};
+  }
+
+  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
+  {
+    variable_list result(11);
+    const Tensor v_u = gradients[0];
+    const Tensor v_b = ctx->saved_data["need_b"].toBool() ? gradients[1] : Tensor();
+    const Tensor v_w = ctx->saved_data["need_w"].toBool() ? gradients[2] : Tensor();
+    if (!v_u.defined() && !v_b.defined() && !v_w.defined()) return result;
+    const variable_list s = ctx->get_saved_variables();
+    if (at::GradMode::is_enabled() || !s[0].is_cpu())
+      apart(ctx, v_u, v_b, v_w, s, result);
+    else
+      together(ctx, v_u, v_b, v_w, s, result);
+    return result;
+  }
+
+ private:
+  static void together(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b,
+                       const Tensor &v_w, const variable_list &s, variable_list &result)
+  {
+    static const auto op =
+        find_operator<decltype(cp_message_second_cpu)>("tdn::cp_message_second");
+    const auto maybe = [](const Tensor &x) {
+      return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
+    };
+    const auto [for_g, for_u, for_b, for_w] =
+        op.call(maybe(v_u), maybe(v_b), maybe(v_w), s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
+                s[8], ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2),
+                ctx->needs_input_grad(3));
+    const Tensor found[] = {for_g, for_u, for_b, for_w};
+    for (int k = 0; k < 4; ++k)
+      if (ctx->needs_input_grad(k)) result[k] = found[k];
+  }
+
+  static void apart(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b, const Tensor &v_w,
+                    const variable_list &s, variable_list &result)
+  {
+    const bool need_b = ctx->needs_input_grad(2), need_w = ctx->needs_input_grad(3);
+    // the terms F(x_g, x_u, x_b, x_w) of the derivative, each with one direction in place
+    const auto add = [&](const Tensor &u, const Tensor &b, const Tensor &w, bool by_u, bool by_b,
+                         bool by_w) {
+      if (ctx->needs_input_grad(0))
+        result[0] = plus(result[0], call_message(u, b, w, s[4], s[5], s[6], s[7], s[8]));
+      if (by_u && ctx->needs_input_grad(1))
+        result[1] = plus(result[1], call_transposed(s[0], b, w, s[4], s[5], s[6], s[7], s[8]));
+      Tensor for_b, for_w;
+      edge_gradients(s[0], u, b, w, s[4], s[5], s[6], s[7], s[8], by_b && need_b, by_w && need_w,
+                     for_b, for_w);
+      result[2] = plus(result[2], for_b);
+      result[3] = plus(result[3], for_w);
+    };
+    if (v_u.defined()) add(v_u, s[2], s[3], false, true, true);
+    if (v_b.defined()) add(s[1], v_b, s[3], true, false, true);
+    if (v_w.defined()) add(s[1], s[2], v_w, true, true, false);
   }
 };
 
@@ -148,6 +255,12 @@ struct EdgeGradients : Function<EdgeGradients> {
 
 Tensor cp_message_autograd(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
+  // harmonics have kernels on the CPU; elsewhere, and beyond their degrees, they are factors of
+  // rank D like others
+  if (b.dim() == 2 && w.dim() == 3 && u.dim() == 3 &&
+      (!(b.is_cpu() || b.is_meta()) || b.size(1) > max_scalar_degrees * max_scalar_degrees))
+    return Message::apply(u.expand_symint({u.sym_size(0), b.sym_size(1), u.sym_size(2)}),
+                          factors_of_harmonics(b, w.size(1)), w, TDN_EDGE_ARGUMENTS);
   return Message::apply(u, b, w, TDN_EDGE_ARGUMENTS);
 }
 
@@ -163,6 +276,15 @@ std::tuple<Tensor, Tensor> cp_message_edges_autograd(const Tensor &g, const Tens
 {
   const variable_list result = EdgeGradients::apply(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
   return {result[0], result[1]};
+}
+
+std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_autograd(const Tensor &g, const Tensor &u,
+                                                               const Tensor &b, const Tensor &w,
+                                                               TDN_EDGE_PARAMETERS, bool need_b,
+                                                               bool need_w)
+{
+  const variable_list result = Adjoint::apply(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
+  return {result[0], result[1], result[2]};
 }
 
 }    // namespace tdn

@@ -12,11 +12,15 @@ constexpr int max_degrees = 5;
 // Rows of b and w in the order by neighbour are scattered, and too short for the processor to see
 // a pattern; asking early halves the time of the transposed message. (Rows of x are long: there it
 // does not help.)
-template <typename T> TDN_INLINE void prefetch(const T *p, int64_t count)
+template <typename T, bool write = false> TDN_INLINE void prefetch(const T *p, int64_t count)
 {
   const char *bytes = reinterpret_cast<const char *>(p);
-  for (int64_t at = 0; at < count * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
+  for (int64_t at = 0; at < count * int64_t(sizeof(T)); at += 64)
+    __builtin_prefetch(bytes + at, write);
 }
+
+// Edges ahead of the one at work whose rows are asked for.
+constexpr int64_t ahead = 12;
 
 // Edges that are worked on together: their rows of b and w stay in the first-level cache.
 constexpr int batch_size = 16;
@@ -85,36 +89,51 @@ void gather_batch(int64_t rank, int64_t channels, const Batch<T> &batch, T *out)
   gather_channels<T, V, L>(0, rank, channels, batch, out);
 }
 
-// Channels [c, c + N V) of one edge, with p[r] = g[r] u[r]: sets grad_w[l] = sum_r b[l, r] p[r],
-// and adds the sum over these channels of w[l] p[r] to grad_b[l, r]. Either may be null.
-template <typename T, int V, int L, int N>
-TDN_INLINE void edge_block(int64_t c, int64_t rank, int64_t channels, const T *g, const T *u,
-                           const T *b, const T *w, T *grad_b, T *grad_w)
+// What one edge adds: see AdjointTerm. Null where not wanted.
+template <typename T> struct EdgeSums {
+  T *u, *b, *w;
+};
+
+// Channels [c, c + N V) of one edge, with p[r] = g[r] u[r]: adds (sum_l b[l, r] w[l]) g[r] to
+// to.u[r], the sum over these channels of w[l] p[r] to to.b[l, r], sum_r b[l, r] p[r] to to.w[l].
+template <typename T, int V, int L, int N, bool U, bool B, bool W>
+TDN_INLINE void edge_block(int64_t c, int64_t rank, int64_t channels, const AdjointTerm<T> &x,
+                           const EdgeSums<T> &to)
 {
-  Vector<T, V> weight[L][N], total[L][N] = {};
+  Vector<T, V> weight[L][N], total[L][N];
   for (int l = 0; l < L; ++l)
-    for (int n = 0; n < N; ++n) weight[l][n] = load<T, V>(w + l * channels + c + n * V);
+    for (int n = 0; n < N; ++n) {
+      if (U || B) weight[l][n] = load<T, V>(x.w + l * channels + c + n * V);
+      if (W) total[l][n] = load<T, V>(to.w + l * channels + c + n * V);
+    }
   // sums over lanes are cheap for V vectors at once
   for (int64_t first = 0; first < rank; first += V) {
     const int64_t count = rank - first < V ? rank - first : V;
     Vector<T, V> lanes[L][V];
     for (int64_t k = 0; k < count; ++k) {
       const int64_t r = first + k, at = r * channels + c;
-      Vector<T, V> product[N];
-      for (int n = 0; n < N; ++n) product[n] = load<T, V>(g + at + n * V) * load<T, V>(u + at + n * V);
-      for (int l = 0; l < L; ++l) {
-        if (grad_w)
-          for (int n = 0; n < N; ++n) total[l][n] += b[l * rank + r] * product[n];
-        if (grad_b) {
-          Vector<T, V> sum = weight[l][0] * product[0];
-          for (int n = 1; n < N; ++n) sum += weight[l][n] * product[n];
-          lanes[l][k] = sum;
+      Vector<T, V> lane[L];
+      for (int n = 0; n < N; ++n) {
+        const Vector<T, V> g = load<T, V>(x.g + at + n * V);
+        if (U) {
+          Vector<T, V> coupling = x.b[r] * weight[0][n];
+          for (int l = 1; l < L; ++l) coupling += x.b[l * rank + r] * weight[l][n];
+          T *const out = to.u + at + n * V;
+          store<T, V>(out, load<T, V>(out) + coupling * g);
+        }
+        if (!B && !W) continue;
+        const Vector<T, V> product = g * load<T, V>(x.u + at + n * V);
+        for (int l = 0; l < L; ++l) {
+          if (W) total[l][n] += x.b[l * rank + r] * product;
+          if (B) lane[l] = n == 0 ? weight[l][n] * product : lane[l] + weight[l][n] * product;
         }
       }
+      if (B)
+        for (int l = 0; l < L; ++l) lanes[l][k] = lane[l];
     }
-    if (grad_b)
+    if (B)
       for (int l = 0; l < L; ++l) {
-        T *const out = grad_b + l * rank + first;
+        T *const out = to.b + l * rank + first;
         if (2 * count < V) {
           for (int64_t k = 0; k < count; ++k) out[k] += sum<T, V>(lanes[l][k]);
         } else {
@@ -124,43 +143,45 @@ TDN_INLINE void edge_block(int64_t c, int64_t rank, int64_t channels, const T *g
         }
       }
   }
-  if (grad_w)
+  if (W)
     for (int l = 0; l < L; ++l)
-      for (int n = 0; n < N; ++n) store<T, V>(grad_w + l * channels + c + n * V, total[l][n]);
+      for (int n = 0; n < N; ++n) store<T, V>(to.w + l * channels + c + n * V, total[l][n]);
 }
 
-template <typename T, int V, int L>
-TDN_INLINE void edge_channels(int64_t c, int64_t rank, int64_t channels, const T *g, const T *u,
-                              const T *b, const T *w, T *grad_b, T *grad_w)
+template <typename T, int V, int L, bool U, bool B, bool W>
+TDN_INLINE void edge_channels(int64_t c, int64_t rank, int64_t channels, const AdjointTerm<T> &x,
+                              const EdgeSums<T> &to)
 {
   // vectors of channels that fit into the registers, with their weights and sums
   constexpr int wide = TDN_VECTOR_BYTES == 64 ? (L <= 3 ? 4 : 2) : (L <= 3 ? 2 : 1);
   if constexpr (wide > 1 && V * sizeof(T) == TDN_VECTOR_BYTES)
     for (; c + wide * V <= channels; c += wide * V)
-      edge_block<T, V, L, wide>(c, rank, channels, g, u, b, w, grad_b, grad_w);
+      edge_block<T, V, L, wide, U, B, W>(c, rank, channels, x, to);
   for (; c + V <= channels; c += V)
-    edge_block<T, V, L, 1>(c, rank, channels, g, u, b, w, grad_b, grad_w);
+    edge_block<T, V, L, 1, U, B, W>(c, rank, channels, x, to);
   if constexpr (V > 1) {
-    if (c < channels) edge_channels<T, V / 2, L>(c, rank, channels, g, u, b, w, grad_b, grad_w);
+    if (c < channels) edge_channels<T, V / 2, L, U, B, W>(c, rank, channels, x, to);
   }
 }
 
+// The combinations of wanted sums are compiled one by one, so that each loop has no branches.
 template <typename T, int V, int L>
-void gradient_edge(int64_t rank, int64_t channels, const T *g, const T *u, const T *b, const T *w,
-                   T *grad_b, T *grad_w)
+void adjoint_edge(int64_t rank, int64_t channels, const AdjointTerm<T> &x, const EdgeSums<T> &out)
 {
-  // With constant null pointers the compiler drops the unwanted half.
-  if (!grad_w)
-    edge_channels<T, V, L>(0, rank, channels, g, u, b, w, grad_b, static_cast<T *>(nullptr));
-  else if (!grad_b)
-    edge_channels<T, V, L>(0, rank, channels, g, u, b, w, static_cast<T *>(nullptr), grad_w);
-  else
-    edge_channels<T, V, L>(0, rank, channels, g, u, b, w, grad_b, grad_w);
+  switch ((out.u ? 4 : 0) + (out.b ? 2 : 0) + (out.w ? 1 : 0)) {
+    case 1: return edge_channels<T, V, L, false, false, true>(0, rank, channels, x, out);
+    case 2: return edge_channels<T, V, L, false, true, false>(0, rank, channels, x, out);
+    case 3: return edge_channels<T, V, L, false, true, true>(0, rank, channels, x, out);
+    case 4: return edge_channels<T, V, L, true, false, false>(0, rank, channels, x, out);
+    case 5: return edge_channels<T, V, L, true, false, true>(0, rank, channels, x, out);
+    case 6: return edge_channels<T, V, L, true, true, false>(0, rank, channels, x, out);
+    case 7: return edge_channels<T, V, L, true, true, true>(0, rank, channels, x, out);
+  }
 }
 
 template <typename T> using GatherBatch = void (*)(int64_t, int64_t, const Batch<T> &, T *);
-template <typename T> using GradientEdge = void (*)(int64_t, int64_t, const T *, const T *,
-                                                    const T *, const T *, T *, T *);
+template <typename T> using AdjointEdge = void (*)(int64_t, int64_t, const AdjointTerm<T> &,
+                                                   const EdgeSums<T> &);
 
 template <typename T> GatherBatch<T> gather_for(int64_t degrees)
 {
@@ -170,11 +191,11 @@ template <typename T> GatherBatch<T> gather_for(int64_t degrees)
   return table[degrees - 1];
 }
 
-template <typename T> GradientEdge<T> gradient_for(int64_t degrees)
+template <typename T> AdjointEdge<T> adjoint_for(int64_t degrees)
 {
-  constexpr GradientEdge<T> table[max_degrees] = {
-      gradient_edge<T, width<T>, 1>, gradient_edge<T, width<T>, 2>, gradient_edge<T, width<T>, 3>,
-      gradient_edge<T, width<T>, 4>, gradient_edge<T, width<T>, 5>};
+  constexpr AdjointEdge<T> table[max_degrees] = {
+      adjoint_edge<T, width<T>, 1>, adjoint_edge<T, width<T>, 2>, adjoint_edge<T, width<T>, 3>,
+      adjoint_edge<T, width<T>, 4>, adjoint_edge<T, width<T>, 5>};
   return table[degrees - 1];
 }
 
@@ -185,7 +206,7 @@ int64_t sweep_degrees(int64_t degrees)
   return (degrees + sweeps - 1) / sweeps;
 }
 
-template <typename T> void gather(const GatherArguments<T> &a, int64_t begin, int64_t end)
+template <typename T> void message(const MessageArguments<T> &a, int64_t begin, int64_t end)
 {
   const int64_t row = a.rank * a.channels, row_b = a.degrees * a.rank;
   const int64_t row_w = a.degrees * a.channels;
@@ -195,49 +216,79 @@ template <typename T> void gather(const GatherArguments<T> &a, int64_t begin, in
   const int64_t last = a.ptr[end] - 1;
   for (int64_t node = begin; node < end; ++node)
     for (int64_t k = a.ptr[node]; k < a.ptr[node + 1];) {
-      Batch<T> batch{};
-      for (; k < a.ptr[node + 1] && batch.count < batch_size; ++k) {
-        const int64_t e = a.order ? a.order[k] : k;
-        if (a.order && k + batch_size <= last) {
-          const int64_t next = a.order[k + batch_size];
-          prefetch(a.b + next * row_b, row_b);
-          prefetch(a.w + next * row_w, row_w);
+      const int64_t left = a.ptr[node + 1] - k;
+      const int count = static_cast<int>(left < batch_size ? left : batch_size);
+      for (int t = 0; t < a.num_terms; ++t) {
+        const MessageTerm<T> &term = a.terms[t];
+        Batch<T> batch{};
+        batch.count = count;
+        for (int n = 0; n < count; ++n) {
+          const int64_t e = a.order ? a.order[k + n] : k + n;
+          if (a.order && k + n + batch_size <= last) {
+            const int64_t next = a.order[k + n + batch_size];
+            prefetch(term.b + next * row_b, row_b);
+            prefetch(term.w + next * row_w, row_w);
+          }
+          batch.x[n] = term.x + a.source[e] * row;
+          batch.b[n] = term.b + e * row_b;
+          batch.w[n] = term.w + e * row_w;
         }
-        batch.x[batch.count] = a.x + a.source[e] * row;
-        batch.b[batch.count] = a.b + e * row_b;
-        batch.w[batch.count] = a.w + e * row_w;
-        ++batch.count;
-      }
-      for (int64_t l = 0; l < a.degrees; l += step) {
-        const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
-        gather_for<T>(degrees)(a.rank, a.channels, batch, a.out + node * row);
-        for (int e = 0; e < batch.count; ++e) {
-          batch.b[e] += degrees * a.rank;
-          batch.w[e] += degrees * a.channels;
+        for (int64_t l = 0; l < a.degrees; l += step) {
+          const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
+          gather_for<T>(degrees)(a.rank, a.channels, batch, a.out + node * row);
+          for (int n = 0; n < count; ++n) {
+            batch.b[n] += degrees * a.rank;
+            batch.w[n] += degrees * a.channels;
+          }
         }
       }
+      k += count;
     }
 }
 
-template <typename T> void edges(const EdgeArguments<T> &a, int64_t begin, int64_t end)
+template <typename T> TDN_INLINE void clear(T *p, int64_t count)
+{
+  if (p)
+    for (int64_t i = 0; i < count; ++i) p[i] = 0;
+}
+
+template <typename T> void adjoint(const AdjointArguments<T> &a, int64_t begin, int64_t end)
 {
   const int64_t row = a.rank * a.channels, row_b = a.degrees * a.rank;
   const int64_t row_w = a.degrees * a.channels;
-  if (a.grad_b)
-    for (int64_t i = begin * row_b; i < end * row_b; ++i) a.grad_b[i] = 0;
-  if (a.grad_w)
-    for (int64_t i = begin * row_w; i < end * row_w; ++i) a.grad_w[i] = 0;
-  if (a.degrees == 0) return;
-  const int64_t step = sweep_degrees(a.degrees);
-  for (int64_t e = begin; e < end; ++e)
+  const int64_t step = a.degrees ? sweep_degrees(a.degrees) : 1, last = a.ptr[end] - 1;
+  if (a.grad_u) clear(a.grad_u + begin * row, (end - begin) * row);
+  for (int64_t k = a.ptr[begin]; k < a.ptr[end]; ++k) {
+    const int64_t e = a.order[k];
+    if (k + ahead <= last) {
+      const int64_t next = a.order[k + ahead];
+      for (int t = 0; t < a.num_terms; ++t) {
+        prefetch(a.terms[t].b + next * row_b, row_b);
+        prefetch(a.terms[t].w + next * row_w, row_w);
+      }
+      if (a.grad_b) prefetch<T, true>(a.grad_b + next * row_b, row_b);
+      if (a.grad_w) prefetch<T, true>(a.grad_w + next * row_w, row_w);
+    }
+    if (a.grad_b) clear(a.grad_b + e * row_b, row_b);
+    if (a.grad_w) clear(a.grad_w + e * row_w, row_w);
     for (int64_t l = 0; l < a.degrees; l += step) {
       const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
       const int64_t at_b = e * row_b + l * a.rank, at_w = e * row_w + l * a.channels;
-      gradient_for<T>(degrees)(a.rank, a.channels, a.g + a.centre[e] * row,
-                               a.u + a.neighbour[e] * row, a.b + at_b, a.w + at_w,
-                               a.grad_b ? a.grad_b + at_b : nullptr,
-                               a.grad_w ? a.grad_w + at_w : nullptr);
+      const int64_t to = a.neighbour[e] * row;
+      for (int t = 0; t < a.num_terms; ++t) {
+        const AdjointTerm<T> &term = a.terms[t];
+        AdjointTerm<T> here = term;
+        here.g += a.centre[e] * row;
+        here.u += to;
+        here.b += at_b;
+        here.w += at_w;
+        adjoint_for<T>(degrees)(a.rank, a.channels, here,
+                                {term.for_u ? a.grad_u + to : nullptr,
+                                 term.for_b ? a.grad_b + at_b : nullptr,
+                                 term.for_w ? a.grad_w + at_w : nullptr});
+      }
     }
+  }
 }
 
 }    // namespace
@@ -249,6 +300,6 @@ template <typename T> void edges(const EdgeArguments<T> &a, int64_t begin, int64
 
 extern const KernelTable TDN_TABLE(TDN_KERNELS);
 const KernelTable TDN_TABLE(TDN_KERNELS) = {
-    TDN_STRING(TDN_KERNELS), {gather<float>, edges<float>}, {gather<double>, edges<double>}};
+    TDN_STRING(TDN_KERNELS), {message<float>, adjoint<float>}, {message<double>, adjoint<double>}};
 
 }    // namespace tdn

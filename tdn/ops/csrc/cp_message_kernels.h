@@ -9,28 +9,44 @@
 
 namespace tdn {
 
-// out[n,r,c] = sum_k (sum_l b[e,l,r] w[e,l,c]) x[source[e],r,c] over k in ptr[n]..ptr[n+1],
-// where e = order[k], or e = k if order is null.
-template <typename T> struct GatherArguments {
-  int64_t rank, channels, degrees;
+// out[n,r,c] = sum over terms of sum_k (sum_l b[e,l,r] w[e,l,c]) x[source[e],r,c] over k in
+// ptr[n]..ptr[n+1], where e = order[k], or e = k if order is null.
+template <typename T> struct MessageTerm {
   const T *x, *b, *w;
+};
+
+constexpr int max_terms = 3;
+
+template <typename T> struct MessageArguments {
+  int64_t rank, channels, degrees;
   const int64_t *ptr, *order, *source;
+  int num_terms;
+  MessageTerm<T> terms[max_terms];
   T *out;
 };
 
-// grad_b[e,l,r] = sum_c w[e,l,c] p[r,c] and grad_w[e,l,c] = sum_r b[e,l,r] p[r,c]
-// with p[r,c] = g[centre[e],r,c] u[neighbour[e],r,c]. Either output may be null.
-template <typename T> struct EdgeArguments {
-  int64_t rank, channels, degrees;
+// Sums over terms, with p[r,c] = g[centre[e],r,c] u[neighbour[e],r,c]:
+// grad_b[e,l,r] = sum_c w[e,l,c] p[r,c] and grad_w[e,l,c] = sum_r b[e,l,r] p[r,c], and the sum
+// grad_u[n,r,c] = sum_e (sum_l b[e,l,r] w[e,l,c]) g[centre[e],r,c] over the edges of neighbour n.
+// A term counts for what it names; outputs that no term counts for may be null.
+template <typename T> struct AdjointTerm {
   const T *g, *u, *b, *w;
-  const int64_t *centre, *neighbour;
-  T *grad_b, *grad_w;
+  bool for_u, for_b, for_w;
 };
 
-// Each works on the nodes or edges [begin, end).
+template <typename T> struct AdjointArguments {
+  int64_t rank, channels, degrees;
+  const int64_t *centre, *neighbour;
+  const int64_t *ptr, *order;    // edges by neighbour
+  int num_terms;
+  AdjointTerm<T> terms[max_terms];
+  T *grad_u, *grad_b, *grad_w;
+};
+
+// Each works on the nodes [begin, end); `adjoint` on their edges as neighbours.
 template <typename T> struct Kernels {
-  void (*gather)(const GatherArguments<T> &, int64_t begin, int64_t end);
-  void (*edges)(const EdgeArguments<T> &, int64_t begin, int64_t end);
+  void (*message)(const MessageArguments<T> &, int64_t begin, int64_t end);
+  void (*adjoint)(const AdjointArguments<T> &, int64_t begin, int64_t end);
 };
 
 struct KernelTable {

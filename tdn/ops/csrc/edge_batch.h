@@ -5,6 +5,7 @@
 #define TDN_EDGE_BATCH_H
 
 #include "convolution_kernels.h"
+#include "legendre.h"
 #include "vector.h"
 
 namespace tdn {
@@ -12,27 +13,6 @@ namespace {
 
 // Edges that are worked on together: what they need stays in the first-level cache.
 constexpr int batch_size = 16;
-
-// Coefficients of the recursion of Legendre functions, normalised so that the squares of the
-// 2 l + 1 harmonics of a degree add up to 2 l + 1 ("component" normalisation of e3nn):
-// Q_m^m = first[m], Q_l^m = a[l][m] (z Q_{l-1}^m - b[l][m] Q_{l-2}^m).
-template <typename T> struct LegendreCoefficients {
-  T first[max_l_max + 1], a[max_l_max + 1][max_l_max + 1], b[max_l_max + 1][max_l_max + 1];
-
-  explicit LegendreCoefficients(int64_t l_max)
-  {
-    double value = 1.0;
-    for (int64_t m = 0; m <= l_max; ++m) {
-      if (m > 0) value *= __builtin_sqrt((2.0 * m + 1) / (2.0 * m) * (m == 1 ? 2.0 : 1.0));
-      first[m] = static_cast<T>(value);
-      for (int64_t l = m + 1; l <= l_max; ++l) {
-        const double p = l - 1.0, ll = double(l) * l, mm = double(m) * m;
-        a[l][m] = static_cast<T>(__builtin_sqrt((4 * ll - 1) / (ll - mm)));
-        b[l][m] = l == m + 1 ? T(0) : static_cast<T>(__builtin_sqrt((p * p - mm) / (4 * p * p - 1)));
-      }
-    }
-  }
-};
 
 // Quantities of the edges of a batch, one array each. Pointers lead into scratch memory.
 template <typename T> struct EdgeBatch {

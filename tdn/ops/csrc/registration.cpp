@@ -1,10 +1,12 @@
 #include "convolution.h"
 #include "cp_message.h"
 #include "cp_message_kernels.h"
+#include "edge_geometry.h"
 #include "edges.h"
 #include "exchange_ops.h"
 #include "gate.h"
 #include "node_product.h"
+#include "radial.h"
 #ifdef TDN_CUDA
 #include "cuda/convolution_cuda.h"
 #include "cuda/cp_message_cuda.h"
@@ -34,6 +36,10 @@ using torch::Library;
   "Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right, Tensor weight, "          \
   "Tensor input1, Tensor input2, Tensor output"
 
+#define TDN_RADIAL_SCHEMA                                                                        \
+  "Tensor r, Tensor pair, Tensor scale, Tensor weights, int[] widths, float r_max, int power, "  \
+  "float silu_scale"
+
 std::string cpu_capability() { return kernel_table().name; }
 
 void define(Library &library)
@@ -45,6 +51,11 @@ void define(Library &library)
               ") -> Tensor");
   library.def("cp_message_edges(Tensor g, Tensor u, Tensor b, Tensor w, " TDN_EDGE_SCHEMA
               ", bool need_b, bool need_w) -> (Tensor, Tensor)");
+  library.def("cp_message_adjoint(Tensor g, Tensor u, Tensor b, Tensor w, " TDN_EDGE_SCHEMA
+              ", bool need_b, bool need_w) -> (Tensor, Tensor, Tensor)");
+  library.def("cp_message_second(Tensor? v_u, Tensor? v_b, Tensor? v_w, Tensor g, Tensor u,"
+              " Tensor b, Tensor w, " TDN_EDGE_SCHEMA ", bool need_g, bool need_u, bool need_b,"
+              " bool need_w) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("convolution(" TDN_CONVOLUTION_SCHEMA ") -> Tensor");
   library.def("convolution_adjoint(Tensor g, " TDN_CONVOLUTION_SCHEMA
               ", bool need_x) -> (Tensor, Tensor)");
@@ -62,6 +73,15 @@ void define(Library &library)
               " bool need_weight) -> (Tensor, Tensor, Tensor)");
   library.def("degree_linear(Tensor x, Tensor weight) -> Tensor");
   library.def("degree_linear_weight(Tensor x, Tensor g) -> Tensor");
+  library.def("edge_geometry(Tensor edge_vec, int l_max, ScalarType dtype) -> (Tensor, Tensor)");
+  library.def("edge_geometry_adjoint(Tensor? g_r, Tensor? g_y, Tensor edge_vec, int l_max)"
+              " -> Tensor");
+  library.def("edge_geometry_second(Tensor v, Tensor? g_r, Tensor? g_y, Tensor edge_vec,"
+              " int l_max, ScalarType dtype, bool need_vec) -> (Tensor, Tensor, Tensor)");
+  library.def("radial(" TDN_RADIAL_SCHEMA ") -> Tensor");
+  library.def("radial_slope(" TDN_RADIAL_SCHEMA ") -> (Tensor, Tensor)");
+  library.def("radial_adjoint(Tensor? g, Tensor? g_slope, " TDN_RADIAL_SCHEMA
+              ") -> (Tensor, Tensor)");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
@@ -73,6 +93,8 @@ void implement_cpu(Library &library)
   library.impl("cp_message", cp_message_cpu);
   library.impl("cp_message_transposed", cp_message_transposed_cpu);
   library.impl("cp_message_edges", cp_message_edges_cpu);
+  library.impl("cp_message_adjoint", cp_message_adjoint_cpu);
+  library.impl("cp_message_second", cp_message_second_cpu);
   library.impl("convolution", convolution_cpu);
   library.impl("convolution_adjoint", convolution_adjoint_cpu);
   library.impl("density", density_cpu);
@@ -85,6 +107,11 @@ void implement_cpu(Library &library)
   library.impl("gate_adjoint", gate_adjoint_cpu);
   library.impl("gate_second", gate_second_cpu);
   library.impl("degree_linear_weight", degree_linear_weight_cpu);
+  library.impl("edge_geometry", edge_geometry_cpu);
+  library.impl("edge_geometry_adjoint", edge_geometry_adjoint_cpu);
+  library.impl("edge_geometry_second", edge_geometry_second_cpu);
+  library.impl("radial_slope", radial_slope_cpu);
+  library.impl("radial_adjoint", radial_adjoint_cpu);
 }
 
 #ifdef TDN_CUDA
@@ -107,12 +134,15 @@ void implement_tensor(Library &library)
   library.impl("cp_message", cp_message_tensor);
   library.impl("cp_message_transposed", cp_message_transposed_tensor);
   library.impl("cp_message_edges", cp_message_edges_tensor);
+  library.impl("cp_message_adjoint", cp_message_adjoint_tensor);
   library.impl("convolution", convolution_tensor);
   library.impl("density", density_tensor);
   library.impl("node_product", node_product_tensor);
   library.impl("degree_linear", degree_linear_tensor);
   library.impl("gate", gate_tensor);
   library.impl("degree_linear_weight", degree_linear_weight_tensor);
+  library.impl("edge_geometry", edge_geometry_tensor);
+  library.impl("radial", radial_tensor);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
 }
@@ -123,6 +153,7 @@ void implement_meta(Library &library)
   library.impl("cp_message", cp_message_meta);
   library.impl("cp_message_transposed", cp_message_transposed_meta);
   library.impl("cp_message_edges", cp_message_edges_meta);
+  library.impl("cp_message_adjoint", cp_message_adjoint_meta);
   library.impl("convolution", convolution_meta);
   library.impl("convolution_adjoint", convolution_adjoint_meta);
   library.impl("density", density_meta);
@@ -135,6 +166,9 @@ void implement_meta(Library &library)
   library.impl("gate_adjoint", gate_adjoint_meta);
   library.impl("gate_second", gate_second_meta);
   library.impl("degree_linear_weight", degree_linear_weight_meta);
+  library.impl("edge_geometry", edge_geometry_meta);
+  library.impl("edge_geometry_adjoint", edge_geometry_adjoint_meta);
+  library.impl("radial_slope", radial_slope_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
 }
@@ -144,6 +178,7 @@ void implement_autograd(Library &library)
   library.impl("cp_message", cp_message_autograd);
   library.impl("cp_message_transposed", cp_message_transposed_autograd);
   library.impl("cp_message_edges", cp_message_edges_autograd);
+  library.impl("cp_message_adjoint", cp_message_adjoint_autograd);
   library.impl("convolution", convolution_autograd);
   library.impl("density", density_autograd);
   library.impl("node_product", node_product_autograd);
@@ -152,6 +187,9 @@ void implement_autograd(Library &library)
   library.impl("gate", gate_autograd);
   library.impl("gate_adjoint", gate_adjoint_autograd);
   library.impl("degree_linear_weight", degree_linear_weight_autograd);
+  library.impl("edge_geometry", edge_geometry_autograd);
+  library.impl("edge_geometry_adjoint", edge_geometry_adjoint_autograd);
+  library.impl("radial", radial_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);
 }

@@ -3,8 +3,31 @@
 #ifndef TDN_CUDA_CP_MESSAGE_KERNELS_H
 #define TDN_CUDA_CP_MESSAGE_KERNELS_H
 
-#include "../cp_message_kernels.h"
 #include "queue.h"
+
+#include <cstdint>
+
+namespace tdn {
+
+// out[n,r,c] = sum_k (sum_l b[e,l,r] w[e,l,c]) x[source[e],r,c] over k in ptr[n]..ptr[n+1],
+// where e = order[k], or e = k if order is null.
+template <typename T> struct GatherArguments {
+  int64_t rank, channels, degrees;
+  const T *x, *b, *w;
+  const int64_t *ptr, *order, *source;
+  T *out;
+};
+
+// grad_b[e,l,r] = sum_c w[e,l,c] p[r,c] and grad_w[e,l,c] = sum_r b[e,l,r] p[r,c]
+// with p[r,c] = g[centre[e],r,c] u[neighbour[e],r,c]. Either output may be null.
+template <typename T> struct EdgeArguments {
+  int64_t rank, channels, degrees;
+  const T *g, *u, *b, *w;
+  const int64_t *centre, *neighbour;
+  T *grad_b, *grad_w;
+};
+
+}    // namespace tdn
 
 namespace tdn::cuda {
 
