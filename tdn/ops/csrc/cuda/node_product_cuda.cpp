@@ -8,8 +8,8 @@
 
 #include <tuple>
 
-// Species are checked by the kernels, since looking at them here would wait for the GPU. All else is
-// checked by the implementation of shapes alone, which also allocates the results.
+// Species are checked by the kernels, since looking at them here would wait for the GPU. All else
+// is checked by the implementation of shapes alone, which also allocates the results.
 
 namespace tdn {
 namespace {

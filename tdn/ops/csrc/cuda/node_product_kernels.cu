@@ -76,7 +76,7 @@ template <typename T, int V, int D> TDN_DEVICE void adjoint(NodeThread<T, V, D> 
     }
     if (t.a.terms) {
       t.terms(t.left_terms(o), t.a.degrees,
-            [&](int k) { return grad_x.get(k) * t.power_of(t.a.m, kept, o, k); });
+              [&](int k) { return grad_x.get(k) * t.power_of(t.a.m, kept, o, k); });
       t.terms(t.right_terms(o), t.a.degrees, [&](int k) { return grad_y.get(k) * t.m(k); });
     }
     t.each([&](int l, int k) {
@@ -84,7 +84,9 @@ template <typename T, int V, int D> TDN_DEVICE void adjoint(NodeThread<T, V, D> 
       grad_power.set(k, t.left(o, l) * grad_x.get(k));
     });
   }
-  t.each([&](int, int k) { t.to_node(t.a.out, t.a.degrees, k, grad_m.get(k) + grad_power.get(k)); });
+  t.each([&](int, int k) {
+    t.to_node(t.a.out, t.a.degrees, k, grad_m.get(k) + grad_power.get(k));
+  });
 }
 
 // A dotted quantity is the derivative along v: first all quantities and their dotted ones
@@ -118,7 +120,9 @@ template <typename T, int V, int D> TDN_DEVICE void second(NodeThread<T, V, D> &
       t.add(last, p * q, power);
       t.add(last, t.dot(first, x_dot) * q + p * t.dot(second, y_dot), power_dot);
     }
-    t.each_output([&](int l, int k) { along.set(k, along.get(k) + t.weight(o, l) * power_dot.get(k)); });
+    t.each_output([&](int l, int k) {
+      along.set(k, along.get(k) + t.weight(o, l) * power_dot.get(k));
+    });
     if (t.a.terms)
       t.terms(t.weight_terms(o), t.a.degrees_out, [&](int k) { return t.g(k) * power_dot.get(k); });
     if (o + 1 < t.a.orders) {
@@ -158,7 +162,7 @@ template <typename T, int V, int D> TDN_DEVICE void second(NodeThread<T, V, D> &
             grad_x_dot.get(k) * t.power_of(t.a.v, kept_dot, o, k);
       });
       t.terms(t.right_terms(o), t.a.degrees,
-            [&](int k) { return grad_y.get(k) * t.m(k) + grad_y_dot.get(k) * t.v(k); });
+              [&](int k) { return grad_y.get(k) * t.m(k) + grad_y_dot.get(k) * t.v(k); });
     }
     t.each([&](int l, int k) {
       grad_m.set(k, grad_m.get(k) + t.right(o, l) * grad_y.get(k));
@@ -166,7 +170,9 @@ template <typename T, int V, int D> TDN_DEVICE void second(NodeThread<T, V, D> &
       grad_dot.set(k, t.left(o, l) * grad_x_dot.get(k));
     });
   }
-  t.each([&](int, int k) { t.to_node(t.a.out, t.a.degrees, k, grad_m.get(k) + grad_power.get(k)); });
+  t.each([&](int, int k) {
+    t.to_node(t.a.out, t.a.degrees, k, grad_m.get(k) + grad_power.get(k));
+  });
 }
 
 template <typename T, int V, int D, NodePass pass> struct NodeKernel {

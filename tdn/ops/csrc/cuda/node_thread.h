@@ -237,13 +237,16 @@ template <typename T, int V, int D> struct NodeThread {
   TDN_DEVICE int64_t right_terms(int o) const { return left_terms(o) + a.degrees; }
   TDN_DEVICE int64_t weight_terms(int o) const { return right_terms(o) + a.degrees; }
 
-  // Powers of all orders but the last, in scratch memory; that of order 0 is where `first` is.
+  // Powers of all orders but the last, in scratch memory; that of order 0 is `first`.
   TDN_DEVICE Numbers power_of(const T *first, const T *kept, int o, int k) const
   {
     return o == 0 ? of_node(first, a.degrees, k)
                   : load<T, V>(kept + ((o - 1) * components() + k) * a.channels);
   }
-  TDN_DEVICE T *take_powers() { return a.orders > 1 ? take((a.orders - 1) * components()) : nullptr; }
+  TDN_DEVICE T *take_powers()
+  {
+    return a.orders > 1 ? take((a.orders - 1) * components()) : nullptr;
+  }
   TDN_DEVICE void keep(T *kept, int o, const Values &power) const
   {
     TDN_UNROLL
