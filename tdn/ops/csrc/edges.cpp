@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace tdn {
@@ -68,7 +69,8 @@ EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres
 {
   check_edge_index(edge_index);
   const int64_t num_edges = edge_index.size(1);
-  const at::Tensor centre = edge_index.select(0, 0).contiguous(), neighbour = edge_index.select(0, 1);
+  const at::Tensor centre = edge_index.select(0, 0).contiguous();
+  const at::Tensor neighbour = edge_index.select(0, 1);
   bool good = num_centres >= 0 && num_nodes >= 0;
   if (num_edges > 0 && good) {
     const at::Tensor step = centre.slice(0, 1) - centre.slice(0, 0, num_edges - 1);
@@ -77,10 +79,10 @@ EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres
     const at::Tensor bounds = at::stack({at::cat({step, step.new_zeros({1})}).min(), centre[0],
                                          num_centres - 1 - centre[num_edges - 1], least,
                                          num_nodes - 1 - largest});
-    good = (bounds.min() >= 0).item<bool>();
+    good = bounds.min().item<int64_t>() >= 0;
   }
   if (!good) sort_edges_cpu(edge_index.cpu(), num_centres, num_nodes);    // says what is wrong
-  const auto [sorted, transpose] = at::sort(neighbour, /*stable=*/true, 0);
+  const auto [sorted, transpose] = at::sort(neighbour, /*stable=*/std::make_optional(true), 0);
   const auto pointers = [&](const at::Tensor &nodes, int64_t count) {
     return at::searchsorted(nodes, at::arange(count + 1, edge_index.options()));
   };
