@@ -2,6 +2,11 @@
 
 #include "cuda/convolution_kernels.cu"
 #include "cuda/cp_message_kernels.cu"
+#include "cuda/gate_kernels.cu"
+#include "cuda/node_product_kernels.cu"
+#include "cuda/node_weights_kernels.cu"
+
+#include <vector>
 
 namespace {
 
@@ -45,6 +50,47 @@ tdn::cuda::EdgeConvolution<T> convolution_of(const int64_t *size, void *const *p
   return a;
 }
 
+// size: N, L, L_out, R, O, S, C. Pointers: m, species, linear, left, right, weight, input1, input2,
+// output, g, v, out, along, and where gradients of weights are wanted linear, left, right, weight.
+template <typename T>
+int node_product_of(tdn::cuda::NodePass pass, const int64_t *size, void *const *p)
+{
+  const auto numbers = [p](int k) { return static_cast<T *>(p[k]); };
+  const auto *species = static_cast<const int64_t *>(p[1]);
+  const int64_t weights = tdn::cuda::node_weights(size[1], size[2], size[4]);
+  tdn::cuda::NodeProduct<T> a{
+      size[0],    size[1],    size[2],    size[3],    size[4],    size[5],     size[6],
+      weights,    numbers(0), species,    numbers(2), numbers(3), numbers(4),  numbers(5),
+      numbers(6), numbers(7), numbers(8), numbers(9), numbers(10), numbers(11), numbers(12),
+      nullptr,    nullptr};
+  // not numbers, so that what is read before it is written shows
+  const auto memory = [](int64_t count) { return std::vector<T>(count + 1, T(0) / T(0)); };
+  std::vector<T> scratch = memory(size[0] * node_product_scratch(a, pass) * size[6]);
+  std::vector<T> terms = memory(size[0] * weights * size[6]);
+  const int64_t chunks = tdn::cuda::node_chunks(size[0]);
+  std::vector<T> partial = memory(chunks * size[5] * weights * size[6]);
+  a.scratch = scratch.data();
+  a.terms = p[13] ? terms.data() : nullptr;
+  if (const int error = launch_node_product(a, pass, Queue{0, nullptr})) return error;
+  if (!p[13]) return 0;
+  const tdn::cuda::NodeWeights<T> sums{size[0],     size[1],        size[2],     size[4],
+                                       size[5],     size[6],        weights,     species,
+                                       a.terms,     partial.data(), numbers(13), numbers(14),
+                                       numbers(15), numbers(16)};
+  return launch_node_weights(sums, Queue{0, nullptr});
+}
+
+// size: N, L, C. Pointers: x, z, g, v, h, out, grad_z, grad_g, grad_h.
+template <typename T>
+int gate_of(tdn::cuda::GatePass pass, const int64_t *size, double scale, void *const *p)
+{
+  const auto numbers = [p](int k) { return static_cast<T *>(p[k]); };
+  const tdn::cuda::GateArguments<T> a{size[0],    size[1],    size[2],    scale,      numbers(0),
+                                      numbers(1), numbers(2), numbers(3), numbers(4), numbers(5),
+                                      numbers(6), numbers(7), numbers(8)};
+  return launch_gate(a, pass, Queue{0, nullptr});
+}
+
 // 0, or 1 where a kernel found an index out of range.
 template <typename Launch> int checked(Launch launch)
 {
@@ -74,6 +120,16 @@ template <typename Launch> int checked(Launch launch)
       return adjoint ? launch_convolution_adjoint(a, Queue{0, nullptr})                          \
                      : launch_convolution(a, Queue{0, nullptr});                                 \
     });                                                                                          \
+  }                                                                                              \
+  extern "C" int node_product_##T(int pass, const int64_t *size, void *const *pointers)          \
+  {                                                                                              \
+    return checked([&] {                                                                         \
+      return node_product_of<T>(static_cast<tdn::cuda::NodePass>(pass), size, pointers);         \
+    });                                                                                          \
+  }                                                                                              \
+  extern "C" int gate_##T(int pass, const int64_t *size, double scale, void *const *pointers)    \
+  {                                                                                              \
+    return gate_of<T>(static_cast<tdn::cuda::GatePass>(pass), size, scale, pointers);            \
   }
 
 TDN_EXPORT(float)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from node_product_problems import SHAPES as NODE_SHAPES
+from node_product_problems import make_node_problem
 from torch import Tensor
 
 from tdn import ops
-from tdn.ops import build, inference_reference, reference
+from tdn.ops import build, inference_reference, nodes_reference, reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -139,6 +141,115 @@ def test_sort_edges(make_problem):
     for found, expected in zip(ops.sort_edges(edge_index.cuda(), 7, 9), edges, strict=True):
         assert found.is_cuda
         assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize(
+    ("edge_index", "message"),
+    [
+        ([[1, 0], [0, 0]], "must be non-decreasing"),
+        ([[0, 2], [0, 0]], r"centres must lie in 0..1, found .*2"),
+        ([[-1, 0], [0, 0]], r"centres must lie in 0..1, found -1"),
+        ([[0, 1], [0, 3]], r"neighbours must lie in 0..2, found .*3"),
+        ([[0, 1], [-2, 0]], r"neighbours must lie in 0..2, found -2"),
+        ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
+    ],
+)
+def test_wrong_edges_are_named(edge_index, message):
+    with pytest.raises(ValueError, match=message):
+        ops.sort_edges(torch.tensor(edge_index).cuda(), 2, 3)
+
+
+def node_derivatives(function, inputs, g, constants, direction):
+    """Value, gradients of all inputs, and those of <direction, gradient of the first input>."""
+    y = function(*inputs, *constants)
+    options = {"materialize_grads": True}
+    first = torch.autograd.grad(y, inputs, g, create_graph=True, **options)
+    second = torch.autograd.grad((direction * first[0]).sum(), (g, *inputs), **options)
+    return [x.detach() for x in (y, *first, *second)]
+
+
+def assert_nodes_agree(function, expected_function, inputs, g, constants=()):
+    """On the GPU as the reference on the CPU, and the same bits when run again."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    g = g.detach().requires_grad_()
+    direction = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
+    direction = direction.to(g.dtype)
+    expected = node_derivatives(expected_function, inputs, g, constants, direction)
+    there = [[to_gpu(x) for x in inputs], to_gpu(g), [to_gpu(x) for x in constants]]
+    found = node_derivatives(function, *there, direction.cuda())
+    for x, y in zip(found, expected, strict=True):
+        assert_close(x, y, 10)  # sums of products of random numbers cancel
+    again = node_derivatives(function, *there, direction.cuda())
+    assert all(torch.equal(x, y) for x, y in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *NODE_SHAPES,
+        *({"orders": orders, "channels": 5} for orders in range(4)),
+        {"l_max": 2, "rank": 17, "channels": 64, "num_nodes": 3000, "num_species": 5},
+        {"l_max": 4, "rank": 62, "channels": 16, "num_nodes": 300},
+        {"l_max": 4, "rank": 220, "channels": 3, "num_nodes": 30},
+    ],
+    ids=str,
+)
+def test_node_products_agree_with_reference(shape, dtype):
+    (m, species, *weights), g = make_node_problem(dtype=dtype, **shape)
+    weights, factors = weights[:4], weights[4:]
+
+    def call(module):
+        return lambda m, *rest: module.node_product(m, rest[4], *rest[:4], *rest[5:])
+
+    inputs = (m, *weights)
+    assert_nodes_agree(call(ops), call(nodes_reference), inputs, g, (species, *factors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize(("channels", "nodes"), [(1, 1), (7, 5), (64, 2000), (17, 0)])
+def test_gates_agree_with_reference(degrees, channels, nodes, dtype):
+    x, g = (torch.randn(nodes, degrees**2, channels, dtype=dtype) for _ in range(2))
+    weight = torch.randn(channels, (degrees - 1) * channels, dtype=dtype) / channels**0.5
+    assert_nodes_agree(
+        lambda x, weight: ops.gate(x, weight, 1.7),
+        lambda x, weight: nodes_reference.gate(x, weight, 1.7),
+        (x, weight),
+        g,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("nodes", "degrees", "channels", "channels_out"),
+    [(7, 3, 8, 8), (1, 1, 1, 1), (0, 2, 3, 4), (2000, 4, 33, 3), (2, 7, 17, 33)],
+)
+def test_channel_mixing_agrees_with_reference(nodes, degrees, channels, channels_out, dtype):
+    x = torch.randn(nodes, degrees**2, channels, dtype=dtype)
+    weight = torch.randn(degrees, channels, channels_out, dtype=dtype)
+    g = torch.randn(nodes, degrees**2, channels_out, dtype=dtype)
+    assert_nodes_agree(ops.degree_linear, nodes_reference.degree_linear, (x, weight), g)
+
+
+def test_gradcheck_of_node_operators():
+    (m, *constants), _ = make_node_problem(rank=3, channels=3, num_nodes=3)
+    constants = [to_gpu(x) for x in constants]
+    assert torch.autograd.gradcheck(lambda m: ops.node_product(m, *constants), to_gpu(m))
+    x = torch.randn(4, 9, 3, dtype=torch.float64, device="cuda", requires_grad=True)
+    weight = torch.randn(3, 6, dtype=torch.float64, device="cuda", requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: ops.gate(x, w, 1.7), (x, weight))
+
+
+def test_wrong_nodes_are_named():
+    (m, *constants), g = make_node_problem()
+    constants = [to_gpu(x) for x in constants]
+    with pytest.raises(ValueError, match="node_product: shapes do not fit together"):
+        ops.node_product(m.detach().cuda()[:-1], *constants)
+    with pytest.raises(ValueError, match="node_product: the gradient must be"):
+        torch.ops.tdn.node_product_adjoint(g.cuda()[:-1], to_gpu(m), *constants, True)
+    with pytest.raises(ValueError, match="gate: expected x"):
+        ops.gate(torch.zeros(4, 8, 3).cuda(), torch.zeros(3, 6).cuda(), 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -159,6 +159,24 @@ def test_degree_linear(nodes, degrees, channels, channels_out, dtype):
     assert_close(y.detach(), torch.stack(rows, 1).double(), dtype)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("nodes", "degrees", "channels"), [(7, 3, 8), (1, 1, 1), (0, 2, 3)])
+def test_degree_linear_on_other_devices(nodes, degrees, channels, dtype):
+    """Batched matrix products, run here, of the weights and of transposed ones."""
+    key = torch._C.DispatchKey.CompositeExplicitAutograd
+    x, g = (torch.randn(nodes, degrees**2, channels + n).to(dtype) for n in range(2))
+    weight = torch.randn(degrees, channels, channels + 1).to(dtype)
+    transposed = torch.randn(degrees, channels + 1, channels).to(dtype).transpose(1, 2)
+    for w in (weight, transposed):
+        found = torch.ops.tdn.degree_linear.default._op_dk(key, x, w)
+        assert found.is_contiguous()
+        assert_close(found, nodes_reference.degree_linear(x.double(), w.double()), dtype)
+    found = torch.ops.tdn.degree_linear_weight.default._op_dk(key, x, g)
+    rows = torch.einsum("nkc,nkd->kcd", x.double(), g.double())
+    expected = [rows[l * l : (l + 1) ** 2].sum(0) for l in range(degrees)]
+    assert_close(found, torch.stack(expected), dtype)
+
+
 def test_degree_linear_has_second_derivatives():
     x = torch.randn(3, 9, 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, 4, dtype=torch.float64)

@@ -9,9 +9,18 @@ from tdn.ops import reference
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
-@pytest.fixture(params=["compiled", "reference"])
+def sort_edges_tensor(edge_index, num_centres, num_nodes):
+    """What other devices run."""
+    key = torch._C.DispatchKey.CompositeExplicitAutograd
+    operator = torch.ops.tdn.sort_edges.default
+    pointers = operator._op_dk(key, edge_index, num_centres, num_nodes)
+    return ops.Edges(edge_index[0], edge_index[1], *pointers)
+
+
+@pytest.fixture(params=["compiled", "reference", "tensor"])
 def sort_edges(request):
-    return ops.sort_edges if request.param == "compiled" else reference.sort_edges
+    functions = {"compiled": ops.sort_edges, "reference": reference.sort_edges}
+    return functions.get(request.param, sort_edges_tensor)
 
 
 def random_edges(num_edges, num_centres, num_nodes):

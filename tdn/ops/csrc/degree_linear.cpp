@@ -44,6 +44,12 @@ int64_t check_weight(const Tensor &x, const Tensor &g)
   return degrees;
 }
 
+// The components of degree l as a batch of matrices [2 l + 1, N, C]; strides, no copy.
+Tensor of_degree(const Tensor &x, int64_t l)
+{
+  return x.slice(1, l * l, (l + 1) * (l + 1)).transpose(0, 1);
+}
+
 }    // namespace
 
 Tensor degree_linear_cpu(const Tensor &x, const Tensor &weight)
@@ -95,23 +101,29 @@ Tensor degree_linear_weight_cpu(const Tensor &x, const Tensor &g)
   return out;
 }
 
+// One batched matrix product per degree, read and written in place.
 Tensor degree_linear_tensor(const Tensor &x, const Tensor &weight)
 {
   check(x, weight);
-  std::vector<Tensor> parts;
-  for (int64_t l = 0; l < weight.size(0); ++l)
-    parts.push_back(at::matmul(x.slice(1, l * l, (l + 1) * (l + 1)), weight.select(0, l)));
-  return at::cat(parts, 1);
+  const Tensor out = at::empty({x.size(0), x.size(1), weight.size(2)}, x.options());
+  for (int64_t l = 0; l < weight.size(0); ++l) {
+    Tensor part = of_degree(out, l);
+    at::bmm_out(part, of_degree(x, l), weight.slice(0, l, l + 1).expand({2 * l + 1, -1, -1}));
+  }
+  return out;
 }
 
+// One batched matrix product for all components, whose results are then summed in each degree.
 Tensor degree_linear_weight_tensor(const Tensor &x, const Tensor &g)
 {
-  std::vector<Tensor> parts;
-  for (int64_t l = 0; l < check_weight(x, g); ++l) {
-    const Tensor left = x.slice(1, l * l, (l + 1) * (l + 1)).flatten(0, 1);
-    parts.push_back(at::matmul(left.t(), g.slice(1, l * l, (l + 1) * (l + 1)).flatten(0, 1)));
+  const int64_t degrees = check_weight(x, g);
+  const Tensor products = at::bmm(x.permute({1, 2, 0}), g.transpose(0, 1));    // [L^2, C, C']
+  const Tensor out = at::empty({degrees, x.size(2), g.size(2)}, x.options());
+  for (int64_t l = 0; l < degrees; ++l) {
+    Tensor part = out.select(0, l);
+    at::sum_out(part, products.slice(0, l * l, (l + 1) * (l + 1)), 0);
   }
-  return at::stack(parts);
+  return out;
 }
 
 Tensor degree_linear_meta(const Tensor &x, const Tensor &weight)

@@ -1,9 +1,17 @@
 #include "edges.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/searchsorted.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace tdn {
@@ -59,10 +67,26 @@ EdgePointers sort_edges_cpu(const at::Tensor &edge_index, int64_t num_centres, i
 EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres,
                                int64_t num_nodes)
 {
-  const auto [centre_ptr, transpose, neighbour_ptr] =
-      sort_edges_cpu(edge_index.cpu(), num_centres, num_nodes);
-  const auto device = edge_index.device();
-  return {centre_ptr.to(device), transpose.to(device), neighbour_ptr.to(device)};
+  check_edge_index(edge_index);
+  const int64_t num_edges = edge_index.size(1);
+  const at::Tensor centre = edge_index.select(0, 0).contiguous();
+  const at::Tensor neighbour = edge_index.select(0, 1);
+  bool good = num_centres >= 0 && num_nodes >= 0;
+  if (num_edges > 0 && good) {
+    const at::Tensor step = centre.slice(0, 1) - centre.slice(0, 0, num_edges - 1);
+    const auto [least, largest] = at::aminmax(neighbour);
+    // what decides, read from the device at once
+    const at::Tensor bounds = at::stack({at::cat({step, step.new_zeros({1})}).min(), centre[0],
+                                         num_centres - 1 - centre[num_edges - 1], least,
+                                         num_nodes - 1 - largest});
+    good = bounds.min().item<int64_t>() >= 0;
+  }
+  if (!good) sort_edges_cpu(edge_index.cpu(), num_centres, num_nodes);    // says what is wrong
+  const auto [sorted, transpose] = at::sort(neighbour, /*stable=*/std::make_optional(true), 0);
+  const auto pointers = [&](const at::Tensor &nodes, int64_t count) {
+    return at::searchsorted(nodes, at::arange(count + 1, edge_index.options()));
+  };
+  return {pointers(centre, num_centres), transpose, pointers(sorted, num_nodes)};
 }
 
 EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centres,

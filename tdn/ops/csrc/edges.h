@@ -14,7 +14,7 @@ namespace tdn {
 using EdgePointers = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 EdgePointers sort_edges_cpu(const at::Tensor &edge_index, int64_t num_centres, int64_t num_nodes);
-// Any device; sorts on the CPU.
+// Any device, where the edges stay; waits once for the check of indices.
 EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres,
                                int64_t num_nodes);
 EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centres,

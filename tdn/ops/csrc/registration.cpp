@@ -10,6 +10,8 @@
 #ifdef TDN_CUDA
 #include "cuda/convolution_cuda.h"
 #include "cuda/cp_message_cuda.h"
+#include "cuda/gate_cuda.h"
+#include "cuda/node_product_cuda.h"
 #endif
 
 #include <torch/library.h>
@@ -124,6 +126,12 @@ void implement_cuda(Library &library)
   library.impl("cp_message_edges", cp_message_edges_cuda);
   library.impl("density", density_cuda);
   library.impl("density_adjoint", density_adjoint_cuda);
+  library.impl("gate", gate_cuda);
+  library.impl("gate_adjoint", gate_adjoint_cuda);
+  library.impl("gate_second", gate_second_cuda);
+  library.impl("node_product", node_product_cuda);
+  library.impl("node_product_adjoint", node_product_adjoint_cuda);
+  library.impl("node_product_second", node_product_second_cuda);
 }
 #endif
 

@@ -12,13 +12,19 @@ if(NOT TORCH_C10_CUDA_LIBRARY)
 endif()
 
 # Kernels know nothing of PyTorch, whose headers nvcc would take minutes to read.
-add_library(tdn_cuda_kernels OBJECT cuda/convolution_kernels.cu cuda/cp_message_kernels.cu)
+add_library(tdn_cuda_kernels OBJECT
+  cuda/convolution_kernels.cu
+  cuda/cp_message_kernels.cu
+  cuda/gate_kernels.cu
+  cuda/node_product_kernels.cu
+  cuda/node_weights_kernels.cu)
 target_compile_features(tdn_cuda_kernels PRIVATE cuda_std_17)
 target_compile_options(tdn_cuda_kernels PRIVATE -Xcompiler=-Wall)
 set_target_properties(tdn_cuda_kernels PROPERTIES
   POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 
-target_sources(tdn_ops PRIVATE cuda/convolution_cuda.cpp cuda/cp_message_cuda.cpp
+target_sources(tdn_ops PRIVATE
+  cuda/convolution_cuda.cpp cuda/cp_message_cuda.cpp cuda/gate_cuda.cpp cuda/node_product_cuda.cpp
   $<TARGET_OBJECTS:tdn_cuda_kernels>)
 target_compile_definitions(tdn_ops PRIVATE TDN_CUDA)
 target_link_libraries(tdn_ops PRIVATE ${TORCH_C10_CUDA_LIBRARY} CUDA::cudart_static)

@@ -59,10 +59,12 @@ template <typename T, int N> TDN_DEVICE void store(T *p, const Pack<T, N> &pack)
 // Numbers that `load` and `store` move at once: 16 bytes where the rows allow it, else one.
 template <typename T> constexpr int widest = 16 / sizeof(T);
 
-template <typename T, typename... Pointers> bool packs(int64_t row, Pointers... pointers)
+// Whether rows of this length can be read in packs of N; null counts as aligned.
+template <typename T, int N = widest<T>, typename... Pointers>
+bool packs(int64_t row, Pointers... pointers)
 {
-  return row % widest<T> == 0 &&
-      (... && (reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0));    // null counts as aligned
+  constexpr std::uintptr_t bytes = N * sizeof(T);
+  return row % N == 0 && (... && (reinterpret_cast<std::uintptr_t>(pointers) % bytes == 0));
 }
 
 // A variable of each of N threads that work together.
