@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .cp import CPFactors
 from .layers import DegreeScale, degree_of_component, num_components
-from .ops import Edges, cp_message, node_product, scalar_message
+from .ops import Edges, component_linear, cp_message, node_product, scalar_message
 
 
 class CPMatrices(nn.Module):
@@ -85,12 +85,12 @@ class CPConvolution(nn.Module):
         """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
         if self.scalars:
             return self.norm * scalar_message(x, sh, w, edges)
-        u = torch.matmul(self.factors.input1.t(), x)  # [n_all, R, C]
+        u = component_linear(x, self.factors.input1.t())  # [n_all, R, C]
         # one matrix product for all degrees: each row of input2 counts for its own degree alone
         by_degree = self.degree_mask * self.factors.input2.unsqueeze(1)  # [D, L, R]
         b = (sh @ by_degree.flatten(1)).view(-1, by_degree.size(1), by_degree.size(2))  # [E, L, R]
         a = cp_message(u, b, w, edges)  # [n_centres, R, C]
-        return torch.matmul(self.factors.output * self.norm, a)
+        return component_linear(a, self.factors.output * self.norm)
 
 
 class NodeProduct(nn.Module):

@@ -4,7 +4,7 @@ from . import loading
 from .edge_functions import edge_geometry, radial
 from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
-from .nodes import degree_linear, gate, node_product
+from .nodes import component_linear, degree_linear, gate, node_product
 from .operators import cp_message, exchange, scalar_message, sort_edges
 from .reference import Edges
 
@@ -12,6 +12,7 @@ loading.load()
 
 __all__ = [
     "Edges",
+    "component_linear",
     "convolution",
     "cp_message",
     "degree_linear",

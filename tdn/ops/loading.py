@@ -28,6 +28,7 @@ SCHEMAS = {
     "node_product": "(Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right,"
     " Tensor weight, Tensor input1, Tensor input2, Tensor output) -> Tensor",
     "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
+    "component_linear": "(Tensor x, Tensor matrix) -> Tensor",
     "gate": "(Tensor x, Tensor weight, float scale) -> Tensor",
     "edge_geometry": "(Tensor edge_vec, int l_max, ScalarType dtype) -> (Tensor, Tensor)",
     "radial": "(Tensor r, Tensor pair, Tensor scale, Tensor weights, int[] widths, float r_max,"
@@ -120,6 +121,7 @@ def _register_reference() -> torch.library.Library:
         ("density", _with_edges(inference_reference.density)),
         ("node_product", nodes_reference.node_product),
         ("degree_linear", nodes_reference.degree_linear),
+        ("component_linear", nodes_reference.component_linear),
         ("gate", nodes_reference.gate),
         ("edge_geometry", edges_reference.edge_geometry),
         ("radial", edges_reference.radial),

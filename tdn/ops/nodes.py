@@ -69,6 +69,24 @@ def degree_linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.tdn.degree_linear(x, weight)
 
 
+def component_linear(x: Tensor, matrix: Tensor) -> Tensor:
+    """A constant matrix on the components: y[n, r, :] = sum_k matrix[r, k] x[n, k, :].
+
+    Parameters
+    ----------
+    x : Tensor [N, D, C]
+    matrix : Tensor [R, D]
+
+    Returns
+    -------
+    Tensor [N, R, C]
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.component_linear(x, matrix)
+    return torch.ops.tdn.component_linear(x, matrix)
+
+
 def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
     """silu on scalars; every higher degree is scaled by a sigmoid of mixed scalars.
 

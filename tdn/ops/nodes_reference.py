@@ -40,6 +40,11 @@ def degree_linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def component_linear(x: Tensor, matrix: Tensor) -> Tensor:
+    """See :func:`tdn.ops.component_linear`."""
+    return torch.matmul(matrix, x)
+
+
 def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
     """See :func:`tdn.ops.gate`."""
     scalars = x[:, 0]

@@ -132,6 +132,24 @@ struct Transposed : Function<Transposed> {
   }
 };
 
+// Gradients by g, u, b and w of the derivative along (v_u, v_b, v_w) in one pass, which cannot be
+// differentiated again; `s` holds g, u, b, w and the edges.
+void second_derivatives(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b,
+                        const Tensor &v_w, const variable_list &s, variable_list &result)
+{
+  static const auto op = find_operator<decltype(cp_message_second_cpu)>("tdn::cp_message_second");
+  const auto maybe = [](const Tensor &x) {
+    return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
+  };
+  const auto [for_g, for_u, for_b, for_w] =
+      op.call(maybe(v_u), maybe(v_b), maybe(v_w), s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
+              s[8], ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2),
+              ctx->needs_input_grad(3));
+  const Tensor found[] = {for_g, for_u, for_b, for_w};
+  for (int k = 0; k < 4; ++k)
+    if (ctx->needs_input_grad(k)) result[k] = found[k];
+}
+
 // With cotangents h_b, h_w the scalar is F(g, u, h_b, w) + F(g, u, b, h_w).
 struct EdgeGradients : Function<EdgeGradients> {
   static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &u,
@@ -158,6 +176,10 @@ struct EdgeGradients : Function<EdgeGradients> {
     const Tensor h_w = ctx->saved_data["need_w"].toBool() ? gradients[1] : Tensor();
     if (!h_b.defined() && !h_w.defined()) return result;
     const variable_list s = ctx->get_saved_variables();
+    if (!at::GradMode::is_enabled() && s[0].is_cpu()) {
+      second_derivatives(ctx, Tensor(), h_b, h_w, s, result);
+      return result;
+    }
     const Tensor &g = s[0], &u = s[1], &b = s[2], &w = s[3];
     const auto add = [&](const Tensor &left, const Tensor &right, bool by_b, bool by_w) {
       if (ctx->needs_input_grad(0))
@@ -206,28 +228,11 @@ struct Adjoint : Function<Adjoint> {
     if (at::GradMode::is_enabled() || !s[0].is_cpu())
       apart(ctx, v_u, v_b, v_w, s, result);
     else
-      together(ctx, v_u, v_b, v_w, s, result);
+      second_derivatives(ctx, v_u, v_b, v_w, s, result);
     return result;
   }
 
  private:
-  static void together(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b,
-                       const Tensor &v_w, const variable_list &s, variable_list &result)
-  {
-    static const auto op =
-        find_operator<decltype(cp_message_second_cpu)>("tdn::cp_message_second");
-    const auto maybe = [](const Tensor &x) {
-      return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
-    };
-    const auto [for_g, for_u, for_b, for_w] =
-        op.call(maybe(v_u), maybe(v_b), maybe(v_w), s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
-                s[8], ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2),
-                ctx->needs_input_grad(3));
-    const Tensor found[] = {for_g, for_u, for_b, for_w};
-    for (int k = 0; k < 4; ++k)
-      if (ctx->needs_input_grad(k)) result[k] = found[k];
-  }
-
   static void apart(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b, const Tensor &v_w,
                     const variable_list &s, variable_list &result)
   {

@@ -1,3 +1,4 @@
+#include "component_linear_kernels.h"
 #include "convolution_kernels.h"
 #include "cp_message_kernels.h"
 #include "degree_linear_kernels.h"
@@ -12,6 +13,7 @@ namespace tdn {
 
 #define TDN_DECLARE_TABLES(isa)                                                                  \
   extern const KernelTable kernels_##isa;                                                        \
+  extern const ComponentLinearTable component_linear_##isa;                                      \
   extern const ConvolutionTable convolution_##isa;                                               \
   extern const DensityTable density_##isa;                                                       \
   extern const DegreeLinearTable degree_linear_##isa;                                            \
@@ -64,6 +66,7 @@ Capability capability()
 #endif
 
 const KernelTable &kernel_table() { TDN_CHOOSE(kernels) }
+const ComponentLinearTable &component_linear_table() { TDN_CHOOSE(component_linear) }
 const ConvolutionTable &convolution_table() { TDN_CHOOSE(convolution) }
 const DensityTable &density_table() { TDN_CHOOSE(density) }
 const DegreeLinearTable &degree_linear_table() { TDN_CHOOSE(degree_linear) }

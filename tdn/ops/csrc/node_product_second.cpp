@@ -3,39 +3,61 @@
 namespace tdn {
 namespace {
 
-// out[r] = matrix[r] . x
-template <typename T, int D>
-TDN_INLINE void project(const T *matrix, int64_t rank, int64_t components, const T *x, T *out)
+// out[r] = matrix[r] . x and dot[r] = matrix[r] . x_dot, over the first K components (0: all).
+template <typename T, int D, int K>
+TDN_INLINE void project(const T *matrix, int64_t rank, int64_t components, const T *x,
+                        const T *x_dot, T *out, T *dot)
 {
   constexpr int V = width<T>;
-  const int64_t count = D ? D : components;
-  Vector<T, V> values[D ? D : 1];
+  const int64_t row = D ? D : components, count = K ? K : row;
+  Vector<T, V> values[D ? D : 1], dots[D ? D : 1];
   if constexpr (D > 0)
-    for (int k = 0; k < D; ++k) values[k] = load<T, V>(x + k * V);
+    for (int k = 0; k < (K ? K : D); ++k) {
+      values[k] = load<T, V>(x + k * V);
+      dots[k] = load<T, V>(x_dot + k * V);
+    }
   for (int64_t r = 0; r < rank; ++r) {
-    Vector<T, V> total = {};
-    for (int64_t k = 0; k < count; ++k)
-      total += matrix[r * count + k] * (D ? values[D ? k : 0] : load<T, V>(x + k * V));
+    Vector<T, V> total = {}, total_dot = {};
+    for (int64_t k = 0; k < count; ++k) {
+      const T factor = matrix[r * row + k];
+      total += factor * (D ? values[D ? k : 0] : load<T, V>(x + k * V));
+      total_dot += factor * (D ? dots[D ? k : 0] : load<T, V>(x_dot + k * V));
+    }
     store<T, V>(out + r * V, total);
+    store<T, V>(dot + r * V, total_dot);
   }
 }
 
-// out[k] = sum_r matrix[r, k] x[r]
+// out[k] = sum_r matrix[r, k] x[r] and dot[k] = sum_r matrix[r, k] x_dot[r].
 template <typename T, int D>
-TDN_INLINE void expand(const T *matrix, int64_t rank, int64_t components, const T *x, T *out)
+TDN_INLINE void expand(const T *matrix, int64_t rank, int64_t components, const T *x,
+                       const T *x_dot, T *out, T *dot)
 {
   constexpr int V = width<T>;
   if constexpr (D > 0) {
-    Vector<T, V> total[D] = {};
-    for (int64_t r = 0; r < rank; ++r)
-      for (int k = 0; k < D; ++k) total[k] += matrix[r * D + k] * load<T, V>(x + r * V);
-    for (int k = 0; k < D; ++k) store<T, V>(out + k * V, total[k]);
+    Vector<T, V> total[D] = {}, total_dot[D] = {};
+    for (int64_t r = 0; r < rank; ++r) {
+      const Vector<T, V> value = load<T, V>(x + r * V), value_dot = load<T, V>(x_dot + r * V);
+      for (int k = 0; k < D; ++k) {
+        const T factor = matrix[r * D + k];
+        total[k] += factor * value;
+        total_dot[k] += factor * value_dot;
+      }
+    }
+    for (int k = 0; k < D; ++k) {
+      store<T, V>(out + k * V, total[k]);
+      store<T, V>(dot + k * V, total_dot[k]);
+    }
   } else {
     for (int64_t k = 0; k < components; ++k) {
-      Vector<T, V> total = {};
-      for (int64_t r = 0; r < rank; ++r)
-        total += matrix[r * components + k] * load<T, V>(x + r * V);
+      Vector<T, V> total = {}, total_dot = {};
+      for (int64_t r = 0; r < rank; ++r) {
+        const T factor = matrix[r * components + k];
+        total += factor * load<T, V>(x + r * V);
+        total_dot += factor * load<T, V>(x_dot + r * V);
+      }
       store<T, V>(out + k * V, total);
+      store<T, V>(dot + k * V, total_dot);
     }
   }
 }
@@ -60,12 +82,6 @@ void second(const NodeProductArguments<T> &a, T *memory, int64_t begin, int64_t 
   T *const ps_dot = scratch.take(a.orders * rank), *const qs_dot = scratch.take(a.orders * rank);
   T *const s = scratch.take(rank), *const s_dot = scratch.take(rank);
   T *const t = scratch.take(rank), *const t_dot = scratch.take(rank);
-  const auto projected = [&](const T *matrix, const T *x, T *out) {
-    project<T, D>(matrix, rank, components, x, out);
-  };
-  const auto expanded = [&](const T *matrix, const T *x, T *out) {
-    expand<T, D>(matrix, rank, components, x, out);
-  };
   for (int64_t n = begin; n < end; ++n)
     for (int64_t c = 0; c < a.channels; c += V) {
       const Place<T> at(a, n, c, degrees, degrees_out);
@@ -86,16 +102,14 @@ void second(const NodeProductArguments<T> &a, T *memory, int64_t begin, int64_t 
         scale<T, false>(weight_left, a.channels, at.count, degrees, dot, left_dot);
         scale<T, false>(weight_right, a.channels, at.count, degrees, m, right);
         scale<T, false>(weight_right, a.channels, at.count, degrees, v, right_dot);
-        projected(a.input1, left, p);
-        projected(a.input1, left_dot, p_dot);
-        projected(a.input2, right, q);
-        projected(a.input2, right_dot, q_dot);
+        project<T, D, 0>(a.input1, rank, components, left, left_dot, p, p_dot);
+        project<T, D, 0>(a.input2, rank, components, right, right_dot, q, q_dot);
         for (int64_t k = 0; k < rank * V; ++k) {
           s[k] = p[k] * q[k];
           s_dot[k] = p_dot[k] * q[k] + p[k] * q_dot[k];
         }
-        expanded(a.output, s, power + components * V);
-        expanded(a.output, s_dot, dot + components * V);
+        expand<T, D>(a.output, rank, components, s, s_dot, power + components * V,
+                     dot + components * V);
         scale<T, true>(a.weight + at.out(o, c), a.channels, at.count, degrees_out,
                        dot + components * V, y_dot);
         if (a.grad_linear)
@@ -111,8 +125,10 @@ void second(const NodeProductArguments<T> &a, T *memory, int64_t begin, int64_t 
         const T *const p = ps + o * rank * V, *const q = qs + o * rank * V;
         const T *const p_dot = ps_dot + o * rank * V, *const q_dot = qs_dot + o * rank * V;
         scale<T, true>(a.weight + at.out(o, c), a.channels, at.count, degrees_out, g, grad_dot);
-        projected(a.output, grad_power, s);
-        projected(a.output, grad_dot, s_dot);
+        if (o == a.orders - 1 && a.components_out == 1)    // all but the scalar are zero
+          project<T, D, 1>(a.output, rank, components, grad_power, grad_dot, s, s_dot);
+        else
+          project<T, D, 0>(a.output, rank, components, grad_power, grad_dot, s, s_dot);
         for (int64_t k = 0; k < rank * V; ++k) {    // s, t: gradients of p, q; dots likewise
           const T first = s[k], dotted = s_dot[k];
           s[k] = first * q[k] + dotted * q_dot[k];
@@ -120,11 +136,9 @@ void second(const NodeProductArguments<T> &a, T *memory, int64_t begin, int64_t 
           s_dot[k] = dotted * q[k];
           t_dot[k] = dotted * p[k];
         }
-        expanded(a.input1, s, left);
-        expanded(a.input1, s_dot, left_dot);
-        expanded(a.input2, t, right);
+        expand<T, D>(a.input1, rank, components, s, s_dot, left, left_dot);
+        expand<T, D>(a.input2, rank, components, t, t_dot, right, right_dot);
         if (a.grad_linear) {
-          expanded(a.input2, t_dot, right_dot);
           T *const grad_left = a.grad_left + at.at(o, c);
           T *const grad_right = a.grad_right + at.at(o, c);
           add_products(left, power, degrees, a.channels, at.count, grad_left);

@@ -244,6 +244,50 @@ std::tuple<Tensor, Tensor> radial_adjoint_cpu(const std::optional<Tensor> &g,
   return {grad_scale, grad_weights};
 }
 
+Tensor row_dot_cpu(const Tensor &x, const Tensor &y)
+{
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type(),
+                    "row_dot: expected two matrices of one size and type, found ", x.sizes(),
+                    " and ", y.sizes());
+  const Tensor left = x.contiguous(), right = y.contiguous();
+  Tensor out = at::empty({x.size(0)}, x.options());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "row_dot", [&] {
+    const auto &kernel = Tables<scalar_t>().radial.row_dot;
+    at::parallel_for(0, x.size(0), grain(x.size(1)), [&](int64_t begin, int64_t end) {
+      kernel(left.const_data_ptr<scalar_t>(), right.const_data_ptr<scalar_t>(), x.size(1), begin,
+             end, out.mutable_data_ptr<scalar_t>());
+    });
+  });
+  return out;
+}
+
+Tensor row_dot_meta(const Tensor &x, const Tensor &y)
+{
+  return at::empty_symint({x.sym_size(0)}, x.options());
+}
+
+std::tuple<Tensor, Tensor> row_dot_adjoint_cpu(const Tensor &g, const Tensor &x, const Tensor &y,
+                                               bool need_x, bool need_y)
+{
+  TORCH_CHECK_VALUE(g.dim() == 1 && g.size(0) == x.size(0) && g.scalar_type() == x.scalar_type(),
+                    "row_dot: the gradient must be [", x.size(0), "]");
+  const Tensor left = x.contiguous(), right = y.contiguous(), gradient = g.contiguous();
+  const auto like = [](const Tensor &t, bool needed) {
+    return needed ? at::empty(t.sizes(), t.options()) : at::empty({0}, t.options());
+  };
+  Tensor grad_x = like(left, need_x), grad_y = like(right, need_y);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "row_dot_adjoint", [&] {
+    const auto &kernel = Tables<scalar_t>().radial.row_dot_adjoint;
+    scalar_t *const to_x = need_x ? grad_x.mutable_data_ptr<scalar_t>() : nullptr;
+    scalar_t *const to_y = need_y ? grad_y.mutable_data_ptr<scalar_t>() : nullptr;
+    at::parallel_for(0, x.size(0), grain(2 * x.size(1)), [&](int64_t begin, int64_t end) {
+      kernel(gradient.const_data_ptr<scalar_t>(), left.const_data_ptr<scalar_t>(),
+             right.const_data_ptr<scalar_t>(), x.size(1), begin, end, to_x, to_y);
+    });
+  });
+  return {grad_x, grad_y};
+}
+
 std::tuple<Tensor, Tensor> radial_slope_meta(TDN_RADIAL_PARAMETERS)
 {
   check(TDN_RADIAL_ARGUMENTS);

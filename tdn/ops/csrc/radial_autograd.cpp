@@ -63,16 +63,25 @@ struct RowDot : Function<RowDot> {
   {
     at::AutoDispatchBelowADInplaceOrView guard;
     ctx->save_for_backward({x, y});
-    return at::mul(x, y).sum(1);
+    static const auto op = find_operator<decltype(row_dot_cpu)>("tdn::row_dot");
+    return op.call(x, y);
   }
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
     const variable_list s = ctx->get_saved_variables();
-    const Tensor g = gradients[0].unsqueeze(1);
+    const bool need_x = ctx->needs_input_grad(0), need_y = ctx->needs_input_grad(1);
     variable_list result(2);
-    if (ctx->needs_input_grad(0)) result[0] = g * s[1];
-    if (ctx->needs_input_grad(1)) result[1] = g * s[0];
+    if (at::GradMode::is_enabled()) {
+      const Tensor g = gradients[0].unsqueeze(1);
+      if (need_x) result[0] = g * s[1];
+      if (need_y) result[1] = g * s[0];
+      return result;
+    }
+    static const auto op = find_operator<decltype(row_dot_adjoint_cpu)>("tdn::row_dot_adjoint");
+    const auto [for_x, for_y] = op.call(gradients[0], s[0], s[1], need_x, need_y);
+    if (need_x) result[0] = for_x;
+    if (need_y) result[1] = for_y;
     return result;
   }
 };

@@ -108,6 +108,33 @@ void deactivate(const T *z, const T *scale, const int64_t *pair, int64_t num_edg
   }
 }
 
+template <typename T>
+void row_dot(const T *x, const T *y, int64_t columns, int64_t begin, int64_t end, T *out)
+{
+  constexpr int V = width<T>;
+  for (int64_t e = begin; e < end; ++e) {
+    const T *const left = x + e * columns, *const right = y + e * columns;
+    Vector<T, V> total = {};
+    int64_t c = 0;
+    for (; c + V <= columns; c += V) total += load<T, V>(left + c) * load<T, V>(right + c);
+    T value = sum<T, V>(total);
+    for (; c < columns; ++c) value += left[c] * right[c];
+    out[e] = value;
+  }
+}
+
+template <typename T>
+void row_dot_adjoint(const T *g, const T *x, const T *y, int64_t columns, int64_t begin,
+                     int64_t end, T *grad_x, T *grad_y)
+{
+  for (int64_t e = begin; e < end; ++e) {
+    if (grad_x)
+      for (int64_t c = e * columns; c < (e + 1) * columns; ++c) grad_x[c] = g[e] * y[c];
+    if (grad_y)
+      for (int64_t c = e * columns; c < (e + 1) * columns; ++c) grad_y[c] = g[e] * x[c];
+  }
+}
+
 }    // namespace
 
 #define TDN_TABLE_(x) radial_##x
@@ -115,7 +142,9 @@ void deactivate(const T *z, const T *scale, const int64_t *pair, int64_t num_edg
 
 extern const RadialKernelTable TDN_TABLE(TDN_KERNELS);
 const RadialKernelTable TDN_TABLE(TDN_KERNELS) = {
-    {basis<float>, activate<float>, deactivate<float>},
-    {basis<double>, activate<double>, deactivate<double>}};
+    {basis<float>, activate<float>, deactivate<float>, row_dot<float>,
+     row_dot_adjoint<float>},
+    {basis<double>, activate<double>, deactivate<double>, row_dot<double>,
+     row_dot_adjoint<double>}};
 
 }    // namespace tdn

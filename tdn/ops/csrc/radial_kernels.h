@@ -22,6 +22,10 @@ template <typename T> struct RadialKernels {
   // edge adds to the gradient of its row of scale.
   void (*deactivate)(const T *z, const T *scale, const int64_t *pair, int64_t num_edges,
                      int64_t columns, int64_t begin, int64_t end, T *g, T *grad_scale);
+  // out[e] = sum_k x[e, k] y[e, k], and from its gradient those of x and y, either of them null.
+  void (*row_dot)(const T *x, const T *y, int64_t columns, int64_t begin, int64_t end, T *out);
+  void (*row_dot_adjoint)(const T *g, const T *x, const T *y, int64_t columns, int64_t begin,
+                          int64_t end, T *grad_x, T *grad_y);
 };
 
 struct RadialKernelTable {

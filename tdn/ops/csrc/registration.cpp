@@ -1,3 +1,4 @@
+#include "component_linear.h"
 #include "convolution.h"
 #include "cp_message.h"
 #include "cp_message_kernels.h"
@@ -84,6 +85,10 @@ void define(Library &library)
   library.def("radial_slope(" TDN_RADIAL_SCHEMA ") -> (Tensor, Tensor)");
   library.def("radial_adjoint(Tensor? g, Tensor? g_slope, " TDN_RADIAL_SCHEMA
               ") -> (Tensor, Tensor)");
+  library.def("row_dot(Tensor x, Tensor y) -> Tensor");
+  library.def("row_dot_adjoint(Tensor g, Tensor x, Tensor y, bool need_x, bool need_y)"
+              " -> (Tensor, Tensor)");
+  library.def("component_linear(Tensor x, Tensor matrix) -> Tensor");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
@@ -114,6 +119,9 @@ void implement_cpu(Library &library)
   library.impl("edge_geometry_second", edge_geometry_second_cpu);
   library.impl("radial_slope", radial_slope_cpu);
   library.impl("radial_adjoint", radial_adjoint_cpu);
+  library.impl("row_dot", row_dot_cpu);
+  library.impl("row_dot_adjoint", row_dot_adjoint_cpu);
+  library.impl("component_linear", component_linear_cpu);
 }
 
 #ifdef TDN_CUDA
@@ -151,6 +159,7 @@ void implement_tensor(Library &library)
   library.impl("degree_linear_weight", degree_linear_weight_tensor);
   library.impl("edge_geometry", edge_geometry_tensor);
   library.impl("radial", radial_tensor);
+  library.impl("component_linear", component_linear_tensor);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
 }
@@ -177,6 +186,8 @@ void implement_meta(Library &library)
   library.impl("edge_geometry", edge_geometry_meta);
   library.impl("edge_geometry_adjoint", edge_geometry_adjoint_meta);
   library.impl("radial_slope", radial_slope_meta);
+  library.impl("row_dot", row_dot_meta);
+  library.impl("component_linear", component_linear_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
 }
@@ -198,6 +209,7 @@ void implement_autograd(Library &library)
   library.impl("edge_geometry", edge_geometry_autograd);
   library.impl("edge_geometry_adjoint", edge_geometry_adjoint_autograd);
   library.impl("radial", radial_autograd);
+  library.impl("component_linear", component_linear_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);
 }
