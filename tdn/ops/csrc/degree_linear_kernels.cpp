@@ -51,6 +51,9 @@ void forward_rows(const DegreeLinearArguments<T> &a, const T *const *rows, const
     if (left > (tile_vectors - 1) * V) {
       forward_tile<T, M, tile_vectors>(x, w + first, a.channels_in, a.stride, y, left);
       first += tile_vectors * V;
+    } else if (tile_vectors > 2 && left > V) {
+      forward_tile<T, M, 2>(x, w + first, a.channels_in, a.stride, y, left);
+      first += 2 * V;
     } else {
       forward_tile<T, M, 1>(x, w + first, a.channels_in, a.stride, y, left);
       first += V;
@@ -123,9 +126,13 @@ void weight_rows(const DegreeLinearArguments<T> &a, int64_t l, int64_t c)
 {
   constexpr int V = width<T>;
   for (int64_t first = 0; first < a.channels_out;) {
-    if (a.channels_out - first > (tile_vectors - 1) * V) {
+    const int64_t left = a.channels_out - first;
+    if (left > (tile_vectors - 1) * V) {
       weight_tile<T, M, tile_vectors>(a, l, c, first);
       first += tile_vectors * V;
+    } else if (tile_vectors > 2 && left > V) {
+      weight_tile<T, M, 2>(a, l, c, first);
+      first += 2 * V;
     } else {
       weight_tile<T, M, 1>(a, l, c, first);
       first += V;
@@ -137,9 +144,16 @@ template <typename T> void weight(const DegreeLinearArguments<T> &a, int64_t beg
 {
   for (int64_t row = begin; row < end;) {
     const int64_t l = row / a.channels_in, c = row % a.channels_in;
-    if (row + tile_rows <= end && c + tile_rows <= a.channels_in) {
+    const int64_t left = end - row < a.channels_in - c ? end - row : a.channels_in - c;
+    if (left >= tile_rows) {
       weight_rows<T, tile_rows>(a, l, c);
       row += tile_rows;
+    } else if (left >= 4) {
+      weight_rows<T, 4>(a, l, c);
+      row += 4;
+    } else if (left >= 2) {
+      weight_rows<T, 2>(a, l, c);
+      row += 2;
     } else {
       weight_rows<T, 1>(a, l, c);
       row += 1;

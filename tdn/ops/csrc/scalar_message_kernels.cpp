@@ -48,8 +48,10 @@ void message_nodes(const MessageArguments<T> &a, int64_t begin, int64_t end)
 }
 
 // Channels [c, c + V) of one edge; sums of an output that the term does not count for are null.
+// What belongs to b is added up over the channels in `lanes`.
 template <typename T, int V, int L, bool shared>
-TDN_INLINE void edge_block(int64_t c, int64_t C, const AdjointTerm<T> &x, T *to_u, T *to_b, T *to_w)
+TDN_INLINE void edge_block(int64_t c, int64_t C, const AdjointTerm<T> &x, T *to_u, T *to_w,
+                           Vector<T, V> *lanes)
 {
   const Vector<T, V> u = load<T, V>(x.u + c);
   Vector<T, V> sum_u = {}, sum_w = {};
@@ -59,7 +61,7 @@ TDN_INLINE void edge_block(int64_t c, int64_t C, const AdjointTerm<T> &x, T *to_
     for (int m = l * l; m < (l + 1) * (l + 1); ++m) {
       const Vector<T, V> g = load<T, V>(x.g + m * C + c);
       q += x.b[m] * g;
-      if (to_b) to_b[m] += sum<T, V>(g * weight);
+      if (lanes) lanes[m] += g * weight;
     }
     sum_u += q * w;
     sum_w += q * u;
@@ -76,7 +78,13 @@ template <typename T, int V, int L, bool shared>
 TDN_INLINE void edge_channels(int64_t c, int64_t C, const AdjointTerm<T> &x, T *to_u, T *to_b,
                               T *to_w)
 {
-  for (; c + V <= C; c += V) edge_block<T, V, L, shared>(c, C, x, to_u, to_b, to_w);
+  if (c + V <= C) {
+    Vector<T, V> lanes[L * L] = {};
+    for (; c + V <= C; c += V)
+      edge_block<T, V, L, shared>(c, C, x, to_u, to_w, to_b ? lanes : nullptr);
+    if (to_b)
+      for (int m = 0; m < L * L; ++m) to_b[m] += sum<T, V>(lanes[m]);
+  }
   if constexpr (V > 1) {
     if (c < C) edge_channels<T, V / 2, L, shared>(c, C, x, to_u, to_b, to_w);
   }
