@@ -26,8 +26,14 @@ from .errors import TDNError
 from .graph import Graph
 from .torchscript import plain_execution
 
-# nothing of the machine that compiles but what `target` says
-OPTIONS = {"aot_inductor.enable_line_tables": False, "cpp.march": ""}
+# nothing of the machine that compiles but what `target` says: no names of source files, no
+# processor beyond its family; loops that split over as many threads as there are when they run
+OPTIONS = {
+    "aot_inductor.enable_line_tables": False,
+    "cpp.march": "",
+    "cpp.dynamic_threads": True,
+    "cpp.threads": 8,
+}
 PROCESSORS = ("DEFAULT", "AVX2", "AVX512")  # each runs what is compiled for those before it
 PADDING = 2  # atoms, with an edge from one to the other and back
 
@@ -138,10 +144,9 @@ class LoadedModel:
         self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
     ) -> tuple[Tensor, Tensor]:
         """See `tdn_export.wrapper.DeployedModel`."""
-        num_edges = edge_index.size(1)
-        small = min(num_local, num_edges) < PADDING
+        small = min(num_local, edge_index.size(1)) < PADDING
         if small:
-            species, edge_index, edge_vec = _pad(species, edge_index, edge_vec, num_local)
+            species, edge_index, edge_vec = _pad(species, edge_index, edge_vec)
         local = species.new_zeros(num_local + PADDING * small)
         with torch.no_grad():
             atom_energy, second = self.function(
@@ -149,21 +154,20 @@ class LoadedModel:
             )
         if not small:
             return atom_energy, second
-        # edges of the two atoms come last, as the atoms themselves do among the local ones
-        rows = num_edges if second.size(0) == num_edges + PADDING else num_local
-        return atom_energy[:num_local], second[:rows]
+        return atom_energy[PADDING:], second[PADDING:]
 
 
 def _pad(
-    species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
+    species: Tensor, edge_index: Tensor, edge_vec: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Insert two local atoms that see each other only."""
-    first = species.new_zeros(PADDING)
-    species = torch.cat([species[:num_local], first, species[num_local:]])
-    shifted = torch.where(edge_index >= num_local, edge_index + PADDING, edge_index)
-    pair = edge_index.new_tensor([[0, 1], [1, 0]]) + num_local
+    """Put two local atoms that see each other only before all others, and their edges too."""
+    pair = edge_index.new_tensor([[0, 1], [1, 0]])
     vectors = edge_vec.new_tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
-    return species, torch.cat([shifted, pair], dim=1), torch.cat([edge_vec, vectors])
+    return (
+        torch.cat([species.new_zeros(PADDING), species]),
+        torch.cat([pair, edge_index + PADDING], dim=1),
+        torch.cat([vectors, edge_vec]),
+    )
 
 
 def load(path: str | Path, metadata: dict[str, Any], device: torch.device) -> LoadedModel:

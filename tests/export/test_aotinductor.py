@@ -83,15 +83,15 @@ def test_inputs_that_are_not_contiguous(compiled_file):
         assert torch.equal(a, b)
 
 
-def test_padding_leaves_ghosts_alone():
-    """Two local atoms come between local atoms and ghosts; edges to ghosts move along."""
+def test_padding_comes_first():
+    """Two local atoms come before all others, their edges before all edges."""
     species = torch.tensor([0, 1, 1])
     edge_index = torch.tensor([[0, 0], [1, 2]])
     edge_vec = torch.rand(2, 3, dtype=torch.float64)
-    padded = aotinductor._pad(species, edge_index, edge_vec, 1)
+    padded = aotinductor._pad(species, edge_index, edge_vec)
     assert padded[0].tolist() == [0, 0, 0, 1, 1]
-    assert padded[1].tolist() == [[0, 0, 1, 2], [3, 4, 2, 1]]
-    assert torch.equal(padded[2][:2], edge_vec)
+    assert padded[1].tolist() == [[0, 1, 2, 2], [1, 0, 3, 4]]
+    assert torch.equal(padded[2][2:], edge_vec)
 
 
 def test_reads_like_the_other(compiled_file, capsys):
