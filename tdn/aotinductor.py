@@ -157,9 +157,7 @@ class LoadedModel:
         return atom_energy[PADDING:], second[PADDING:]
 
 
-def _pad(
-    species: Tensor, edge_index: Tensor, edge_vec: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pad(species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Put two local atoms that see each other only before all others, and their edges too."""
     pair = edge_index.new_tensor([[0, 1], [1, 0]])
     vectors = edge_vec.new_tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])

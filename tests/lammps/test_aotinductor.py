@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from tdn import TDNError, aotinductor, ops
 from tdn.checkpoint import save_model
 from tdn_export import export_model
 
-from .conftest import LammpsRunner, Structure
+from .conftest import Structure
 from .test_closed_form import TILTED, random_structure
 from .test_parallel import assert_same, slab
 
