@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.runtime.runtime_utils import cache_dir
 
 from . import ops
 from .errors import TDNError
@@ -128,10 +129,19 @@ def save_bytes(module: nn.Module, graph: Graph, extra_files: dict[str, str]) -> 
             for member in full.infolist():
                 if not member.filename.endswith((".cpp", ".kernel_metadata.json")):
                     name = zipfile.ZipInfo(member.filename)
-                    archive.writestr(name, full.read(member), zipfile.ZIP_STORED)
+                    content = _without_folders(full.read(member))
+                    archive.writestr(name, content, zipfile.ZIP_STORED)
             for name, text in extra_files.items():
                 archive.writestr(zipfile.ZipInfo(f"{top}/extra/{name}"), text)
         return result.read_bytes()
+
+
+def _without_folders(content: bytes) -> bytes:
+    """Machine code that names no folders of this machine, which its error messages would."""
+    for folder in (cache_dir(), str(Path(torch.__file__).parent.parent)):
+        name = folder.encode()
+        content = content.replace(name, b"/" * len(name))
+    return content
 
 
 class LoadedModel:

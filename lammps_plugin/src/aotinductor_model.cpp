@@ -106,7 +106,9 @@ fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path 
       library = path;
     }
   }
-  if (library.empty()) throw std::runtime_error("its machine code is missing; export it again");
+  // beside it stands a list of the operators that it calls
+  if (library.empty() || !fs::exists(fs::path(library).replace_extension(".json")))
+    throw std::runtime_error("a part of its machine code is missing; export it again");
   return library;
 }
 

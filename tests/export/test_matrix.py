@@ -32,13 +32,15 @@ TRAINED_BOUND = {"float64": 1e-10, "float32": 1e-4}
 
 NETWORKS = [("convolution", l_max, fused) for l_max in (1, 2, 3) for fused in (True, False)]
 NETWORKS += [("attention", l_max, True) for l_max in (1, 2, 3)]  # which has nothing to tabulate
-CASES = [(*network, dtype, "torchscript") for network in NETWORKS for dtype in BOUND]
-# compiling costs much: each value of each choice at least twice, neighbours in pairs
+CASES = [(*network, "float32", "torchscript") for network in NETWORKS]
+# the others in float64 are those of test_roundtrip.py
+CASES += [("convolution", 1, True, "float64", "torchscript")]
+CASES += [("attention", 3, True, "float64", "torchscript")]
+# compiling costs much: each value of each choice once; tests/lammps has two more
 COMPILED = [
     ("convolution", 1, True, "float32"),
     ("convolution", 2, False, "float64"),
     ("convolution", 3, True, "float64"),
-    ("attention", 1, True, "float64"),
     ("attention", 2, True, "float32"),
 ]
 CASES += [
@@ -123,4 +125,4 @@ def test_file_is_the_network(tmp_path, architecture, l_max, fused, dtype, backen
         if len(atoms):
             atoms.calc = TDNCalculator(report.path, device="cpu")
             error = np.abs(atoms.get_forces() - found["forces"].numpy()).max()
-            assert error <= 1e-12 * scale["forces"], label
+            assert error <= BOUND[dtype] * scale["forces"], label  # edges in another order
