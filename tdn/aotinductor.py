@@ -205,7 +205,10 @@ def load(path: str | Path, metadata: dict[str, Any], device: torch.device) -> Lo
     index = -1 if device.index is None else device.index
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        function = torch._inductor.aoti_load_package(str(path), device_index=index)
+        try:
+            function = torch._inductor.aoti_load_package(str(path), device_index=index)
+        except Exception as error:  # it takes damaged names of parts for whatever they resemble
+            raise RuntimeError(str(error) or type(error).__name__) from None
     return LoadedModel(function)
 
 
