@@ -20,14 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.runtime.runtime_utils import cache_dir
 
 from . import ops
 from .errors import TDNError
 from .graph import Graph
 from .torchscript import plain_execution
 
-# nothing of the machine that compiles but what `target` says
-OPTIONS = {"aot_inductor.enable_line_tables": False, "cpp.march": ""}
+# nothing of the machine that compiles but what `target` says: no names of source files, no
+# processor beyond its family; loops that split over as many threads as there are when they run
+OPTIONS = {
+    "aot_inductor.enable_line_tables": False,
+    "cpp.march": "",
+    "cpp.dynamic_threads": True,
+    "cpp.threads": 8,
+}
 PROCESSORS = ("DEFAULT", "AVX2", "AVX512")  # each runs what is compiled for those before it
 PADDING = 2  # atoms, with an edge from one to the other and back
 
@@ -122,10 +129,19 @@ def save_bytes(module: nn.Module, graph: Graph, extra_files: dict[str, str]) -> 
             for member in full.infolist():
                 if not member.filename.endswith((".cpp", ".kernel_metadata.json")):
                     name = zipfile.ZipInfo(member.filename)
-                    archive.writestr(name, full.read(member), zipfile.ZIP_STORED)
+                    content = _without_folders(full.read(member))
+                    archive.writestr(name, content, zipfile.ZIP_STORED)
             for name, text in extra_files.items():
                 archive.writestr(zipfile.ZipInfo(f"{top}/extra/{name}"), text)
         return result.read_bytes()
+
+
+def _without_folders(content: bytes) -> bytes:
+    """Machine code that names no folders of this machine, which its error messages would."""
+    for folder in (cache_dir(), str(Path(torch.__file__).parent.parent)):
+        name = folder.encode()
+        content = content.replace(name, b"/" * len(name))
+    return content
 
 
 class LoadedModel:
@@ -138,10 +154,9 @@ class LoadedModel:
         self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
     ) -> tuple[Tensor, Tensor]:
         """See `tdn_export.wrapper.DeployedModel`."""
-        num_edges = edge_index.size(1)
-        small = min(num_local, num_edges) < PADDING
+        small = min(num_local, edge_index.size(1)) < PADDING
         if small:
-            species, edge_index, edge_vec = _pad(species, edge_index, edge_vec, num_local)
+            species, edge_index, edge_vec = _pad(species, edge_index, edge_vec)
         local = species.new_zeros(num_local + PADDING * small)
         with torch.no_grad():
             atom_energy, second = self.function(
@@ -149,21 +164,18 @@ class LoadedModel:
             )
         if not small:
             return atom_energy, second
-        # edges of the two atoms come last, as the atoms themselves do among the local ones
-        rows = num_edges if second.size(0) == num_edges + PADDING else num_local
-        return atom_energy[:num_local], second[:rows]
+        return atom_energy[PADDING:], second[PADDING:]
 
 
-def _pad(
-    species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Insert two local atoms that see each other only."""
-    first = species.new_zeros(PADDING)
-    species = torch.cat([species[:num_local], first, species[num_local:]])
-    shifted = torch.where(edge_index >= num_local, edge_index + PADDING, edge_index)
-    pair = edge_index.new_tensor([[0, 1], [1, 0]]) + num_local
+def _pad(species: Tensor, edge_index: Tensor, edge_vec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Put two local atoms that see each other only before all others, and their edges too."""
+    pair = edge_index.new_tensor([[0, 1], [1, 0]])
     vectors = edge_vec.new_tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
-    return species, torch.cat([shifted, pair], dim=1), torch.cat([edge_vec, vectors])
+    return (
+        torch.cat([species.new_zeros(PADDING), species]),
+        torch.cat([pair, edge_index + PADDING], dim=1),
+        torch.cat([vectors, edge_vec]),
+    )
 
 
 def load(path: str | Path, metadata: dict[str, Any], device: torch.device) -> LoadedModel:
@@ -193,7 +205,10 @@ def load(path: str | Path, metadata: dict[str, Any], device: torch.device) -> Lo
     index = -1 if device.index is None else device.index
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        function = torch._inductor.aoti_load_package(str(path), device_index=index)
+        try:
+            function = torch._inductor.aoti_load_package(str(path), device_index=index)
+        except Exception as error:  # it takes damaged names of parts for whatever they resemble
+            raise RuntimeError(str(error) or type(error).__name__) from None
     return LoadedModel(function)
 
 

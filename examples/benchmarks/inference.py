@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from measure import (
@@ -25,7 +24,7 @@ from measure import (
     positive,
     require_compiled,
 )
-from models import NETWORKS, compiled_file, describe, network
+from models import AOTINDUCTOR, NETWORKS, compiled_file, describe, network
 from systems import system
 
 from tdn import ops
@@ -59,21 +58,6 @@ def routes(
     if graph.num_atoms > REFERENCE_ATOMS:
         del functions["reference"]
     return functions
-
-
-def add_aotinductor(
-    functions: dict[str, Callable[[], object]], checkpoint_folder: Path, graph: Graph
-) -> None:
-    """One more route for the default network on water: machine code of AOTInductor."""
-    from tdn_export import export_model
-
-    source = checkpoint_folder / "default_water.pt"
-    path = source.with_suffix(".tdn.pt2")
-    if not path.exists():
-        print("compiling with AOTInductor ...", file=sys.stderr, flush=True)
-        export_model(source, path, backend="aotinductor")
-    model = load_compiled(path)
-    functions["aotinductor"] = lambda: model(graph)
 
 
 def _main() -> int:
@@ -113,7 +97,8 @@ def _main() -> int:
                 graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
                 functions = routes(model, fused, compiled, graph)
                 if arguments.aotinductor and (name, material) == ("default", "water"):
-                    add_aotinductor(functions, folder, graph)
+                    machine_code = load_compiled(compiled_file(name, material, folder, AOTINDUCTOR))
+                    functions["aotinductor"] = lambda m=machine_code, g=graph: m(g)
                 times = best_times(functions, arguments.repeats)
                 per_atom = {key: 1e6 * value / num_atoms for key, value in times.items()}
                 found[name, material, num_atoms] = per_atom

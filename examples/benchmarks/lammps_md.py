@@ -2,9 +2,10 @@
 
     python examples/benchmarks/lammps_md.py -o lammps_md.png
 
-Each network runs as the file that tdn-export writes ("fused"), as one with ``--no-fused`` ("plain")
-and as one in which `cp_message`, too, is PyTorch ("reference"): once as one rank with threads, once
-as several ranks with one thread each.
+Each network runs as the file that tdn-export writes ("fused"), as one with ``--no-fused``
+("plain") and as one in which `cp_message`, too, is PyTorch ("reference"); the default network on
+water also as machine code ("aotinductor"). Once as one rank with threads, once as several ranks
+with one thread each.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 
 from lammps_runs import SECTIONS, Loop, run_dynamics
 from measure import Table, figure, files, machine, number_text, parser, positive, require_compiled
-from models import FUSED, PLAIN, REFERENCE, compiled_file, describe
+from models import AOTINDUCTOR, FUSED, PLAIN, REFERENCE, compiled_file, describe
 
 from tdn.cli import run_main
 
 # network, material, atoms, forms of the file
 CASES = [
-    ("default", "water", 1536, (FUSED, PLAIN, REFERENCE)),
+    ("default", "water", 1536, (FUSED, AOTINDUCTOR, PLAIN, REFERENCE)),
     ("default", "water", 192, (FUSED, PLAIN)),
     ("default", "copper", 4000, (FUSED, PLAIN)),
     ("small", "water", 1536, (FUSED, PLAIN, REFERENCE)),
@@ -28,7 +29,7 @@ CASES = [
 ]
 QUICK = [("small", "water", 96, (FUSED, REFERENCE))]
 # atoms times steps of one timed run, by form: some seconds each
-WORK = {FUSED: 60_000, PLAIN: 15_000, REFERENCE: 4_000}
+WORK = {FUSED: 60_000, AOTINDUCTOR: 60_000, PLAIN: 15_000, REFERENCE: 4_000}
 
 
 def layouts(cores: int) -> list[tuple[int, int]]:
@@ -66,6 +67,9 @@ def _main() -> int:
     command = parser(__doc__)
     command.add_argument("--cores", type=positive, default=2, help="threads or ranks (default 2)")
     command.add_argument("--repeats", type=positive, default=3, help="timed runs; the best counts")
+    command.add_argument(
+        "--no-aotinductor", action="store_true", help="leave out what compiles for minutes"
+    )
     arguments = command.parse_args()
     require_compiled()
     print(machine())
@@ -74,7 +78,7 @@ def _main() -> int:
         print(describe(name))
     print("\nmicroseconds per atom and step, best of some runs; 300 K, 0.2 fs, skin 1 angstrom\n")
     table = Table(
-        {"network, box, ranks x threads": 44, "file": 9, "total": 7}
+        {"network, box, ranks x threads": 44, "file": 11, "total": 7}
         | {section: 7 for section in SECTIONS}
         | {"steps": 5, "rebuilds": 8, "slower": 6}
     )
@@ -85,6 +89,8 @@ def _main() -> int:
                 title = f"{name}, {material} {num_atoms}, {ranks} x {threads}"
                 fused = None
                 for form in forms:
+                    if form == AOTINDUCTOR and arguments.no_aotinductor:
+                        continue
                     steps = steps_of(form, num_atoms, arguments.quick)
                     loop = run_dynamics(
                         folder,

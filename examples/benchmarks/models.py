@@ -41,7 +41,7 @@ NETWORKS = {
 # eV per unit of what a network gives: forces so weak that atoms do not run away
 SCALE = 1e-4
 # forms of a compiled file
-FUSED, PLAIN, REFERENCE = "fused", "plain", "reference"
+FUSED, PLAIN, REFERENCE, AOTINDUCTOR = "fused", "plain", "reference", "aotinductor"
 
 
 def describe(name: str) -> str:
@@ -89,10 +89,12 @@ def compiled_file(name: str, material: str, folder: Path, form: str = FUSED) -> 
     name, material : which network
     folder : where checkpoints and compiled files are kept
     form : ``fused`` as tdn-export writes it, ``plain`` with ``--no-fused`` (compiled
-        ``cp_message``, all else PyTorch), ``reference`` the same with ``cp_message`` in PyTorch
+        ``cp_message``, all else PyTorch), ``reference`` the same with ``cp_message`` in PyTorch,
+        ``aotinductor`` as AOTInductor compiles the fused one
     """
     source = checkpoint(name, material, folder)
-    path = source.with_name(f"{source.stem}_{form}.tdn.pth")
+    suffix = ".tdn.pt2" if form == AOTINDUCTOR else ".tdn.pth"
+    path = source.with_name(f"{source.stem}_{form}{suffix}")
     if path.exists():
         return path
     print(f"compiling {path.name} ...", file=sys.stderr, flush=True)
@@ -103,14 +105,15 @@ def compiled_file(name: str, material: str, folder: Path, form: str = FUSED) -> 
         if done.returncode != 0:
             raise TDNError(f"no file with reference operators: {done.stderr.strip()[-500:]}")
     else:
-        _export(source, path, form == FUSED)
+        _export(source, path, form != PLAIN)
     return path
 
 
 def _export(source: Path, path: Path, fused: bool) -> None:
     from tdn_export import export_model
 
-    export_model(source, path, fused=fused)
+    backend = "aotinductor" if path.suffix == ".pt2" else "torchscript"
+    export_model(source, path, fused=fused, backend=backend)
 
 
 @cache

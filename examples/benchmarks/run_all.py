@@ -23,7 +23,7 @@ RESULTS = HERE / "results"
 # name of the result: script, options, options of a quick run
 BENCHMARKS: dict[str, tuple[str, list[str], list[str]]] = {
     "operators": ("operators.py", [], ["--quick"]),
-    "inference": ("inference.py", [], ["--quick"]),
+    "inference": ("inference.py", ["--aotinductor"], ["--quick"]),
     "lammps_md": ("lammps_md.py", [], ["--quick"]),
     "training": ("training.py", [], ["--quick"]),
     "memory": ("memory.py", [], ["--quick"]),

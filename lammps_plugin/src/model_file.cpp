@@ -71,6 +71,11 @@ Metadata parse_metadata(const std::string &text)
     require(metadata.committee >= 2, "its committee has " + std::to_string(metadata.committee) +
                                          " networks, expected at least 2; export it again");
   }
+  if (json.has("target")) {
+    const Json &target = json.at("target");
+    metadata.target = {target.text_or("device", ""), target.text_or("processor", ""),
+                       target.text_or("torch", "")};
+  }
   metadata.torch_version = json.text_or("torch_version", "unknown");
   metadata.weight_hash = json.text_or("weight_hash", "");
   return metadata;

@@ -6,13 +6,12 @@
 #include "allocation_meter.h"
 #include "host_memory.h"
 #include "model_file.h"
+#include "network.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/AutogradState.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/cuda.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
-#include <torch/script.h>
+#include <torch/types.h>
 #include <torch/version.h>
 
 // the memory of a device, whatever its maker
@@ -57,32 +56,50 @@ std::string one_line(const std::exception &error)
   return first.find("TorchScript interpreter") == std::string::npos ? first : last;
 }
 
-/// Contents of the two descriptions in the archive; explains what is wrong with other files.
-void read_descriptions(const std::string &path, std::string &metadata, std::string &reference)
+bool is_machine_code(caffe2::serialize::PyTorchStreamReader &archive)
 {
-  if (!std::ifstream(path)) throw std::runtime_error("the file cannot be opened");
-  try {
-    caffe2::serialize::PyTorchStreamReader reader(path);
-    const auto read = [&reader](const std::string &name) {
-      auto record = reader.getRecord(name);
-      return std::string(static_cast<const char *>(std::get<0>(record).get()),
-                         std::get<1>(record));
-    };
-    if (!reader.hasRecord("extra/metadata.json")) {
-      if (!reader.hasRecord("constants.pkl"))
-        throw std::runtime_error("it is a checkpoint, not a compiled model; convert it with: "
-                                 "tdn-export");
-      throw std::runtime_error("it is a TorchScript file without TDN's metadata; "
-                               "write it with tdn-export");
-    }
-    check_archive(path, reader);
-    metadata = read("extra/metadata.json");
-    if (reader.hasRecord("extra/reference.json")) reference = read("extra/reference.json");
-  } catch (const c10::Error &) {
-    throw std::runtime_error("it is damaged, incomplete or no compiled TDN model; "
-                             "copy it again or write it with tdn-export");
-  }
+  for (const auto &record : archive.getAllRecords())
+    if (record.rfind(machine_code_folder, 0) == 0) return true;
+  return false;
 }
+
+/// A file whose parts are what they were when it was written, with both descriptions.
+struct ModelArchive {
+  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
+  bool machine_code = false;    // AOTInductor instead of TorchScript
+  std::string metadata, reference;
+
+  /// Explains what is wrong with other files.
+  explicit ModelArchive(const std::string &path)
+  {
+    if (!std::ifstream(path)) throw std::runtime_error("the file cannot be opened");
+    try {
+      reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
+      machine_code = is_machine_code(*reader);
+      if (!reader->hasRecord("extra/metadata.json")) {
+        if (!machine_code && !reader->hasRecord("constants.pkl"))
+          throw std::runtime_error("it is a checkpoint, not a compiled model; convert it with: "
+                                   "tdn-export");
+        throw std::runtime_error(std::string("it is ") +
+                                 (machine_code ? "an AOTInductor package" : "a TorchScript file") +
+                                 " without TDN's metadata; write it with tdn-export");
+      }
+      check_archive(path, *reader);
+      metadata = read("extra/metadata.json");
+      if (reader->hasRecord("extra/reference.json")) reference = read("extra/reference.json");
+    } catch (const c10::Error &) {
+      throw std::runtime_error("it is damaged, incomplete or no compiled TDN model; "
+                               "copy it again or write it with tdn-export");
+    }
+  }
+
+ private:
+  std::string read(const std::string &name)
+  {
+    const auto [data, size] = reader->getRecord(name);
+    return {static_cast<const char *>(data.get()), size};
+  }
+};
 
 torch::Device choose_device(const std::string &name, int local_rank)
 {
@@ -99,18 +116,6 @@ torch::Device choose_device(const std::string &name, int local_rank)
   return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 
-/// Sets the transport of the operator tdn::exchange while it lives.
-class ExchangeScope {
- public:
-  explicit ExchangeScope(Exchange *exchange) : previous(get_exchange()) { set_exchange(exchange); }
-  ~ExchangeScope() { set_exchange(previous); }
-  ExchangeScope(const ExchangeScope &) = delete;
-  ExchangeScope &operator=(const ExchangeScope &) = delete;
-
- private:
-  Exchange *previous;
-};
-
 /// Takes part in an exchange that moves nothing, and notes how wide the rows are.
 struct WidthRecorder : Exchange {
   int64_t bytes = 0;
@@ -120,25 +125,6 @@ struct WidthRecorder : Exchange {
     bytes = std::max(bytes, width * size);
   }
   void reverse(void *, int64_t, int64_t, int64_t, bool) override {}
-};
-
-/** Backward on the calling thread, since only that one may use MPI; and no profiling executor: it
-    would recompile the model for new numbers of edges in the first steps of every run. */
-class EvaluationScope {
- public:
-  EvaluationScope() : optimize(false), autograd(c10::AutogradState::get_tls_state())
-  {
-    auto &state = c10::AutogradState::get_tls_state();
-    state.set_grad_mode(true);
-    state.set_multithreading_enabled(false);
-  }
-  ~EvaluationScope() { c10::AutogradState::set_tls_state(autograd); }
-  EvaluationScope(const EvaluationScope &) = delete;
-  EvaluationScope &operator=(const EvaluationScope &) = delete;
-
- private:
-  torch::jit::GraphOptimizerEnabledGuard optimize;
-  c10::AutogradState autograd;
 };
 
 /// A tensor that shares memory with the caller.
@@ -155,22 +141,17 @@ torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &de
 struct TDNModel::Impl {
   Metadata metadata;
   torch::Device device{torch::kCPU};
-  torch::jit::Module module;
+  std::unique_ptr<Network> network;
   int64_t exchange_bytes = 0;
   MemoryCost memory_cost;
   torch::Tensor atom_energy, second, members;    // keep the memory of the last evaluation
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
-    const ExchangeScope exchange_scope(exchange);
-    const EvaluationScope evaluation_scope;
-    const auto output = module.get_method(each_member ? "forward_members" : "forward")(
-        {view(graph.species, {graph.num_all}, device),
-         view(graph.edge_index, {2, graph.num_edges}, device),
-         view(graph.edge_vec, {graph.num_edges, 3}, device), graph.num_local});
-    const auto &results = output.toTupleRef().elements();
-    torch::Tensor energies = results.at(0).toTensor().detach();
-    torch::Tensor seconds = results.at(1).toTensor().detach();
+    const NetworkInput input{view(graph.species, {graph.num_all}, device),
+                             view(graph.edge_index, {2, graph.num_edges}, device),
+                             view(graph.edge_vec, {graph.num_edges, 3}, device), graph.num_local};
+    const auto [energies, seconds] = network->run(input, exchange, each_member);
     const bool direct = metadata.direct_forces;
     const int64_t copies = each_member ? metadata.committee : 1;
     if (energies.numel() != copies * graph.num_local ||
@@ -242,23 +223,23 @@ struct TDNModel::Impl {
 TDNModel::TDNModel(const std::string &path, const std::string &device, int local_rank, bool check) :
     impl(std::make_unique<Impl>())
 {
-  std::string metadata, reference;
   try {
-    read_descriptions(path, metadata, reference);
-    impl->metadata = parse_metadata(metadata);
-    impl->device = choose_device(device, local_rank);
-    impl->module = torch::jit::load(path, impl->device);
-    impl->module.eval();
-    if (impl->metadata.committee > 1 && !impl->module.find_method("forward_members"))
-      throw std::runtime_error("it is said to be a committee, but has no function forward_members; "
-                               "export it again");
-    if (reference.empty()) throw std::runtime_error("its reference.json is missing; export it again");
-    impl->check_reference(parse_reference(reference, impl->metadata.direct_forces), check);
+    ModelArchive archive(path);
+    impl->metadata = parse_metadata(archive.metadata);
+    // machine code runs on one kind of device
+    const std::string &target = impl->metadata.target.device;
+    impl->device = choose_device(device == "auto" && !target.empty() ? target : device, local_rank);
+    if (archive.reference.empty())
+      throw std::runtime_error("its reference.json is missing; export it again");
+    const Reference reference =
+        parse_reference(archive.reference, impl->metadata.direct_forces);
+    impl->network = archive.machine_code
+        ? load_aotinductor(*archive.reader, impl->metadata, impl->device)
+        : load_torchscript(path, impl->metadata, impl->device);
+    archive.reader.reset();
+    impl->check_reference(reference, check);
   } catch (const std::exception &error) {
-    std::string reason = one_line(error);
-    if (std::string(error.what()).find("Unknown builtin op: tdn::") != std::string::npos)
-      reason = "it needs operators that this libtdn_ops.so lacks; run: tdn-ops build";
-    throw std::runtime_error("cannot use the model file " + path + ": " + reason);
+    throw std::runtime_error("cannot use the model file " + path + ": " + one_line(error));
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/* A compiled TDN model: loads and evaluates a *.tdn.pth file. Knows neither LAMMPS nor, in this
+/* A compiled TDN model: loads and evaluates a file *.tdn.pth or *.tdn.pt2. Knows neither LAMMPS nor, in this
    header, torch. Units are eV and angstrom. */
 
 #ifndef TDN_MODEL_H
@@ -18,6 +18,13 @@ namespace tdn {
 /// Newest version of the compiled file's format that this program reads.
 constexpr int newest_format_version = 2;
 
+/// For what a file of machine code is compiled; empty for TorchScript, which runs anywhere.
+struct Target {
+  std::string device;       // "cpu" or "cuda"
+  std::string processor;    // instructions that are needed, or the model of the GPU
+  std::string torch;        // release of PyTorch, such as 2.13
+};
+
 /// What a model file says about itself.
 struct Metadata {
   int format_version;
@@ -28,6 +35,7 @@ struct Metadata {
   std::string architecture;
   bool direct_forces;                  // forces are an output, not the gradient of the energy
   int committee;                       // networks in the file, whose mean is the result; mostly 1
+  Target target;
   std::string tdn_version;
   std::string torch_version;
   std::string weight_hash;

@@ -10,6 +10,7 @@ import pytest
 import torch
 from structures import STRUCTURES, random_model
 
+from tdn import TDNError, aotinductor, ops
 from tdn.checkpoint import DTYPES, save_model
 from tdn.graph import collate, graph_from_atoms
 from tdn.model import ConvolutionModel
@@ -63,3 +64,17 @@ def export(tmp_path_factory) -> Callable[..., Export]:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def machine_code(export, tmp_path_factory) -> Path:
+    """A small network compiled by AOTInductor, which takes most of a minute."""
+    if not ops.is_compiled():
+        pytest.skip("needs the compiled operators")
+    try:
+        aotinductor.check_tools()
+    except TDNError as error:
+        pytest.skip(str(error))
+    output = tmp_path_factory.mktemp("aotinductor") / "model.tdn.pt2"
+    with plain_execution():
+        return export_model(export().checkpoint, output, backend="aotinductor").path

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from structures import STRUCTURES, random_model
+from torch._inductor.runtime.runtime_utils import cache_dir
 
 from tdn import TDNCalculator, TDNError, aotinductor, ops
 from tdn.checkpoint import save_model
@@ -28,15 +29,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def compiled_file(export, tmp_path_factory) -> Path:
-    """A small network as machine code; compiling takes most of a minute."""
-    try:
-        aotinductor.check_tools()
-    except TDNError as error:
-        pytest.skip(str(error))
-    output = tmp_path_factory.mktemp("aotinductor") / "model.tdn.pt2"
-    return export_model(export().checkpoint, output, backend="aotinductor").path
+@pytest.fixture
+def compiled_file(machine_code) -> Path:
+    return machine_code
 
 
 def structures() -> dict[str, ase.Atoms]:
@@ -83,15 +78,15 @@ def test_inputs_that_are_not_contiguous(compiled_file):
         assert torch.equal(a, b)
 
 
-def test_padding_leaves_ghosts_alone():
-    """Two local atoms come between local atoms and ghosts; edges to ghosts move along."""
+def test_padding_comes_first():
+    """Two local atoms come before all others, their edges before all edges."""
     species = torch.tensor([0, 1, 1])
     edge_index = torch.tensor([[0, 0], [1, 2]])
     edge_vec = torch.rand(2, 3, dtype=torch.float64)
-    padded = aotinductor._pad(species, edge_index, edge_vec, 1)
+    padded = aotinductor._pad(species, edge_index, edge_vec)
     assert padded[0].tolist() == [0, 0, 0, 1, 1]
-    assert padded[1].tolist() == [[0, 0, 1, 2], [3, 4, 2, 1]]
-    assert torch.equal(padded[2][:2], edge_vec)
+    assert padded[1].tolist() == [[0, 1, 2, 2], [1, 0, 3, 4]]
+    assert torch.equal(padded[2][2:], edge_vec)
 
 
 def test_reads_like_the_other(compiled_file, capsys):
@@ -107,6 +102,12 @@ def test_reads_like_the_other(compiled_file, capsys):
     atoms.calc = TDNCalculator(compiled_file)  # auto: the device for which it is compiled
     assert atoms.calc.device.type == "cpu"
     assert np.isfinite(atoms.get_stress()).all()
+
+
+def test_names_no_folders(compiled_file):
+    content = compiled_file.read_bytes()
+    for folder in (Path(torch.__file__).parent, Path(cache_dir()), Path.cwd(), Path.home()):
+        assert folder == Path("/") or str(folder).encode() + b"/" not in content
 
 
 @pytest.mark.parametrize(

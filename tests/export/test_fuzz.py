@@ -105,9 +105,20 @@ def test_damaged_compiled_files(export, tmp_path):
 
 
 @pytest.mark.slow
-def test_damaged_descriptions(export, tmp_path):
+def test_damaged_machine_code(machine_code, tmp_path):
+    """Nothing of a damaged package runs: check sums are compared before."""
+    results = fuzz("compiled", machine_code, tmp_path, VARIANTS)
+    assert results.total() == VARIANTS
+    assert results["refused"] > 0.7 * VARIANTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["TorchScript", "machine code"])
+def test_damaged_descriptions(request, export, tmp_path, kind):
     """Some changes mean nothing, such as those of a date."""
-    results = fuzz("json", export("scalars").path, tmp_path, 100)
+    machine = kind == "machine code"
+    path = request.getfixturevalue("machine_code") if machine else export("scalars").path
+    results = fuzz("json", path, tmp_path, 100)
     assert results.total() == 100
     assert results["refused"] > 30
 
