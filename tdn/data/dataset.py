@@ -16,8 +16,9 @@ from ..config import Config, DataConfig, ModelConfig
 from ..errors import TDNError, UsageError
 from ..graph import Graph
 from .checks import suspicious
-from .frames import Frame, LabelKeys, read_frames, require_labels
+from .frames import Frame, LabelKeys, require_labels
 from .graphs import build_graphs
+from .readers import read_frames
 from .split import split_frames
 from .statistics import (
     AtomicEnergies,
