@@ -240,37 +240,60 @@ def _split(atoms: ase.Atoms, key: str | None, where: str) -> str | None:
     return SPLIT_NAMES[str(value).lower()]
 
 
-def require_labels(frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys) -> None:
-    """Check that frames carry what training needs, as finite numbers.
+def require_labels(
+    frames: list[Frame],
+    energy: bool,
+    forces: bool,
+    keys: LabelKeys,
+    problems: Problems | None = None,
+) -> list[Frame]:
+    """The frames that carry what training needs, as finite numbers.
 
     Raises
     ------
     TDNError
-        For the first frame without a needed label, or with one that is NaN or infinite.
+        For the first frame without a needed label, or with one that is NaN or infinite, unless
+        ``problems`` skips those.
     """
+    problems = problems or Problems()
+    kept = []
     for frame in frames:
-        labels = (
-            ("energy", "an energy", keys.energy, frame.energy, energy),
-            ("forces", "forces", keys.forces, frame.forces, forces),
-        )
-        for name, phrase, key, value, needed in labels:
-            if value is None and needed:
-                count = sum(getattr(f, name) is None for f in frames)
-                raise TDNError(
-                    f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
-                    f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
-                    f"file's key, remove such frames, or set train.{name}_weight=0"
-                )
-            if value is not None and not np.isfinite(value).all():
-                raise TDNError(
-                    f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
-                    "; remove the frame"
-                )
-        if frame.stress is not None and not np.isfinite(frame.stress).all():
-            raise TDNError(
-                f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
-                "the frame"
+        found = _label_problem(frame, frames, energy, forces, keys)
+        if found is None:
+            kept.append(frame)
+        else:
+            problems.add(*found)
+    return kept
+
+
+def _label_problem(
+    frame: Frame, frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys
+) -> tuple[str, str] | None:
+    """Reason and message of what is wrong with the labels of a frame."""
+    labels = (
+        ("energy", "an energy", keys.energy, frame.energy, energy),
+        ("forces", "forces", keys.forces, frame.forces, forces),
+    )
+    for name, phrase, key, value, needed in labels:
+        if value is None and needed:
+            count = sum(getattr(f, name) is None for f in frames)
+            return f"no {name}", (
+                f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
+                f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
+                f"file's key, remove such frames (data.bad_frames=skip), or set "
+                f"train.{name}_weight=0"
             )
+        if value is not None and not np.isfinite(value).all():
+            return "NaN or infinite labels", (
+                f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
+                "; remove the frame, or set data.bad_frames=skip"
+            )
+    if frame.stress is not None and not np.isfinite(frame.stress).all():
+        return "NaN or infinite labels", (
+            f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
+            "the frame"
+        )
+    return None
 
 
 def drop_bad_labels(frames: list[Frame]) -> tuple[list[Frame], int]:
