@@ -27,6 +27,7 @@ from .readers import kind_of, read_frames
 from .statistics import find_atomic_energies, force_scale, is_isolated_atom, mean_neighbors
 from .store import FrameStore
 from .subset import Subset
+from .unit_checks import force_consistency
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -36,6 +37,7 @@ STREAM_FROM = 50_000
 # random frames behind E0, energy scale and warnings, and those whose neighbours are counted
 SAMPLE_FRAMES = 5000
 SAMPLE_GRAPHS = 500
+SAMPLE_PAIRS = 200
 
 
 def streaming_store(data: DataConfig) -> FrameStore | None:
@@ -125,6 +127,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         *_split_warnings(store, config),
         *energies.notes,
         *(f"in a sample of {len(sample)} frames: {w}" for w in suspicious(sample, graphs)),
+        *(f"in a sample: {w}" for w in [force_consistency(_runs(store, seed))] if w),
     ]
     return Dataset(
         train=train,
@@ -228,6 +231,12 @@ def _evaluation_file(path: str, config: Config) -> Sequence[Frame]:
             store, choose(len(store), data.evaluation_frames, config.train.seed).tolist()
         )
     return read_frames(path, dataclasses.replace(label_keys(data), split=None), stage=data.stage)
+
+
+def _runs(store: FrameStore, seed: int) -> list[Frame]:
+    """Pairs of successive frames, behind one another."""
+    starts = choose(max(1, len(store) - 1), SAMPLE_PAIRS, seed)
+    return [store.frame(int(i)) for start in starts for i in (start, start + 1) if i < len(store)]
 
 
 def _split_warnings(store: FrameStore, config: Config) -> list[str]:
