@@ -146,7 +146,7 @@ class DataConfig:
         256, "streaming: memory for finished graphs in each process, MiB", minimum=0
     )
     epoch_frames: int = _option(
-        1_000_000,
+        250_000,
         "streaming: frames per epoch, at most; one epoch goes on where the last one ended",
         minimum=1,
     )

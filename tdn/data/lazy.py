@@ -13,6 +13,9 @@ from .frames import Frame
 from .graphs import graph_from_frame
 from .store import FrameStore
 
+# bytes that a graph and its ten tensors take beside their numbers
+GRAPH_OVERHEAD = 5000
+
 
 class LazyFrames(Sequence[Frame]):
     """Frames of a database, read one by one.
@@ -53,7 +56,7 @@ class GraphCache:
 
     def put(self, number: int, graph: Graph) -> None:
         values = (value for value in vars(graph).values() if isinstance(value, torch.Tensor))
-        size = sum(value.nbytes for value in values)
+        size = GRAPH_OVERHEAD + sum(value.nbytes for value in values)
         if size > self.limit:
             return
         self._graphs[number] = (graph, size)

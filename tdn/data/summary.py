@@ -17,8 +17,9 @@ from .graphs import build_graphs
 from .order import choose
 from .problems import Problems
 from .readers import iterate_frames, kind_of
-from .statistics import count_elements, least_squares_energies
+from .statistics import count_elements, is_isolated_atom, least_squares_energies
 from .store import FrameStore
+from .store_writer import SMALLEST_CUTOFF
 
 # frames that distributions and checks look at, those whose neighbours are counted, and successive
 # frames that are compared with one another
@@ -43,6 +44,7 @@ class Survey:
     periodicity : frames per kind
     sample : random frames in their order
     run : frames that follow one another
+    isolated : frames of single atoms without near images
     problems : what could not be read
     """
 
@@ -56,6 +58,7 @@ class Survey:
     periodicity: Counter = field(default_factory=Counter)
     sample: list[Frame] = field(default_factory=list)
     run: list[Frame] = field(default_factory=list)
+    isolated: list[Frame] = field(default_factory=list)
     problems: Problems = field(default_factory=lambda: Problems(skip=True))
 
 
@@ -110,6 +113,8 @@ def _count(result: Survey, frame: Frame) -> None:
         result.config_types[frame.config_type] += 1
     if frame.split is not None:
         result.splits[frame.split] += 1
+    if len(result.isolated) < 1000 and is_isolated_atom(atoms, SMALLEST_CUTOFF):
+        result.isolated.append(frame)
 
 
 def _from_metadata(store: FrameStore, result: Survey) -> Survey:
@@ -123,6 +128,7 @@ def _from_metadata(store: FrameStore, result: Survey) -> Survey:
     result.periodicity = Counter(metadata["periodicity"])
     result.splits = Counter(metadata["splits"])
     result.sample = sample
+    result.isolated = [store.frame(i) for i in metadata["single_atoms"][:1000]]
     result.run = [store.frame(i) for i in range(min(RUN_FRAMES, len(store)))]
     return result
 
