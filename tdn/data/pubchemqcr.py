@@ -67,7 +67,7 @@ def iterate_pubchemqcr(file: LmdbFile, stage: str, problems: Problems) -> Iterat
     if stage not in STAGES:
         raise UsageError(f"stage '{stage}' is unknown; expected one of {', '.join(STAGES)}")
     for key, value in file.items():
-        name = key.decode("utf-8", "replace")
+        name = ascii(key.decode("utf-8", "replace")[:40])[1:-1]
         source = f"record {name} of {file.path.name}"
         try:
             record = load_record(value)

@@ -108,16 +108,15 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> bool | None:
-        try:
-            if kind is None:
-                self._finish()
-            else:
-                self._txn.abort()
-        finally:
-            self._env.close()
-            # renames the file, or removes it after an error
-            result = self._stack.__exit__(kind, error, trace)
-        return result
+        with self._stack:  # renames the file, or removes it if an exception passes through
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                self._env.close()  # also gives up what was not committed
+            if error is not None:
+                raise error
+        return None
 
     def _put(self, key: bytes, value: bytes) -> None:
         try:

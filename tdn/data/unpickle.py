@@ -26,7 +26,7 @@ from ..errors import TDNError
 # takes about 15 MiB
 MAX_RECORD = 64 * 2**20
 # opcodes that the slow unpickler executes; bounds the number of objects
-MAX_STEPS = 4_000_000
+MAX_STEPS = 1_000_000
 # containers that a record may hold when it goes through the fast unpickler
 MAX_CONTAINERS = 4_000_000
 MAX_DEPTH = 100
@@ -101,7 +101,7 @@ class _DType(_Object):
     @staticmethod
     def make(code: Any = None, align: Any = False, copy: Any = False) -> _DType:
         if not (isinstance(code, str) and re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", code)):
-            raise UnsafePickleError(f"it holds an array of {code!r}, expected numbers")
+            raise UnsafePickleError(f"it holds an array of {code!r:.40}, expected numbers")
         self = _DType()
         object.__setattr__(self, "code", code if code[0] in "<>|=" else "=" + code)
         return self
@@ -183,6 +183,13 @@ def _encode(text: Any = None, encoding: Any = None) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*args: Any) -> bytes:
+    """How protocol 2 writes bytes of length zero."""
+    if args:
+        raise UnsafePickleError("it constructs bytes in an unexpected way")
+    return b""
+
+
 def _load_storage(data: Any = None) -> _Storage:
     """A storage that torch wrote, read by torch's own restricted reader."""
     import torch
@@ -233,6 +240,7 @@ def _refuse(name: str):
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _StandIn(_encode),
+    ("__builtin__", "bytes"): _StandIn(_no_bytes),
     ("collections", "OrderedDict"): _StandIn(_ordered_dict),
     ("numpy", "dtype"): _StandIn(_DType.make),
     ("numpy", "ndarray"): _NDARRAY,
@@ -254,7 +262,8 @@ def _find_class(module: str, name: str) -> Any:
     try:
         return _ALLOWED[module, name]
     except KeyError:
-        raise UnsafePickleError(f"it asks for {module}.{name}") from None
+        asked = "".join(c if c.isprintable() else "?" for c in f"{module}.{name}"[:100])
+        raise UnsafePickleError(f"it asks for {asked}") from None
 
 
 class _Fast(pickle.Unpickler):
@@ -347,7 +356,7 @@ def load_plain(data: bytes) -> Any:
             f"record refused: its pickle is more than plain data: {error} (nothing was executed)"
         ) from None
     except Exception as error:  # a damaged pickle fails in many ways
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = ascii(" ".join(str(error).split())[:100])[1:-1] or type(error).__name__
         raise TDNError(f"damaged pickle ({reason})") from None
 
 
