@@ -162,6 +162,7 @@ class StoredIndex(Sequence[int]):
         return self._length
 
     def __getitem__(self, position: int) -> int:
+        position = int(position)
         if not 0 <= position < self._length:
             raise IndexError(position)
         return int(self._block(position // CHUNK)[position % CHUNK])

@@ -75,18 +75,18 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
     from .dataset import Dataset, check_species
 
     data, model, seed = config.data, config.model, config.train.seed
-    _require_labels(store, config, needs)
     found = sorted(store.metadata["elements"], key=atomic_numbers.get)
     species = model.species or tuple(found)
     model = dataclasses.replace(model, species=species)
     isolated = [store.frame(i) for i in store.metadata["single_atoms"]]
     isolated = [f for f in isolated if is_isolated_atom(f.atoms, model.r_max)]
+    _require_labels(store, isolated, needs)
     if data.isolated_atoms:
         isolated += _isolated_file(data, model.r_max)
     numbers = _numbers(
         config, store, {f.number - 1 for f in isolated if f.source == store.path.name}
     )
-    sample = _sample(store, numbers["train"], seed)
+    sample = _sample(store, numbers, seed)
     parts: dict[str, Sequence[Frame]] = {"train": sample}
     for name, path in (("valid", data.valid), ("test", data.test)):
         if path is None:
@@ -121,7 +121,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         train_frames,
         lazy(train_frames, data.cache_mb),
         total=len(numbers["train"]),
-        report=Subset(shown, lazy(shown, 0)),
+        sample=Subset(shown, lazy(shown, 0)),
     )
     warnings = [
         *_split_warnings(store, config),
@@ -142,12 +142,13 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
     )
 
 
-def _require_labels(store: FrameStore, config: Config, needs: tuple[bool, bool]) -> None:
+def _require_labels(store: FrameStore, isolated: list[Frame], needs: tuple[bool, bool]) -> None:
     for name, needed in zip(("energy", "forces"), needs, strict=True):
-        count = store.metadata["labels"][name]
-        if needed and count < len(store):
+        missing = len(store) - store.metadata["labels"][name]
+        missing -= sum(getattr(frame, name) is None for frame in isolated)
+        if needed and missing > 0:
             raise TDNError(
-                f"{len(store) - count} of {len(store)} frames of {store.path.name} have no {name}; "
+                f"{missing} of {len(store)} frames of {store.path.name} have no {name}; "
                 f"leave them out (tdn-data convert {store.path.name} -o new.lmdb --require {name}) "
                 f"or set train.{name}_weight=0"
             )
@@ -208,15 +209,17 @@ def _numbers(config: Config, store: FrameStore, isolated: set[int]) -> dict[str,
     return parts
 
 
-def _sample(store: FrameStore, numbers: Sequence[int], seed: int) -> list[Frame]:
-    """Random frames, and some that hold each element."""
-    chosen = [int(numbers[i]) for i in choose(len(numbers), SAMPLE_FRAMES, seed)]
+def _sample(store: FrameStore, numbers: dict[str, Sequence[int]], seed: int) -> list[Frame]:
+    """Random training frames, and some that hold each element."""
+    train, valid = numbers["train"], numbers["valid"]
+    chosen = [int(train[i]) for i in choose(len(train), SAMPLE_FRAMES, seed)]
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(chosen))
     taken = [chosen[i] for i in order]
-    kept = set(taken)
+    known = {*taken, *(valid if isinstance(valid, list) else ())}
     examples = [i for e in store.metadata["elements"].values() for i in e["examples"]]
-    taken += [i for i in dict.fromkeys(examples) if i not in kept]
     frames = [store.frame(i) for i in taken]
+    others = [store.frame(i) for i in dict.fromkeys(examples) if i not in known]
+    frames += [frame for frame in others if frame.split in (None, "train")]
     return [frame for frame in frames if len(frame.atoms) > 1 or frame.atoms.pbc.any()]
 
 

@@ -19,20 +19,24 @@ class Subset:
     ----------
     frames, graphs : sequences of the same length
     total : frames of the whole set, of which a streaming set takes a part in each epoch
-    report : the subset that errors are reported of; itself, unless the set is too large for that
+    sample : some frames of a set that is too large to be evaluated as a whole
     """
 
     frames: Sequence[Frame]
     graphs: Sequence[Graph]
     total: int | None = None
-    report: Subset | None = field(default=None, repr=False, compare=False)
+    sample: Subset | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.total = len(self.frames) if self.total is None else self.total
-        self.report = self if self.report is None else self.report
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def report(self) -> Subset:
+        """The subset that errors are reported of: the sample if there is one, else the whole."""
+        return self if self.sample is None else self.sample
 
     def graph(self, position: int) -> Graph:
         """One graph."""
