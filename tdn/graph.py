@@ -7,6 +7,7 @@ sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ase
@@ -188,8 +189,9 @@ def graph_from_atoms(
     )
 
 
-def collate(graphs: list[Graph]) -> Graph:
+def collate(graphs: Iterable[Graph]) -> Graph:
     """Put several graphs side by side into one; reference values must be there for all or none."""
+    graphs = list(graphs)  # a lazy sequence makes each graph once
     atoms = [g.num_atoms for g in graphs]
     frames = [g.num_graphs for g in graphs]
     atom_offset = np.cumsum([0, *atoms])
