@@ -101,14 +101,18 @@ class ModelConfig:
 class DataConfig:
     """Where reference data come from. Paths are relative to the configuration file."""
 
-    train: str | None = _option(None, "training frames: any file that ASE reads")
+    train: str | None = _option(
+        None, "training frames: any file that ASE reads, or a database (docs/data.md)"
+    )
     valid: str | None = _option(None, "validation frames; null: split off the training frames")
     test: str | None = _option(None, "test frames, evaluated once after training")
     valid_fraction: float = _option(
         0.1, "part of the training frames split off; 0: no validation", minimum=0.0, maximum=0.9
     )
     split_key: str | None = _option(
-        None, "key of the frames that says train, valid or test; then `train` is the only file"
+        None,
+        "key of the frames that says train, valid or test; then `train` is the only file "
+        "(databases of tdn-data: any name)",
     )
     energy_key: str = _option("energy", "key of the total energy in eV")
     forces_key: str = _option("forces", "key of the forces in eV/angstrom")
@@ -122,6 +126,35 @@ class DataConfig:
         "or a value in eV per symbol",
     )
     isolated_atoms: str | None = _option(None, "file with one frame per isolated atom")
+    stage: str = _option(
+        "1st",
+        "PubChemQCR: stage of the calculations",
+        choices=("pm3", "hf", "1st", "1st_smash", "2nd", "mixing"),
+    )
+    bad_frames: str = _option(
+        "refuse",
+        "frames that cannot be read or lack labels: refuse the file, or skip and count them",
+        choices=("refuse", "skip"),
+    )
+    streaming: str = _option(
+        "auto",
+        "read frames of a database when they are needed: auto (more than 50,000 frames)",
+        choices=("auto", "always", "never"),
+    )
+    num_workers: int = _option(0, "streaming: processes that build neighbour lists", minimum=0)
+    cache_mb: int = _option(
+        256, "streaming: memory for finished graphs in each process, MiB", minimum=0
+    )
+    epoch_frames: int = _option(
+        250_000,
+        "streaming: frames per epoch, at most; one epoch goes on where the last one ended",
+        minimum=1,
+    )
+    evaluation_frames: int = _option(
+        2000,
+        "streaming: frames of validation and test sets, a random choice of the whole ones",
+        minimum=1,
+    )
     energy_scale: str = _option(
         "global",
         "scale of energies: RMS force of all atoms, or of each element",

@@ -7,6 +7,7 @@ sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ase
@@ -149,8 +150,18 @@ def neighbor_list(
     return np.stack([i[order], j[order]]), shift[order]
 
 
-def graph_from_atoms(atoms: ase.Atoms, atomic_numbers: list[int], r_max: float) -> Graph:
+def graph_from_atoms(
+    atoms: ase.Atoms,
+    atomic_numbers: list[int],
+    r_max: float,
+    pairs: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Graph:
     """Build the graph of one structure (without reference values).
+
+    Parameters
+    ----------
+    pairs : what `neighbor_list` gave for this structure and a cutoff of at least ``r_max``, so that
+        it need not be computed again
 
     Raises
     ------
@@ -159,7 +170,14 @@ def graph_from_atoms(atoms: ase.Atoms, atomic_numbers: list[int], r_max: float) 
     """
     species = species_index(atoms.numbers, atomic_numbers)
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
-    edge_index, shift = neighbor_list(atoms.positions, cell, atoms.pbc, r_max)
+    if pairs is None:
+        edge_index, shift = neighbor_list(atoms.positions, cell, atoms.pbc, r_max)
+    else:
+        edge_index, shift = pairs
+        i, j = edge_index
+        vectors = atoms.positions[j] + shift @ cell - atoms.positions[i]
+        near = np.einsum("ek,ek->e", vectors, vectors) < r_max**2
+        edge_index, shift = edge_index[:, near], shift[near]
     return Graph(
         species=torch.from_numpy(species),
         positions=torch.tensor(atoms.positions, dtype=torch.float64),
@@ -171,8 +189,9 @@ def graph_from_atoms(atoms: ase.Atoms, atomic_numbers: list[int], r_max: float) 
     )
 
 
-def collate(graphs: list[Graph]) -> Graph:
+def collate(graphs: Iterable[Graph]) -> Graph:
     """Put several graphs side by side into one; reference values must be there for all or none."""
+    graphs = list(graphs)  # a lazy sequence makes each graph once
     atoms = [g.num_atoms for g in graphs]
     frames = [g.num_graphs for g in graphs]
     atom_offset = np.cumsum([0, *atoms])

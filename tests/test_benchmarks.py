@@ -18,6 +18,7 @@ CASES = {
     "training": ([], r"float32"),
     "memory": (["--files", "--atoms", "4000", "8000"], r"8000"),
     "profile_step": (["--files"], r"total"),
+    "streaming": ([], r"2000"),
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
 }
 

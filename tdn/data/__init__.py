@@ -1,8 +1,9 @@
 """Reference data: reading frames, checking and splitting them, statistics, graphs."""
 
 from .dataset import Dataset, Subset, label_keys, load_dataset, statistics_tensors
-from .frames import Frame, LabelKeys, read_frames
+from .frames import Frame, LabelKeys
 from .graphs import build_graphs, graph_from_frame
+from .readers import iterate_frames, read_frames
 
 __all__ = [
     "Dataset",
@@ -11,6 +12,7 @@ __all__ = [
     "Subset",
     "build_graphs",
     "graph_from_frame",
+    "iterate_frames",
     "label_keys",
     "load_dataset",
     "read_frames",

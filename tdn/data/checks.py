@@ -10,28 +10,42 @@ import torch
 from ..graph import Graph
 from .frames import Frame
 from .statistics import count_elements
+from .unit_checks import energy_unit, force_consistency
 
 # limits beyond which a value is suspicious
 NET_FORCE = 0.01  # eV/angstrom per atom
 LARGE_FORCE = 100.0  # eV/angstrom
 ENERGY_SPREAD = 10.0  # eV per atom around the best E0
 SHORT_DISTANCE = 0.4  # angstrom
+ENERGY_GAP = 1.0  # eV per atom between two groups of frames of one composition
+COMPOSITION_SPREAD = 2.0  # eV per atom between compositions
 
 
 def suspicious(frames: Sequence[Frame], graphs: Sequence[Graph]) -> list[str]:
     """Warnings about frames and their graphs, each one line.
 
     Looked for: duplicate frames, forces that do not add up to zero, forces and energies of
-    impossible size, energies per atom where totals are expected, atoms that are too close, and
-    cutoffs that reach no neighbour.
+    impossible size, energies per atom where totals are expected, energies that differ between
+    compositions or fall apart within one, units other than eV and angstrom, periodic and
+    non-periodic frames together, atoms that are too close, and cutoffs that reach no neighbour.
+
+    Parameters
+    ----------
+    frames : all frames to look at
+    graphs : of the first frames, or of all
     """
+    with_graphs = frames[: len(graphs)]
     warnings = [
         _duplicates(frames),
         _net_forces(frames),
         _large_forces(frames),
         _energies(frames),
-        _distances(frames, graphs),
-        _no_edges(frames, graphs),
+        _compositions(frames),
+        energy_unit(frames),
+        force_consistency(frames),
+        _periodicity(frames),
+        _distances(with_graphs, graphs),
+        _no_edges(with_graphs, graphs),
     ]
     return [text for text in warnings if text]
 
@@ -117,6 +131,65 @@ def _energies(frames: Sequence[Frame]) -> str | None:
             "the others; check units, and that all frames come from one level of theory"
         )
     return None
+
+
+def _compositions(frames: Sequence[Frame]) -> str | None:
+    """Energies that fall apart into two groups within one composition, or between compositions."""
+    labelled = [f for f in frames if f.energy is not None]
+    groups: dict[str, list[Frame]] = {}
+    for frame in labelled:
+        groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
+    for formula, group in groups.items():
+        if len(group) < 4:
+            continue
+        group = sorted(group, key=lambda f: f.energy)
+        energies = np.array([f.energy for f in group]) / len(group[0].atoms)
+        gaps = np.diff(energies)
+        at = int(gaps.argmax())
+        rest = max(energies[at] - energies[0], energies[-1] - energies[at + 1])
+        if gaps[at] > ENERGY_GAP and gaps[at] > 10 * rest and 1 <= at + 1 < len(group):
+            return (
+                f"energies of {formula} fall into two groups {gaps[at]:.3g} eV per atom apart "
+                f"({at + 1} and {len(group) - at - 1} frames; first of each: {group[0].where}, "
+                f"{group[at + 1].where}); two levels of theory?"
+            )
+    if len(groups) < 3:
+        return None
+    symbols = sorted({s for g in groups.values() for s in g[0].atoms.get_chemical_symbols()})
+    counts = count_elements([g[0] for g in groups.values()], symbols)
+    if np.linalg.matrix_rank(counts) < len(symbols) or len(groups) <= len(symbols):
+        return None
+    atoms = counts.sum(axis=1)
+    means = np.array([np.mean([f.energy for f in g]) for g in groups.values()]) / atoms
+    matrix = counts / atoms[:, None]
+    off = means - matrix @ np.linalg.lstsq(matrix, means, rcond=1e-10)[0]
+    worst = int(np.abs(off).argmax())
+    if abs(off[worst]) < COMPOSITION_SPREAD:
+        return None
+    formula = list(groups)[worst]
+    return (
+        f"energies per atom are not consistent between compositions: {formula} "
+        f"({len(groups[formula])} frames) is {abs(off[worst]):.3g} eV per atom away from what E0 "
+        "of its elements give; another reference or level of theory?"
+    )
+
+
+def _periodicity(frames: Sequence[Frame]) -> str | None:
+    kinds: dict[str, list[Frame]] = {}
+    for frame in frames:
+        if len(frame.atoms) > 1:
+            pbc = frame.atoms.pbc
+            name = "".join("abc"[i] for i in range(3) if pbc[i])
+            kinds.setdefault(f"periodic along {name}" if name else "not periodic", []).append(frame)
+    if len(kinds) < 2:
+        return None
+    counts = ", ".join(
+        f"{len(found)} are {name} (first: {found[0].where})" for name, found in kinds.items()
+    )
+    return (
+        f"mixed periodicity: {counts}; fine if it is meant, but check that no frame lost its cell "
+        "or pbc"
+    )
 
 
 def _distances(frames: Sequence[Frame], graphs: Sequence[Graph]) -> str | None:

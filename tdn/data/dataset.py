@@ -14,10 +14,12 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ..config import Config, DataConfig, ModelConfig
 from ..errors import TDNError, UsageError
-from ..graph import Graph
 from .checks import suspicious
-from .frames import Frame, LabelKeys, read_frames, require_labels
+from .frames import Frame, LabelKeys, require_labels
 from .graphs import build_graphs
+from .lazy import LazyGraphs
+from .problems import Problems
+from .readers import read_frames
 from .split import split_frames
 from .statistics import (
     AtomicEnergies,
@@ -26,17 +28,8 @@ from .statistics import (
     is_isolated_atom,
     mean_neighbors,
 )
-
-
-@dataclass
-class Subset:
-    """Frames and their graphs, in the same order."""
-
-    frames: list[Frame]
-    graphs: list[Graph]
-
-    def __len__(self) -> int:
-        return len(self.frames)
+from .streaming import load_streaming, streaming_store
+from .subset import Subset
 
 
 @dataclass
@@ -70,9 +63,11 @@ class Dataset:
 
     def summary(self) -> list[str]:
         """Lines that tell a user what was found."""
-        atoms = [len(f.atoms) for f in self.train.frames]
+        shown = self.train.report.frames
+        atoms = [len(f.atoms) for f in shown]
         sizes = f"{min(atoms)}" if min(atoms) == max(atoms) else f"{min(atoms)}-{max(atoms)}"
-        stresses = sum(f.stress is not None for f in self.train.frames)
+        stresses = sum(f.stress is not None for f in shown)
+        of = f" of {len(shown)}" if self.train.report is not self.train else ""
         e0 = ", ".join(
             f"{s} {v:.4f} ({self.atomic_energies.origin[s]})"
             for s, v in self.atomic_energies.values.items()
@@ -81,13 +76,28 @@ class Dataset:
             f"{s} {v:.3f}" for s, v in zip(self.model.species, self.scale, strict=True)
         )
         return [
-            f"frames: {len(self.train)} training, {len(self.valid)} validation, "
-            f"{len(self.test)} test, {self.num_isolated} isolated atoms (for E0 only)",
-            f"training frames: {sizes} atoms, {stresses} with stress, "
+            f"frames: {self.train.total} training, {self._size('valid')} validation, "
+            f"{self._size('test')} test, {self.num_isolated} isolated atoms (for E0 only)",
+            *self._streaming(),
+            f"training frames: {sizes} atoms, {stresses}{of} with stress, "
             f"{self.model.avg_num_neighbors:.1f} neighbours per atom within "
             f"{self.model.r_max:g} A",
             f"E0 (eV): {e0}",
             f"energy scale (RMS force, eV): {scales}",
+        ]
+
+    def _size(self, name: str) -> str:
+        subset = getattr(self, name)
+        whole = f" (of {subset.total})" if subset.total != len(subset) else ""
+        return f"{len(subset)}{whole}"
+
+    def _streaming(self) -> list[str]:
+        if not isinstance(self.train.graphs, LazyGraphs):
+            return []
+        epochs = self.train.total / len(self.train)
+        passes = "" if epochs == 1 else f"; {epochs:.4g} epochs go once through the set"
+        return [
+            f"streaming: frames are read when they are needed, {len(self.train)} per epoch{passes}"
         ]
 
 
@@ -105,23 +115,30 @@ def label_keys(config: DataConfig) -> LabelKeys:
 def load_dataset(config: Config) -> Dataset:
     """Read, check and split the data; compute statistics and graphs.
 
+    A large database is not read: its frames and graphs are made when they are needed, and
+    statistics and checks look at a random sample of them (`tdn.data.streaming`).
+
     Raises
     ------
     TDNError
         For anything in files or settings that does not allow to train.
     """
-    parts, isolated = _read_parts(config)
-    needs_energy = config.train.energy_weight > 0
-    needs_forces = config.train.forces_weight > 0
-    if not (needs_energy or needs_forces or config.train.stress_weight > 0):
-        raise UsageError("all loss weights are zero; set train.forces_weight or energy_weight")
-    for frames in parts.values():
-        require_labels(frames, needs_energy, needs_forces, label_keys(config.data))
+    needs = needed_labels(config)
+    _check_settings(config.data)
+    store = streaming_store(config.data)
+    if store is not None:
+        return load_streaming(config, store, needs)
+    problems = Problems(skip=config.data.bad_frames == "skip")
+    parts, isolated = _read_parts(config, problems)
+    for name, frames in parts.items():
+        parts[name] = require_labels(frames, *needs, label_keys(config.data), problems)
+    if not parts["train"]:
+        raise TDNError(f"no usable training frame is left: {'; '.join(problems.lines())}")
     model = config.model
     if not model.species:
         found = sorted({n for f in parts["train"] for n in f.atoms.numbers})
         model = dataclasses.replace(model, species=tuple(chemical_symbols[n] for n in found))
-    _check_species(model.species, parts)
+    check_species(model.species, parts)
     numbers = [atomic_numbers[s] for s in model.species]
     energies = find_atomic_energies(
         config.data.atomic_energies, model.species, parts["train"], isolated
@@ -142,14 +159,25 @@ def load_dataset(config: Config) -> Dataset:
         scale=force_scale(parts["train"], model.species, config.data.energy_scale == "per_species"),
         num_isolated=len(isolated),
         fingerprint=_fingerprint(parts, isolated),
-        warnings=[*energies.notes, *suspicious(everything, graphs)],
+        warnings=[*problems.lines(), *energies.notes, *suspicious(everything, graphs)],
     )
 
 
-def _read_parts(config: Config) -> tuple[dict[str, list[Frame]], list[Frame]]:
-    """Frames per subset, and the isolated atoms that were among them or in a file of their own."""
-    data, r_max = config.data, config.model.r_max
-    keys = label_keys(data)
+def needed_labels(config: Config) -> tuple[bool, bool]:
+    """Whether training needs energies and forces.
+
+    Raises
+    ------
+    UsageError
+        If it needs nothing at all.
+    """
+    energy, forces = config.train.energy_weight > 0, config.train.forces_weight > 0
+    if not (energy or forces or config.train.stress_weight > 0):
+        raise UsageError("all loss weights are zero; set train.forces_weight or energy_weight")
+    return energy, forces
+
+
+def _check_settings(data: DataConfig) -> None:
     if data.train is None:
         raise UsageError(
             "data.train is not set: name the file with training frames, e.g. data.train=train.xyz"
@@ -159,6 +187,12 @@ def _read_parts(config: Config) -> tuple[dict[str, list[Frame]], list[Frame]]:
             "data.split_key and data.valid or data.test exclude each other: with a split key, "
             "data.train is the only file"
         )
+
+
+def _read_parts(config: Config, problems: Problems) -> tuple[dict[str, list[Frame]], list[Frame]]:
+    """Frames per subset, and the isolated atoms that were among them or in a file of their own."""
+    data, r_max = config.data, config.model.r_max
+    keys = label_keys(data)
     isolated: list[Frame] = []
 
     def take(frames: Sequence[Frame]) -> list[Frame]:
@@ -167,18 +201,27 @@ def _read_parts(config: Config) -> tuple[dict[str, list[Frame]], list[Frame]]:
 
     plain = dataclasses.replace(keys, split=None)
     parts: dict[str, list[Frame]] = {"train": [], "valid": [], "test": []}
-    frames = take(read_frames(data.train, keys))
+
+    def read(path: str, keys: LabelKeys) -> list[Frame]:
+        return read_frames(path, keys, problems, data.stage)
+
+    frames = take(read(data.train, keys))
     if keys.split is not None:
+        if not any(frame.split for frame in frames) and frames:
+            raise TDNError(
+                f"{data.train} does not say which frames are for training (data.split_key = "
+                f"'{keys.split}'); convert it with a split, or remove data.split_key"
+            )
         for frame in frames:
             parts[frame.split or "train"].append(frame)
     else:
         parts["train"] = frames
     if data.valid:
-        parts["valid"] = take(read_frames(data.valid, plain))
+        parts["valid"] = take(read(data.valid, plain))
     if data.test:
-        parts["test"] = take(read_frames(data.test, plain))
+        parts["test"] = take(read(data.test, plain))
     if data.isolated_atoms:
-        for frame in read_frames(data.isolated_atoms, plain):
+        for frame in read(data.isolated_atoms, plain):
             if not is_isolated_atom(frame.atoms, r_max):
                 raise TDNError(
                     f"{frame.where} (data.isolated_atoms) has {len(frame.atoms)} atoms or a small "
@@ -196,7 +239,8 @@ def _read_parts(config: Config) -> tuple[dict[str, list[Frame]], list[Frame]]:
     return parts, isolated
 
 
-def _check_species(species: Sequence[str], parts: dict[str, list[Frame]]) -> None:
+def check_species(species: Sequence[str], parts: dict[str, Sequence[Frame]]) -> None:
+    """Raise unless the model's species are chemical symbols and cover all frames."""
     unknown = [s for s in species if s not in atomic_numbers or s == "X"]
     if unknown:
         raise UsageError(f"model.species: '{unknown[0]}' is not a chemical symbol")

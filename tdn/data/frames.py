@@ -1,8 +1,9 @@
 """Reference frames: structures with their energies, forces and stresses.
 
-Frames come from any file that ASE reads. ASE moves labels under its own names (``energy``,
-``forces``, ``stress``) into the results of a calculator; labels under other names stay in
-``atoms.info`` and ``atoms.arrays``. Both places are searched for the configured keys.
+Frames come from any file that ASE reads, or from databases (`tdn.data.readers`). ASE moves labels
+under its own names (``energy``, ``forces``, ``stress``) into the results of a calculator; labels
+under other names stay in ``atoms.info`` and ``atoms.arrays``. Both places are searched for the
+configured keys.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import ase.io
 import numpy as np
 
 from ..errors import TDNError
+from .problems import Problems
 
 VIRIAL_KEYS = ("virial", "virials")
 SPLIT_NAMES = {
@@ -41,6 +43,22 @@ class LabelKeys:
 
 
 @dataclass(frozen=True)
+class StoredNeighbors:
+    """A neighbour list that came with a frame.
+
+    Attributes
+    ----------
+    edge_index : int64 [2, E], centre and neighbour, sorted by centre
+    shift : int64 [E, 3], in lattice vectors
+    cutoff : angstrom, or None where it is not known
+    """
+
+    edge_index: np.ndarray
+    shift: np.ndarray
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """One structure with its reference values.
 
@@ -54,6 +72,8 @@ class Frame:
     stress : float64 [3, 3] in eV/angstrom^3 with the sign of ASE, or None
     config_type : a name that groups frames, or None
     split : train, valid, test or None
+    group : a name that frames of one trajectory share, or None; a group is never split
+    neighbors : a neighbour list that was stored with the frame, or None
     """
 
     atoms: ase.Atoms
@@ -64,6 +84,8 @@ class Frame:
     stress: np.ndarray | None = None
     config_type: str | None = None
     split: str | None = None
+    group: str | None = None
+    neighbors: StoredNeighbors | None = None
 
     @property
     def where(self) -> str:
@@ -71,34 +93,34 @@ class Frame:
         return f"frame {self.number} of {self.source}"
 
 
-def read_frames(path: str | Path, keys: LabelKeys | None = None) -> list[Frame]:
-    """Read all frames of a file.
-
-    Parameters
-    ----------
-    path : extended XYZ (also compressed) or any other file that ASE reads
-    keys : names of the labels
+def iterate_ase(path: Path, keys: LabelKeys, problems: Problems) -> Iterator[Frame]:
+    """The frames of a file that ASE reads, one after the other.
 
     Raises
     ------
     TDNError
-        If the file is missing, empty or of an unknown kind, or a frame cannot be read; the message
-        names the frame, counted from one.
+        If the file is of an unknown kind. For a frame that cannot be read, unless ``problems``
+        skips those; the message names the frame, counted from one.
     """
-    path = Path(path)
-    keys = keys or LabelKeys()
-    if path.is_dir():
-        raise TDNError(f"{path} is a folder; expected a file with frames, e.g. extended XYZ")
-    if not path.is_file():
-        raise TDNError(f"file {path} not found; expected frames in a format that ASE reads")
-    if path.stat().st_size == 0:
-        raise TDNError(f"{path} is empty; expected frames with energies and forces")
-    frames = []
-    for number, atoms in enumerate(_iterate(path), start=1):
-        frames.append(frame_from_atoms(atoms, keys, number, path.name))
-    if not frames:
-        raise TDNError(f"{path} holds no frame; expected structures with energies and forces")
-    return frames
+    number = 0
+    frames = _iterate(path)
+    while True:
+        try:
+            atoms = next(frames)
+        except StopIteration:
+            return
+        except TDNError as error:
+            if number == 0:
+                raise  # not a file of frames
+            problems.add("damaged, and everything behind it", str(error))
+            return
+        number += 1
+        try:
+            frame = frame_from_atoms(atoms, keys, number, path.name)
+        except TDNError as error:
+            problems.add("unusable structure or labels", str(error))
+            continue
+        yield frame
 
 
 def _iterate(path: Path) -> Iterator[ase.Atoms]:
@@ -218,37 +240,60 @@ def _split(atoms: ase.Atoms, key: str | None, where: str) -> str | None:
     return SPLIT_NAMES[str(value).lower()]
 
 
-def require_labels(frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys) -> None:
-    """Check that frames carry what training needs, as finite numbers.
+def require_labels(
+    frames: list[Frame],
+    energy: bool,
+    forces: bool,
+    keys: LabelKeys,
+    problems: Problems | None = None,
+) -> list[Frame]:
+    """The frames that carry what training needs, as finite numbers.
 
     Raises
     ------
     TDNError
-        For the first frame without a needed label, or with one that is NaN or infinite.
+        For the first frame without a needed label, or with one that is NaN or infinite, unless
+        ``problems`` skips those.
     """
+    problems = problems or Problems()
+    kept = []
     for frame in frames:
-        labels = (
-            ("energy", "an energy", keys.energy, frame.energy, energy),
-            ("forces", "forces", keys.forces, frame.forces, forces),
-        )
-        for name, phrase, key, value, needed in labels:
-            if value is None and needed:
-                count = sum(getattr(f, name) is None for f in frames)
-                raise TDNError(
-                    f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
-                    f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
-                    f"file's key, remove such frames, or set train.{name}_weight=0"
-                )
-            if value is not None and not np.isfinite(value).all():
-                raise TDNError(
-                    f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
-                    "; remove the frame"
-                )
-        if frame.stress is not None and not np.isfinite(frame.stress).all():
-            raise TDNError(
-                f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
-                "the frame"
+        found = _label_problem(frame, frames, energy, forces, keys)
+        if found is None:
+            kept.append(frame)
+        else:
+            problems.add(*found)
+    return kept
+
+
+def _label_problem(
+    frame: Frame, frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys
+) -> tuple[str, str] | None:
+    """Reason and message of what is wrong with the labels of a frame."""
+    labels = (
+        ("energy", "an energy", keys.energy, frame.energy, energy),
+        ("forces", "forces", keys.forces, frame.forces, forces),
+    )
+    for name, phrase, key, value, needed in labels:
+        if value is None and needed:
+            count = sum(getattr(f, name) is None for f in frames)
+            return f"no {name}", (
+                f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
+                f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
+                f"file's key, remove such frames (data.bad_frames=skip), or set "
+                f"train.{name}_weight=0"
             )
+        if value is not None and not np.isfinite(value).all():
+            return "NaN or infinite labels", (
+                f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
+                "; remove the frame, or set data.bad_frames=skip"
+            )
+    if frame.stress is not None and not np.isfinite(frame.stress).all():
+        return "NaN or infinite labels", (
+            f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
+            "the frame"
+        )
+    return None
 
 
 def drop_bad_labels(frames: list[Frame]) -> tuple[list[Frame], int]:

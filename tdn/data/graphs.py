@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..errors import TDNError
 from ..graph import Graph, graph_from_atoms
-from .frames import Frame
+from .frames import Frame, StoredNeighbors
 
 # below this number of frames a progress bar would only flash
 BAR_FROM = 500
@@ -27,7 +28,9 @@ def graph_from_frame(frame: Frame, atomic_numbers: list[int], r_max: float) -> G
         For an unknown element or an impossible structure, naming the frame.
     """
     try:
-        graph = graph_from_atoms(frame.atoms, atomic_numbers, r_max)
+        graph = graph_from_atoms(
+            frame.atoms, atomic_numbers, r_max, _stored_pairs(frame.neighbors, r_max)
+        )
     except TDNError as error:
         raise TDNError(f"{frame.where}: {error}") from None
     if graph.num_edges and torch.linalg.vector_norm(graph.edge_vec, dim=1).min() < COINCIDENT:
@@ -47,6 +50,15 @@ def graph_from_frame(frame: Frame, atomic_numbers: list[int], r_max: float) -> G
         else torch.tensor(frame.stress)[None]
     )
     return graph
+
+
+def _stored_pairs(
+    neighbors: StoredNeighbors | None, r_max: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A neighbour list that came with the frame, if it reaches far enough."""
+    if neighbors is None or neighbors.cutoff is None or neighbors.cutoff < r_max:
+        return None
+    return neighbors.edge_index, neighbors.shift
 
 
 def build_graphs(

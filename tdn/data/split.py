@@ -15,6 +15,9 @@ T = TypeVar("T")
 def split_frames(frames: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
     """Split off a random part; the same seed gives the same split on every machine.
 
+    Where every frame belongs to a group (a trajectory), whole groups are split off: frames of one
+    trajectory are alike, and a validation set that shares them would make errors look too small.
+
     Parameters
     ----------
     frames : anything
@@ -33,6 +36,15 @@ def split_frames(frames: Sequence[T], fraction: float, seed: int) -> tuple[list[
     """
     if fraction == 0:
         return list(frames), []
+    groups = [getattr(frame, "group", None) for frame in frames]
+    if all(group is not None for group in groups) and len(set(groups)) > 1:
+        names = list(dict.fromkeys(groups))
+        _, part = split_frames(names, fraction, seed)
+        chosen_names = set(part)
+        return (
+            [f for f, g in zip(frames, groups, strict=True) if g not in chosen_names],
+            [f for f, g in zip(frames, groups, strict=True) if g in chosen_names],
+        )
     count = max(1, round(fraction * len(frames)))
     if count >= len(frames):
         raise TDNError(

@@ -23,6 +23,7 @@ examples:
   tdn-train water.yaml
   tdn-train water.yaml train.max_epochs=50 model.num_channels=32 train.run_dir=small
   tdn-train --defaults > config.yaml
+  tdn-train --init water.xyz -o water.yaml
 """
 
 # what a run writes; --restart removes it
@@ -58,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--defaults", action="store_true", help="print all keys with their defaults and exit"
     )
+    result.add_argument(
+        "--init", metavar="FRAMES", help="print a configuration that fits a file of frames and exit"
+    )
+    result.add_argument(
+        "-o", "--output", metavar="FILE", help="with --init: write the configuration to this file"
+    )
     return result
 
 
@@ -71,6 +78,14 @@ def _main(argv: list[str] | None) -> int:
     if arguments.defaults:
         print(defaults_yaml())
         return 0
+    if arguments.init is not None:
+        if arguments.config is not None:
+            raise UsageError(
+                f"--init and a configuration ({arguments.config}): expected one of them"
+            )
+        return _init(arguments.init, arguments.output)
+    if arguments.output is not None:
+        raise UsageError("--output is for --init; a run writes to train.run_dir")
     if arguments.config is None:
         raise UsageError(
             "no configuration file given: tdn-train config.yaml (tdn-train --defaults prints one)"
@@ -125,6 +140,28 @@ def _main(argv: list[str] | None) -> int:
     table = final_report(trainer)
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
     print(f"\nnext: tdn-export {trainer.model_file}")
+    return 0
+
+
+def _init(frames: str, output: str | None) -> int:
+    """Print or write a configuration that fits a file of frames."""
+    from ..files import atomic_write, check_writable
+
+    if output is not None:
+        check_writable(output)
+        if Path(output).exists():
+            raise TDNError(f"{output} exists already; choose another name or remove it")
+    from ..data.initial_config import initial_config
+
+    text = initial_config(frames, Path(output).parent if output else ".")
+    if output is None:
+        print(text, end="")
+        return 0
+    with atomic_write(output) as temporary:
+        temporary.write_text(text)
+    marked = text.count("ATTENTION")
+    look = f"read what it says after ATTENTION ({marked} times), then" if marked else "next:"
+    print(f"{output} written; {look} tdn-train {output}")
     return 0
 
 

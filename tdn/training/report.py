@@ -26,7 +26,7 @@ def final_report(trainer: Trainer) -> str:
     symbols = trainer.dataset.model.species
     tables, rows = {}, {}
     for name, evaluation in evaluations.items():
-        types = [frame.config_type for frame in getattr(trainer.dataset, name).frames]
+        types = [frame.config_type for frame in getattr(trainer.dataset, name).report.frames]
         tables[name] = error_tables(evaluation, types, symbols)
         rows[{"train": "training", "valid": "validation"}.get(name, name)] = tables[name]["all"]
     values = {name: tables_to_json(table) for name, table in tables.items()}

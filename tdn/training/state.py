@@ -28,6 +28,8 @@ FREE_KEYS = frozenset(
         "data.valid",
         "data.test",
         "data.isolated_atoms",
+        "data.num_workers",
+        "data.cache_mb",
     }
 )
 

@@ -16,6 +16,7 @@ import torch
 from ..checkpoint import DTYPES, model_to_dict, save_model
 from ..config import Config, config_to_dict
 from ..data import Dataset, statistics_tensors
+from ..data.loader import GraphLoader
 from ..devices import select_device
 from ..errors import TDNError
 from ..evaluation import Errors, Evaluation, errors, evaluate
@@ -101,6 +102,7 @@ class Trainer:
             fused=True,
         )
         self.average = WeightAverage(self.model, settings.ema_decay)
+        self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
         self.steps_per_epoch = math.ceil(len(dataset.train) / settings.batch_size)
         self.schedule = Schedule.from_config(settings, self.steps_per_epoch)
         self.progress = Progress()
@@ -150,6 +152,8 @@ class Trainer:
     def _epoch(self, stop: StopRequest) -> bool:
         """The batches of an epoch that are left; False when a signal asks to stop."""
         self.model.train()
+        self.dataset.train.start_epoch(self.progress.epoch)
+        self.loader.plan(self._batches())
         for indices in self._batches():
             self._step(indices)
             self.display.step()
@@ -171,7 +175,7 @@ class Trainer:
         rate = self.schedule(progress.step) * progress.rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = collate([self.dataset.train.graphs[i] for i in indices]).to(self.device)
+        batch = self.loader.get(indices).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.loss.terms(self.potential(batch, training=True), batch)
         loss = self.loss.weighted(terms)
@@ -253,7 +257,7 @@ class Trainer:
         """Evaluate a subset with the weights as they are, or with another model."""
         potential = self.potential if model is None else Potential(model.to(self.device))
         potential.eval()
-        graphs = getattr(self.dataset, name).graphs
+        graphs = getattr(self.dataset, name).report.graphs
         return evaluate(
             potential, graphs, self.config.train.valid_batch_size, self.device, progress=False
         )
@@ -359,7 +363,7 @@ class Trainer:
             "seconds": round(time.monotonic() - self._clock, 1),
             "num_parameters": self.num_parameters,
             "frames": {
-                "train": len(self.dataset.train),
+                "train": self.dataset.train.total,
                 "valid": len(self.dataset.valid),
                 "test": len(self.dataset.test),
             },

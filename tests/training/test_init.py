@@ -1,0 +1,136 @@
+"""``tdn-train --init``: a configuration that fits the data, and that trains."""
+
+import ase
+import ase.build
+import ase.io
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+from training.helpers import E0, labelled, water_like, write_frames
+
+from tdn.config import load_config
+from tdn.data import read_frames
+from tdn.data.store_writer import StoreWriter
+from tdn.training.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def isolated_atoms() -> list[ase.Atoms]:
+    images = [ase.Atoms(symbol) for symbol in E0]
+    for atoms, symbol in zip(images, E0, strict=True):
+        atoms.calc = SinglePointCalculator(atoms, energy=E0[symbol])
+    return images
+
+
+SMALL = ("model.num_channels=2", "model.l_max=1", "train.max_epochs=1", "train.device=cpu")
+
+
+def test_a_configuration_that_trains(folder, capsys):
+    ase.io.write("a.xyz", [labelled(water_like(seed, pbc=True)) for seed in range(24)])
+    (folder / "runs").mkdir()
+    assert main(["--init", "a.xyz", "-o", "runs/a.yaml"]) == 0
+    assert "runs/a.yaml written" in capsys.readouterr().out
+    config = load_config("runs/a.yaml")
+    assert config.model.species == ("H", "O") and config.data.train == "runs/../a.xyz"
+    assert config.data.valid_fraction == 0.1 and config.train.stress_weight == 1.0
+    assert set(config.data.atomic_energies) == {"H", "O"}
+    assert "by least squares" in (folder / "runs/a.yaml").read_text()
+    assert main(["runs/a.yaml", *SMALL]) == 0
+    assert (folder / "runs/run/model.pt").exists()
+
+
+def test_isolated_atoms_give_e0(folder, capsys):
+    ase.io.write("a.xyz", [*isolated_atoms(), *(labelled(water_like(s)) for s in range(20))])
+    assert main(["--init", "a.xyz"]) == 0
+    out = capsys.readouterr().out
+    assert "from frames of isolated atoms" in out and "2 isolated atoms" in out
+    (folder / "a.yaml").write_text(out)
+    config = load_config("a.yaml")
+    assert config.data.atomic_energies == pytest.approx(E0)
+    assert config.train.stress_weight == 0 and config.data.bad_frames == "refuse"
+    assert main(["a.yaml", *SMALL, "--dry-run"]) == 0
+
+
+def test_other_keys_and_splits_are_found(folder, capsys):
+    images = [labelled(water_like(seed)) for seed in range(12)]
+    for i, atoms in enumerate(images):
+        atoms.info["dft_energy"] = atoms.calc.results["energy"]
+        atoms.arrays["dft_forces"] = atoms.calc.results["forces"]
+        atoms.info["split"] = "valid" if i % 4 == 0 else "train"
+        atoms.calc = None
+    ase.io.write("a.xyz", images)
+    assert main(["--init", "a.xyz", "-o", "a.yaml"]) == 0
+    config = load_config("a.yaml")
+    assert (config.data.energy_key, config.data.forces_key) == ("dft_energy", "dft_forces")
+    assert config.data.split_key == "split"
+    assert main(["a.yaml", *SMALL]) == 0
+    assert "9 training, 3 validation" in capsys.readouterr().out
+
+
+def test_cutoff_follows_the_number_of_neighbours(folder, capsys):
+    dense = ase.build.bulk("Cu", "fcc", a=2.6, cubic=True) * (2, 2, 2)
+    sparse = ase.build.bulk("Xe", "fcc", a=7.2, cubic=True)
+    for name, atoms in (("dense", dense), ("sparse", sparse)):
+        images = []
+        for seed in range(6):
+            atoms.rattle(0.02, seed=seed)
+            image = atoms.copy()
+            image.calc = SinglePointCalculator(
+                image, energy=float(seed), forces=0 * image.positions
+            )
+            images.append(image)
+        ase.io.write(f"{name}.xyz", images)
+        assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
+    assert load_config("dense.yaml").model.r_max == 4.0
+    assert load_config("sparse.yaml").model.r_max > 5.0
+    assert "ATTENTION: all forces are below" in (folder / "dense.yaml").read_text()
+
+
+def test_bad_frames_and_warnings_are_in_the_file(folder, capsys):
+    images = [labelled(water_like(seed)) for seed in range(20)]
+    images[3].calc.results.pop("forces")
+    images.append(images[5])
+    ase.io.write("a.xyz", images)
+    assert main(["--init", "a.xyz", "-o", "a.yaml"]) == 0
+    assert "read what it says after ATTENTION" in capsys.readouterr().out
+    text = (folder / "a.yaml").read_text()
+    assert "bad_frames: skip  # 1 frames have no forces" in text
+    assert "repeat an earlier one" in text.replace("\n# ", " ")
+    assert main(["a.yaml", *SMALL]) == 0
+
+
+def test_databases(folder, capsys):
+    write_frames(folder / "a.xyz", 12)
+    with StoreWriter("a.lmdb") as writer:
+        for frame in read_frames("a.xyz"):
+            writer.add(frame)
+    assert main(["--init", "a.lmdb", "-o", "a.yaml"]) == 0
+    assert main(["a.yaml", *SMALL, "data.streaming=always", "data.num_workers=1"]) == 0
+    assert "streaming: frames are read when they are needed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--init", "none.xyz"], 1, "file none.xyz not found"),
+        (["--init", "a.xyz", "a.yaml"], 2, "--init and a configuration (a.yaml)"),
+        (["-o", "b.yaml", "a.yaml"], 2, "--output is for --init"),
+        (["--init", "a.xyz", "-o", "old.yaml"], 1, "old.yaml exists already"),
+        (["--init", "a.xyz", "-o", "no/b.yaml"], 1, "does not exist"),
+        (["--init", "bare.xyz"], 1, "has energies or forces under a name that is known"),
+        (["--init", "atoms.xyz"], 1, "holds isolated atoms only"),
+    ],
+)
+def test_mistakes_are_one_line(folder, capsys, arguments, code, message):
+    write_frames(folder / "a.xyz", 3)
+    ase.io.write("bare.xyz", [water_like(0)])
+    ase.io.write("atoms.xyz", isolated_atoms())
+    (folder / "old.yaml").write_text("train: {}\n")
+    assert main(arguments) == code
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert (folder / "old.yaml").read_text() == "train: {}\n"
