@@ -179,6 +179,70 @@ void adjoint_edge(int64_t rank, int64_t channels, const AdjointTerm<T> &x, const
   }
 }
 
+// The three terms of a second derivative as training takes it, in one loop: `by_u` (g, v_u, b, w) for
+// w, `by_b` (g, u, v_b, w) for u and w, `by_w` (g, u, b, v_w) for u.
+template <typename T> struct SecondTerms {
+  AdjointTerm<T> by_u, by_b, by_w;
+};
+
+template <typename T, int V, int L, int N>
+TDN_INLINE void second_block(int64_t c, int64_t rank, int64_t channels, const SecondTerms<T> &x,
+                             const EdgeSums<T> &to)
+{
+  const T *const b = x.by_u.b, *const v_b = x.by_b.b;
+  Vector<T, V> w[L][N], v_w[L][N], total[L][N];
+  for (int l = 0; l < L; ++l)
+    for (int n = 0; n < N; ++n) {
+      const int64_t at = l * channels + c + n * V;
+      w[l][n] = load<T, V>(x.by_u.w + at);
+      v_w[l][n] = load<T, V>(x.by_w.w + at);
+      total[l][n] = load<T, V>(to.w + at);
+    }
+  for (int64_t r = 0; r < rank; ++r)
+    for (int n = 0; n < N; ++n) {
+      const int64_t at = r * channels + c + n * V;
+      const Vector<T, V> g = load<T, V>(x.by_u.g + at);
+      Vector<T, V> coupling = b[r] * v_w[0][n] + v_b[r] * w[0][n];
+      for (int l = 1; l < L; ++l)
+        coupling += b[l * rank + r] * v_w[l][n] + v_b[l * rank + r] * w[l][n];
+      store<T, V>(to.u + at, load<T, V>(to.u + at) + coupling * g);
+      const Vector<T, V> along = g * load<T, V>(x.by_u.u + at), product = g * load<T, V>(x.by_b.u + at);
+      for (int l = 0; l < L; ++l)
+        total[l][n] += b[l * rank + r] * along + v_b[l * rank + r] * product;
+    }
+  for (int l = 0; l < L; ++l)
+    for (int n = 0; n < N; ++n) store<T, V>(to.w + l * channels + c + n * V, total[l][n]);
+}
+
+template <typename T, int V, int L>
+TDN_INLINE void second_channels(int64_t c, int64_t rank, int64_t channels, const SecondTerms<T> &x,
+                                const EdgeSums<T> &to)
+{
+  constexpr int wide = TDN_VECTOR_BYTES == 64 && L <= 3 ? 2 : 1;
+  if constexpr (wide > 1 && V * sizeof(T) == TDN_VECTOR_BYTES)
+    for (; c + wide * V <= channels; c += wide * V)
+      second_block<T, V, L, wide>(c, rank, channels, x, to);
+  for (; c + V <= channels; c += V) second_block<T, V, L, 1>(c, rank, channels, x, to);
+  if constexpr (V > 1) {
+    if (c < channels) second_channels<T, V / 2, L>(c, rank, channels, x, to);
+  }
+}
+
+template <typename T, int V, int L>
+void second_edge(int64_t rank, int64_t channels, const SecondTerms<T> &x, const EdgeSums<T> &to)
+{
+  second_channels<T, V, L>(0, rank, channels, x, to);
+}
+
+// Whether the terms are those of `SecondTerms`.
+template <typename T> bool is_second(const AdjointArguments<T> &a)
+{
+  const AdjointTerm<T> *const t = a.terms;
+  return a.num_terms == 3 && !(t[0].for_u || t[0].for_b || t[1].for_b || t[2].for_b || t[2].for_w) &&
+      t[0].for_w && t[1].for_u && t[1].for_w && t[2].for_u && t[0].g == t[1].g &&
+      t[0].g == t[2].g && t[0].b == t[2].b && t[0].w == t[1].w && t[1].u == t[2].u;
+}
+
 template <typename T> using GatherBatch = void (*)(int64_t, int64_t, const Batch<T> &, T *);
 template <typename T> using AdjointEdge = void (*)(int64_t, int64_t, const AdjointTerm<T> &,
                                                    const EdgeSums<T> &);
@@ -196,6 +260,17 @@ template <typename T> AdjointEdge<T> adjoint_for(int64_t degrees)
   constexpr AdjointEdge<T> table[max_degrees] = {
       adjoint_edge<T, width<T>, 1>, adjoint_edge<T, width<T>, 2>, adjoint_edge<T, width<T>, 3>,
       adjoint_edge<T, width<T>, 4>, adjoint_edge<T, width<T>, 5>};
+  return table[degrees - 1];
+}
+
+template <typename T> using SecondEdge = void (*)(int64_t, int64_t, const SecondTerms<T> &,
+                                                  const EdgeSums<T> &);
+
+template <typename T> SecondEdge<T> second_for(int64_t degrees)
+{
+  constexpr SecondEdge<T> table[max_degrees] = {
+      second_edge<T, width<T>, 1>, second_edge<T, width<T>, 2>, second_edge<T, width<T>, 3>,
+      second_edge<T, width<T>, 4>, second_edge<T, width<T>, 5>};
   return table[degrees - 1];
 }
 
@@ -257,6 +332,7 @@ template <typename T> void adjoint(const AdjointArguments<T> &a, int64_t begin, 
   const int64_t row = a.rank * a.channels, row_b = a.degrees * a.rank;
   const int64_t row_w = a.degrees * a.channels;
   const int64_t step = a.degrees ? sweep_degrees(a.degrees) : 1, last = a.ptr[end] - 1;
+  const bool together = is_second(a);
   if (a.grad_u) clear(a.grad_u + begin * row, (end - begin) * row);
   for (int64_t k = a.ptr[begin]; k < a.ptr[end]; ++k) {
     const int64_t e = a.order[k];
@@ -275,14 +351,22 @@ template <typename T> void adjoint(const AdjointArguments<T> &a, int64_t begin, 
       const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
       const int64_t at_b = e * row_b + l * a.rank, at_w = e * row_w + l * a.channels;
       const int64_t to = a.neighbour[e] * row;
+      const auto here = [&](int t) {
+        AdjointTerm<T> term = a.terms[t];
+        term.g += a.centre[e] * row;
+        term.u += to;
+        term.b += at_b;
+        term.w += at_w;
+        return term;
+      };
+      if (together) {
+        second_for<T>(degrees)(a.rank, a.channels, {here(0), here(1), here(2)},
+                               {a.grad_u + to, nullptr, a.grad_w + at_w});
+        continue;
+      }
       for (int t = 0; t < a.num_terms; ++t) {
-        const AdjointTerm<T> &term = a.terms[t];
-        AdjointTerm<T> here = term;
-        here.g += a.centre[e] * row;
-        here.u += to;
-        here.b += at_b;
-        here.w += at_w;
-        adjoint_for<T>(degrees)(a.rank, a.channels, here,
+        const AdjointTerm<T> term = here(t);
+        adjoint_for<T>(degrees)(a.rank, a.channels, term,
                                 {term.for_u ? a.grad_u + to : nullptr,
                                  term.for_b ? a.grad_b + at_b : nullptr,
                                  term.for_w ? a.grad_w + at_w : nullptr});
