@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
-from ..checkpoint import load_model, save_model
+from ..checkpoint import read_checkpoint, write_checkpoint
 from ..evaluation import Evaluation, error_tables, errors, format_rows, tables_to_json
 from ..files import atomic_write
+from ..heads import load_weights
 from .log import read_log
 from .trainer import Trainer
 
@@ -15,9 +17,12 @@ from .trainer import Trainer
 def final_report(trainer: Trainer) -> str:
     """Evaluate the best model on all sets, write figures and ``errors.json``; the table as text.
 
-    The errors also go into the metadata of ``model.pt``.
+    The errors also go into the metadata of ``model.pt``. All ranks take part in the evaluation, the
+    first one writes.
     """
-    model, metadata = load_model(trainer.model_file)
+    content = read_checkpoint(trainer.model_file)
+    model = copy.deepcopy(trainer.model)
+    load_weights(model, content)
     evaluations: dict[str, Evaluation] = {
         name: trainer.evaluate(name, model)
         for name in ("train", "valid", "test")
@@ -30,10 +35,13 @@ def final_report(trainer: Trainer) -> str:
         tables[name] = error_tables(evaluation, types, symbols)
         rows[{"train": "training", "valid": "validation"}.get(name, name)] = tables[name]["all"]
     values = {name: tables_to_json(table) for name, table in tables.items()}
-    metadata["errors"] = {name: value["all"] for name, value in values.items()}
-    save_model(trainer.model_file, model.cpu(), metadata)
-    write_json(trainer.run_dir / "errors.json", values)
-    write_figures(trainer.run_dir, evaluations)
+    trainer.ranks.barrier()  # all have read the file that is written now
+    if trainer.ranks.main:
+        content["metadata"]["errors"] = {name: value["all"] for name, value in values.items()}
+        write_checkpoint(trainer.model_file, content)
+        write_json(trainer.run_dir / "errors.json", values)
+        write_figures(trainer.run_dir, evaluations)
+    trainer.ranks.barrier()
     return format_rows(rows)
 
 

@@ -8,7 +8,8 @@ from tdn.config import load_config
 from tdn.data import load_dataset
 from tdn.errors import TDNError
 from tdn.training.display import Display
-from tdn.training.trainer import MAX_RESTORES, MAX_SKIPPED, Trainer
+from tdn.training.recovery import MAX_RESTORES, MAX_SKIPPED
+from tdn.training.trainer import Trainer
 
 
 class Recorder(Display):
@@ -36,7 +37,8 @@ def weights(trainer: Trainer) -> torch.Tensor:
 
 def spoil(trainer: Trainer, calls: set[int] | None) -> None:
     """Make the training loss NaN in some calls (all for None)."""
-    original, count = trainer.potential.forward, 0
+    potential = trainer.potentials[0]
+    original, count = potential.forward, 0
 
     def forward(graph, training=False):
         nonlocal count
@@ -47,19 +49,19 @@ def spoil(trainer: Trainer, calls: set[int] | None) -> None:
                 result["energy"] = result["energy"] * torch.nan
         return result
 
-    trainer.potential.forward = forward
+    potential.forward = forward
 
 
 def test_a_bad_batch_is_left_out(trainer):
     """It changes neither weights nor optimiser, and is named."""
     spoil(trainer, {2})
-    batches = list(trainer._batches())
+    batches = trainer.batches.steps(0)
     trainer._step(batches[0])
     before = weights(trainer)
     trainer._step(batches[1])
     assert torch.equal(weights(trainer), before)
     assert "batch left out" in trainer.display.warnings[0]
-    number = trainer.dataset.train.frames[batches[1][0]].number
+    number = trainer.dataset.train.frames[batches[1][0][0]].number
     assert f"frames {number}" in trainer.display.warnings[0]
     trainer._step(batches[2])
     assert not torch.equal(weights(trainer), before)
@@ -78,7 +80,7 @@ def test_a_hopeless_run_stops_with_one_line(trainer):
     spoil(trainer, None)
     with pytest.raises(TDNError, match=f"brought back {MAX_RESTORES} times in vain") as caught:
         for _ in range(MAX_SKIPPED * (MAX_RESTORES + 1)):
-            trainer._step([0, 1])
+            trainer._step([[0, 1]])
     assert "\n" not in str(caught.value)
     assert torch.isfinite(weights(trainer)).all()
 
