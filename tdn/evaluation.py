@@ -141,7 +141,9 @@ def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
     known = 1e3 * (predicted - reference)[labelled]
     if not known.size:
         return None
-    return Errors(float(np.abs(known).mean()), float(np.sqrt((known**2).mean())), known.size)
+    with np.errstate(over="ignore"):  # weights that have blown up
+        rmse = float(np.sqrt((known**2).mean()))
+    return Errors(float(np.abs(known).mean()), rmse, known.size)
 
 
 def errors(

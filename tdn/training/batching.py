@@ -50,7 +50,7 @@ class Batches:
 
     def order(self, epoch: int) -> list[int]:
         """A permutation of the frames."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         return torch.randperm(self.num_frames, generator=generator).tolist()
 
     def steps(self, epoch: int) -> list[list[list[int]]]:
