@@ -158,4 +158,7 @@ def load_model(
     if dtype is not None:
         set_dtype(model, DTYPES[dtype] if isinstance(dtype, str) else dtype)
     metadata = content.get("metadata", {})
-    return model.to(device), metadata if head is None else {**metadata, "head": head}
+    if head is not None:  # what holds for this head; errors of all heads together say nothing
+        metadata = {**metadata, **metadata.get("heads", {}).get(head, {}), "head": head}
+        metadata.pop("heads", None)
+    return model.to(device), metadata

@@ -214,9 +214,8 @@ def tables_to_json(tables: dict[str, dict]) -> dict[str, dict]:
         }
 
     return {
-        "all": plain(tables["all"]),
-        "config_types": {name: plain(row) for name, row in tables["config_types"].items()},
-        "elements": {name: plain(row) for name, row in tables["elements"].items()},
+        name: plain(part) if name == "all" else {key: plain(row) for key, row in part.items()}
+        for name, part in tables.items()
     }
 
 

@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--dtype", choices=("float32", "float64"), help="precision (default: that of model.pt)"
     )
+    result.add_argument(
+        "--head", metavar="NAME", help="level of theory, of a network trained on several"
+    )
     result.add_argument("--batch-size", type=int, default=16, help="frames per batch (default 16)")
     result.add_argument("--energy-key", default="energy", help="key of the energy (eV)")
     result.add_argument("--forces-key", default="forces", help="key of the forces (eV/A)")

@@ -6,7 +6,10 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
+
 from ..checkpoint import read_checkpoint, write_checkpoint
+from ..data.heads import head_slices
 from ..evaluation import Evaluation, error_tables, errors, format_rows, tables_to_json
 from ..files import atomic_write
 from ..heads import load_weights
@@ -33,7 +36,11 @@ def final_report(trainer: Trainer) -> str:
     for name, evaluation in evaluations.items():
         types = [frame.config_type for frame in getattr(trainer.dataset, name).frames]
         tables[name] = error_tables(evaluation, types, symbols)
-        rows[{"train": "training", "valid": "validation"}.get(name, name)] = tables[name]["all"]
+        label = {"train": "training", "valid": "validation"}.get(name, name)
+        rows[label] = tables[name]["all"]
+        for head, table in _by_head(trainer, name, evaluation).items():
+            rows[f"{label}, {head}"] = table
+            tables[name].setdefault("heads", {})[head] = table
     values = {name: tables_to_json(table) for name, table in tables.items()}
     trainer.ranks.barrier()  # all have read the file that is written now
     if trainer.ranks.main:
@@ -43,6 +50,17 @@ def final_report(trainer: Trainer) -> str:
         write_figures(trainer.run_dir, evaluations)
     trainer.ranks.barrier()
     return format_rows(rows)
+
+
+def _by_head(trainer: Trainer, name: str, evaluation: Evaluation) -> dict[str, dict]:
+    """Errors of the frames of each head; empty without heads."""
+    found = {}
+    heads = getattr(trainer.dataset, "heads", ())
+    for head, frames in zip(heads, head_slices(trainer.dataset, name), strict=False):
+        mask = np.zeros(len(evaluation.num_atoms), bool)
+        mask[frames.start : frames.stop] = True
+        found[head] = errors(evaluation, mask)
+    return found
 
 
 def write_json(path: Path, values: dict) -> None:
