@@ -177,6 +177,38 @@ def errors(
     }
 
 
+def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of each frame, NaN without labels.
+
+    Returns
+    -------
+    energy : [F], absolute error in meV/atom
+    forces : [F], root mean square over components in meV/angstrom
+    """
+    predicted, reference = evaluation.predicted, evaluation.reference
+    energy = 1e3 * np.abs(predicted.energy - reference.energy) / evaluation.num_atoms
+    square = ((predicted.forces - reference.forces) ** 2).mean(axis=1)
+    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
+    mean = np.add.reduceat(square, starts) / evaluation.num_atoms
+    return energy, 1e3 * np.sqrt(mean)
+
+
+def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
+    """The frames with the largest errors of forces, else of energy, the worst first.
+
+    Frames whose prediction is not finite come before all others; frames without labels never.
+    """
+    energy, forces = frame_errors(evaluation)
+    reference = evaluation.reference
+    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
+    with_forces = np.logical_and.reduceat(np.isfinite(reference.forces).all(axis=1), starts)
+    score = forces if with_forces.any() else energy
+    labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
+    score = np.where(np.isfinite(score), score, np.inf)
+    order = np.argsort(-score, kind="stable")
+    return [int(i) for i in order if labelled[i]][:count]
+
+
 def error_tables(
     evaluation: Evaluation, config_types: Sequence[str | None], symbols: Sequence[str]
 ) -> dict[str, dict]:
