@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         metavar=("I", "J"),
         help="smoothness while atom J moves along its bond to I, beyond the cutoff (atoms from 0)",
     )
+    runs.add_argument("--points", type=int, default=401, help="of --scan (401)")
     runs.add_argument("--frame", type=int, default=1, help="which frame, counted from one (1)")
     return result
 
@@ -120,6 +121,7 @@ def _check(arguments: argparse.Namespace) -> None:
         ("--worst", arguments.worst, 1),
         ("--steps", arguments.steps, 1),
         ("--frame", arguments.frame, 1),
+        ("--points", arguments.points, 11),
     ):
         if value is not None and value < low:
             raise UsageError(f"{option} {value}: expected at least {low}")
@@ -286,7 +288,7 @@ def _run(arguments: argparse.Namespace, output: Path | None) -> int:
 
         # second differences of float32 energies are noise
         used = calculator(arguments.dtype or "float64")
-        scan = scan_bond(atoms, used, *arguments.scan, used.r_max)
+        scan = scan_bond(atoms, used, *arguments.scan, used.r_max, arguments.points)
         print(
             f"scan of atoms {arguments.scan[0]} and {arguments.scan[1]} from "
             f"{scan.distance[0]:.2f} to {scan.distance[-1]:.2f} A (cutoff {used.r_max:g} A), "

@@ -23,7 +23,7 @@ HOT = 10.0
 # (Fu et al., arXiv 2210.07237, section 4, call a trajectory unstable there)
 STRETCHED = 0.5
 # pairs within this times the sum of covalent radii are bonds
-BOND = 1.2
+BOND = 1.25
 # 1/fs, of the thermostat
 FRICTION = 0.01
 

@@ -42,11 +42,11 @@ def spring(r: float) -> float:
 def test_an_oscillator_conserves_energy():
     atoms = ase.Atoms("H2", positions=[[0, 0, 0], [1.0, 0, 0]])
     stages = run_stability(
-        atoms, Pair(spring, lambda r: 30.0 * (r - 1.0)), timestep=0.1, steps=4000
+        atoms, Pair(spring, lambda r: 30.0 * (r - 1.0)), timestep=0.1, steps=2000
     )
     assert [s.name for s in stages] == ["NVT", "NVE"] and not any(s.broken for s in stages)
     nve = stages[1]
-    assert nve.lifetime == pytest.approx(0.4)
+    assert nve.lifetime == pytest.approx(0.2)
     # velocity Verlet: energy errors of order (omega dt)^2 / 8 of the energy, here 0.08 eV * 2e-4
     assert abs(nve.drift) < 0.05 and nve.fluctuation < 0.05
     assert "stable to the end" in format_stages(stages)
@@ -69,10 +69,10 @@ def test_forces_that_are_no_gradient_drift():
 
 
 def test_broken_bonds_end_a_run():
-    """Nothing holds the atoms: the bond is too long soon, which is when the molecule broke."""
-    atoms = ase.Atoms("H2", positions=[[0, 0, 0], [0.75, 0, 0]])
+    """A weak force drives the atoms apart: the bond is too long soon."""
+    atoms = ase.Atoms("H2", positions=[[0, 0, 0], [0.7, 0, 0]])
     (stage,) = run_stability(
-        atoms, Pair(lambda r: -2.0 * r, lambda r: -2.0), steps=2000, temperature=1000.0
+        atoms, Pair(lambda r: -0.2 * r, lambda r: -0.2), steps=2000, temperature=1000.0
     )
     assert stage.name == "NVT" and "the bond of atoms 0 and 1" in stage.broken
     assert 0 < stage.lifetime < 0.5
@@ -116,7 +116,7 @@ def test_periodic_liquids_have_no_bonds_to_break():
     grid = np.stack(np.meshgrid(*3 * [np.arange(3)], indexing="ij"), axis=-1).reshape(-1, 3)
     atoms = ase.Atoms("Ar27", positions=3.9 * grid, cell=3 * [11.7], pbc=True)
     calculator = LennardJones(sigma=3.4, epsilon=0.01, rc=5.5, smooth=True)
-    stages = run_stability(atoms, calculator, temperature=300.0, timestep=2.0, steps=300)
+    stages = run_stability(atoms, calculator, temperature=300.0, timestep=2.0, steps=100)
     assert not any(s.broken for s in stages)
     assert abs(stages[1].drift) < 1.0
 
@@ -130,9 +130,11 @@ def folder(tmp_path):
 def test_scan_of_a_network(folder, capsys):
     """Trained on water: forces are the gradient and all is smooth, also across the cutoff."""
     arguments = [str(TRAINED_MODEL), str(folder / "frames.xyz"), "--scan", "0", "1"]
+    arguments += ["--points", "1201"]
     assert main([*arguments, "-o", str(folder / "out"), "--frame", "2"]) == 0
     assert "force against -dE/dr" in capsys.readouterr().out
     scan = json.loads((folder / "out" / "runs.json").read_text())["scan"]
+    # the derivative's own error falls with the fourth power of the step
     assert scan["force_error_eV_per_A"] < 1e-3
     assert scan["jump_ratio_at_half_step"] < 0.6
     assert (folder / "out" / "scan.png").stat().st_size > 1000
