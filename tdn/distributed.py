@@ -157,6 +157,11 @@ def run_on_ranks(func: Callable[[Ranks], int | None], prog: str) -> int:
         return run_main(lambda: func(Ranks()), prog)
     environment = {k: int(os.environ.get(k, "0")) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # on one machine a restart by torchrun meets the store of the ranks that have ended; on
+        # several each restart has a store of its own, and counts of restarts may differ
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt-{attempt}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     ranks = Ranks(rank, size, environment["LOCAL_RANK"], environment["LOCAL_WORLD_SIZE"] or size)
@@ -176,6 +181,6 @@ def run_on_ranks(func: Callable[[Ranks], int | None], prog: str) -> int:
             warnings.showwarning = lambda *args, **options: None
         code = run_main(guarded, prog)
         sys.stderr.flush()
-    if code == 0:
+    if code in (0, 130):  # all ranks have come to their end together
         dist.destroy_process_group()
     return code

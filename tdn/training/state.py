@@ -35,6 +35,9 @@ FREE_KEYS = frozenset(
         "data.isolated_atoms",
     }
 )
+# where the first release stored nothing before the data had decided; equal data decide equally
+FROM_DATA = frozenset({"model.species", "model.avg_num_neighbors"})
+
 DEFAULTS = config_to_dict(Config())
 
 
@@ -129,6 +132,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
         after = new[section]
         for key in sorted({*before, *after}):
             name = f"{section}.{key}"
+            if name in FROM_DATA and not before.get(key):
+                continue
             if name not in FREE_KEYS and before.get(key) != after.get(key):
                 found.append((name, before.get(key), after.get(key)))
     return found
