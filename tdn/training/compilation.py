@@ -11,6 +11,22 @@ from .display import Display
 from .loss import Loss
 
 
+class _CompiledDirect(torch.nn.Module):
+    """A network with direct forces, of which `Potential` calls another method than ``forward``."""
+
+    direct_forces = True
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.energies_and_forces = torch.compile(network.energies_and_forces, dynamic=True)
+
+
+def _compiled(network: torch.nn.Module) -> torch.nn.Module:
+    if getattr(network, "direct_forces", False):
+        return _CompiledDirect(network)
+    return torch.compile(network, dynamic=True)
+
+
 def compiled_network(
     model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks, display: Display
 ) -> torch.nn.Module:
@@ -26,7 +42,7 @@ def compiled_network(
     """
     reason = None
     try:
-        compiled = torch.compile(model, dynamic=True)
+        compiled = _compiled(model)
         prediction = Potential(compiled)(graph, training=True)
         loss.weighted(loss.terms(prediction, graph)).backward(
             inputs=[p for p in model.parameters() if p.requires_grad]

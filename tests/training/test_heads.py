@@ -18,6 +18,7 @@ from tdn.network import exact_constants
 from tdn.training.cli import main
 from tdn.training.trainer import Trainer
 from tdn_export import export_model
+from tdn_export.cli import main as export_main
 
 
 def other_theory(atoms: ase.Atoms) -> ase.Atoms:
@@ -182,10 +183,12 @@ def test_heads_and_a_training_file_exclude_each_other(config, capsys):
     assert "data.train and data.heads exclude each other" in capsys.readouterr().err
 
 
-def test_the_head_must_be_named(config):
+def test_the_head_must_be_named(config, capsys):
     (config.parent / "run").mkdir()
     trainer = trainer_of(config, max_epochs=1, dtype="float32")
     assert trainer.fit()
+    assert export_main([str(trainer.model_file)]) == 2
+    assert "choose one (--head" in capsys.readouterr().err
     # the body is shared, yet its constants stay exact in the file
     exact = exact_constants(build_model(trainer.config.model, seed=0))
     state = read_checkpoint(trainer.model_file)["state"]

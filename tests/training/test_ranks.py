@@ -128,6 +128,34 @@ def test_an_error_on_ranks_is_told_once(tmp_path):
     assert "tdn-train: error: only rank 1 fails" in result.stderr
 
 
+@pytest.mark.slow
+def test_torchrun_restarts_ranks_from_the_last_state(tmp_path):
+    """A rank is killed once; torchrun starts all again, and the weights are those of one run."""
+    keys = {"max_epochs": 3, "batch_size": 2, "save_interval": 0.0}
+    straight = folder_with(tmp_path / "straight", 8, **keys)
+    assert train(TRAIN, straight).returncode == 0
+    config = folder_with(tmp_path / "killed", 8, **keys)
+    script = tmp_path / "killed_once.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from tdn.training import cli, trainer\n"
+        "step = trainer.Trainer._step\n"
+        "def dying(self, *arguments):\n"
+        "    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
+        "    if first and os.environ['RANK'] == '1' and self.progress.step == 4:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    step(self, *arguments)\n"
+        "trainer.Trainer._step = dying\n"
+        "sys.exit(cli.main())\n"
+    )
+    command = torchrun(2)[:-2]
+    result = train([*command, "--max-restarts", "1", str(script)], config)
+    assert result.returncode == 0, result.stderr
+    assert "going on from" in result.stdout
+    assert "the connection to another rank is lost" in result.stderr
+    assert largest_difference(state_of(straight.parent), state_of(config.parent)) < 1e-8
+
+
 def written(folder: Path) -> int:
     """When ``last.pt`` was written; zero if it is not there."""
     path = folder / "run" / "last.pt"
