@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take a network with model.forces = direct; its forces are no gradient",
     )
+    parser.add_argument(
+        "--head", metavar="NAME", help="level of theory, of a network trained on several"
+    )
     parser.add_argument("--inspect", metavar="FILE", help="print what a compiled file contains")
     parser.add_argument("--json", action="store_true", help="with --inspect: print JSON")
     parser.add_argument(
@@ -76,6 +79,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "--backend": args.backend != "torchscript",
         "--no-fused": not args.fused,
         "--direct-forces": args.direct_forces,
+        "--head": args.head,
     }
     given = [option for option, value in export_only.items() if value]
     if modes != ["checkpoint"] and given:
@@ -109,6 +113,7 @@ def _main(argv: Sequence[str] | None) -> int:
             backend=args.backend,
             fused=args.fused,
             direct_forces=args.direct_forces,
+            head=args.head,
         )
         print(summarise(report))
     return 0

@@ -66,6 +66,7 @@ def export_model(
     backend: str = TORCHSCRIPT,
     fused: bool = True,
     direct_forces: bool = False,
+    head: str | None = None,
 ) -> ExportReport:
     """Compile the network of a checkpoint, check it, and write it.
 
@@ -83,6 +84,7 @@ def export_model(
     backend : torchscript or aotinductor
     fused : whether functions of the distance may become tables, for speed
     direct_forces : take a network with ``forces: direct``, whose forces are no gradient
+    head : which head of a network that was trained on several levels of theory
 
     Returns
     -------
@@ -114,7 +116,7 @@ def export_model(
     stored, trainings = [], []
     for path in checkpoints:
         say(f"reading {path}")
-        model, training = load_model(path)
+        model, training = load_model(path, head=head)
         _check_finite(model, path)
         _check_forces(model, path, direct_forces)
         stored.append(model)
@@ -128,7 +130,7 @@ def export_model(
                 f"{', '.join(stored[0].config.species)}; choose other frames"
             )
     precision = DTYPES[dtype] if dtype else _common_dtype(stored, checkpoints)
-    networks, errors = _deploy(checkpoints, fused)
+    networks, errors = _deploy(checkpoints, fused, head)
 
     say("computing the reference")
     described = [
@@ -152,7 +154,7 @@ def export_model(
         compiled = _load_new(temporary, place)
         originals = None
         if metadata["radial_table_error"] is not None:
-            originals = [load_model(p, place, precision)[0] for p in checkpoints]
+            originals = [load_model(p, place, precision, head)[0] for p in checkpoints]
         deployed = [network.to(place) for network in networks[precision]]
         deviations = verify(deployed, compiled, frames, originals)
     if direct_forces:
@@ -167,13 +169,14 @@ def export_model(
 
 
 def _deploy(
-    checkpoints: list[str | Path], fused: bool
+    checkpoints: list[str | Path], fused: bool, head: str | None
 ) -> tuple[dict[torch.dtype, list[Network]], dict[torch.dtype, list[float | None]]]:
     """Networks as they are compiled, in either precision, with the errors of their tables."""
     networks: dict[torch.dtype, list[Network]] = {}
     errors: dict[torch.dtype, list[float | None]] = {}
     for dtype in DTYPES.values():
-        pairs = [deployed_network(load_model(p, dtype=dtype)[0], fused) for p in checkpoints]
+        models = [load_model(p, dtype=dtype, head=head)[0] for p in checkpoints]
+        pairs = [deployed_network(model, fused) for model in models]
         networks[dtype] = [network for network, _ in pairs]
         errors[dtype] = [error for _, error in pairs]
     return networks, errors

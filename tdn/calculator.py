@@ -31,6 +31,7 @@ class TDNCalculator(Calculator):
         ``model.tdn.pt2``)
     device : auto, cpu, cuda or cuda:N
     dtype : float32 or float64; None keeps that of the file. A compiled file has only its own.
+    head : level of theory, for the checkpoint of a network trained on several
 
     Attributes
     ----------
@@ -70,6 +71,7 @@ class TDNCalculator(Calculator):
         model: str | Path,
         device: str = "auto",
         dtype: str | None = None,
+        head: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(model, (str, os.PathLike)):
@@ -77,13 +79,15 @@ class TDNCalculator(Calculator):
         unknown = [name for name in kwargs if name not in ASE_OPTIONS]
         if unknown:
             raise UsageError(
-                f"unknown option '{unknown[0]}'; TDNCalculator has model, device and dtype"
+                f"unknown option '{unknown[0]}'; TDNCalculator has model, device, dtype and head"
             )
         super().__init__(**kwargs)
         if dtype not in (None, "float32", "float64"):
             raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
         self.device = select_device(device)
         if is_compiled_file(model):
+            if head is not None:
+                raise UsageError(f"head is {head!r}, but a compiled file holds one head alone")
             self.potential = load_compiled(model, device)
             self.device = self.potential.device
             self.direct_forces = self.potential.direct_forces
@@ -96,7 +100,7 @@ class TDNCalculator(Calculator):
                     f"compile it again with `tdn-export --dtype {dtype}`"
                 )
         else:
-            network, self.metadata = load_model(model, self.device, dtype)
+            network, self.metadata = load_model(model, self.device, dtype, head)
             self.potential = Potential(network)
             self.direct_forces = getattr(network, "direct_forces", False)
             self.r_max = network.r_max

@@ -13,6 +13,7 @@ import torch
 from .config import config_to_dict, model_config_from_dict
 from .errors import TDNError
 from .files import atomic_write
+from .heads import MultiHeadNetwork, networks_of, select_head
 from .model import ConvolutionModel, build_model
 from .network import exact_constants, model_dtype, set_dtype
 from .version import __version__
@@ -22,15 +23,19 @@ FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def model_to_dict(model: ConvolutionModel) -> dict[str, Any]:
+def model_to_dict(model: ConvolutionModel | MultiHeadNetwork) -> dict[str, Any]:
     """Everything that is needed to build the network again."""
-    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    state.update(exact_constants(model))
-    return {
+    network = networks_of(model)[0]
+    state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    state.update(exact_constants(network))
+    values = {
         "config": config_to_dict(model.config),
         "dtype": str(model_dtype(model)).removeprefix("torch."),
         "state": state,
     }
+    if isinstance(model, MultiHeadNetwork):
+        values["heads"] = model.head_states()
+    return values
 
 
 def model_from_dict(values: dict[str, Any]) -> ConvolutionModel:
@@ -41,7 +46,9 @@ def model_from_dict(values: dict[str, Any]) -> ConvolutionModel:
     return model.requires_grad_(False).eval()
 
 
-def save_model(path: str | Path, model: ConvolutionModel, metadata: dict[str, Any]) -> None:
+def save_model(
+    path: str | Path, model: ConvolutionModel | MultiHeadNetwork, metadata: dict[str, Any]
+) -> None:
     """Write a checkpoint; ``metadata`` holds plain values that describe its training.
 
     Raises
@@ -57,6 +64,17 @@ def save_model(path: str | Path, model: ConvolutionModel, metadata: dict[str, An
         "metadata": metadata,
         **model_to_dict(model),
     }
+    write_checkpoint(path, content)
+
+
+def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write what `read_checkpoint` gives.
+
+    Raises
+    ------
+    TDNError
+        If the file cannot be written.
+    """
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
@@ -108,7 +126,10 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    head: str | None = None,
 ) -> tuple[ConvolutionModel, dict[str, Any]]:
     """Load a network for inference.
 
@@ -116,6 +137,7 @@ def load_model(
     ----------
     device : where to put it
     dtype : float32 or float64; None keeps the precision of the checkpoint
+    head : which head of a network trained on several levels of theory; it becomes a plain network
 
     Returns
     -------
@@ -124,9 +146,10 @@ def load_model(
     Raises
     ------
     TDNError
-        If the file is no checkpoint or its weights do not fit its configuration.
+        If the file is no checkpoint, its weights do not fit its configuration, or it has heads and
+        not the one that is asked for.
     """
-    content = read_checkpoint(path)
+    content = select_head(read_checkpoint(path), head, path)
     try:
         model = model_from_dict(content)
     except (KeyError, RuntimeError, TypeError) as error:
@@ -134,4 +157,8 @@ def load_model(
         raise TDNError(f"{path}: weights and configuration do not fit together: {reason}") from None
     if dtype is not None:
         set_dtype(model, DTYPES[dtype] if isinstance(dtype, str) else dtype)
-    return model.to(device), content.get("metadata", {})
+    metadata = content.get("metadata", {})
+    if head is not None:  # what holds for this head; errors of all heads together say nothing
+        metadata = {**metadata, **metadata.get("heads", {}).get(head, {}), "head": head}
+        metadata.pop("heads", None)
+    return model.to(device), metadata

@@ -41,8 +41,8 @@ class ModelConfig:
 
     preset: str = _option(
         "none",
-        "other defaults for the keys below; paper: the published network",
-        choices=("none", "paper"),
+        "other defaults for the keys below (docs/training.md); paper: the published network",
+        choices=("none", "small", "medium", "large", "paper"),
     )
     architecture: str = _option(
         "convolution", "network architecture", choices=("convolution", "attention")
@@ -155,6 +155,10 @@ class DataConfig:
         "streaming: frames of validation and test sets, a random choice of the whole ones",
         minimum=1,
     )
+    heads: dict[str, dict[str, Any]] | None = _option(
+        None,
+        "several levels of theory: a name for each and its own keys of this section",
+    )
     energy_scale: str = _option(
         "global",
         "scale of energies: RMS force of all atoms, or of each element",
@@ -171,7 +175,11 @@ class TrainConfig:
         0, "seed of weights, split and order of the batches", minimum=0, maximum=2**63 - 1
     )
     max_epochs: int = _option(200, "passes over the training frames", minimum=1)
-    batch_size: int = _option(5, "frames per batch", minimum=1)
+    batch_size: int = _option(5, "frames per batch, over all ranks", minimum=1)
+    max_edges_per_batch: int | None = _option(
+        None, "fill batches up to this number of edges instead of batch_size frames", minimum=1
+    )
+    accumulate: int = _option(1, "batches whose gradients make one step", minimum=1)
     valid_batch_size: int = _option(16, "frames per batch in evaluation", minimum=1)
     learning_rate: float = _option(0.01, "peak learning rate", minimum=0.0)
     min_learning_rate: float = _option(1e-5, "learning rate at the end", minimum=0.0)
@@ -189,9 +197,28 @@ class TrainConfig:
     stress_weight: float = _option(1.0, "weight of the virial per atom in the loss", minimum=0.0)
     loss: str = _option("huber", "loss function", choices=("mse", "huber", "mae"))
     huber_delta: float = _option(0.1, "where the Huber loss turns linear", minimum=1e-6)
+    max_loss_jump: float = _option(
+        10.0,
+        "a validation loss above this times the last good one brings good weights back; 0: never",
+        minimum=0.0,
+    )
+    init_from: str | None = _option(
+        None, "model.pt to start from: its network, with species and E0 of these data"
+    )
+    freeze: tuple[str, ...] = _option(
+        (), "parameters that stay as they are: names or patterns, e.g. [embedding, layers.0]"
+    )
     dtype: str = _option("float32", "precision of the network", choices=("float32", "float64"))
+    matmul_precision: str = _option(
+        "highest",
+        "float32 products on a GPU: high takes TF32, medium bfloat16",
+        choices=("highest", "high", "medium"),
+    )
+    compile: bool = _option(False, "torch.compile the network (for direct forces only)")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N")
     valid_interval: int = _option(1, "epochs between validations", minimum=1)
+    save_interval: float = _option(10.0, "seconds between writes of last.pt", minimum=0.0)
+    tensorboard: bool = _option(False, "also log for TensorBoard, in run_dir/tensorboard")
     num_threads: int | None = _option(None, "CPU threads; null: torch decides", minimum=1)
 
 
@@ -247,6 +274,8 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
     elif origin is tuple:
         if isinstance(value, (list, tuple)):
             return tuple(_convert(item, arguments[0], where) for item in value)
+    elif annotation is Any:
+        return value
     elif origin is dict:
         if isinstance(value, dict):
             return {str(k): _convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
@@ -317,6 +346,11 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
+def data_config_from_dict(values: dict[str, Any], name: str = "data") -> DataConfig:
+    """Build a data section alone; ``name`` is what messages call it."""
+    return _section(DataConfig, values, name)
+
+
 def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
     """Build the configuration of a network alone, as checkpoints store it."""
     return _section(ModelConfig, values, "model")
@@ -336,8 +370,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
-    Relative paths in the ``data`` section and ``train.run_dir`` are taken relative to the folder
-    of the file, those in overrides relative to the current folder.
+    Relative paths in the ``data`` section, ``train.run_dir`` and ``train.init_from`` are taken
+    relative to the folder of the file, those in overrides relative to the current folder.
 
     Raises
     ------
@@ -370,12 +404,20 @@ PATH_KEYS = (
     ("data", "test"),
     ("data", "isolated_atoms"),
     ("train", "run_dir"),
+    ("train", "init_from"),
 )
+
+# the same keys in the entries of data.heads
+HEAD_PATH_KEYS = tuple(key for section, key in PATH_KEYS if section == "data")
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    for section, key in PATH_KEYS:
-        part = values.get(section)
+    parts = [(values.get(section), key) for section, key in PATH_KEYS]
+    data = values.get("data")
+    heads = data.get("heads") if isinstance(data, dict) else None
+    if isinstance(heads, dict):
+        parts += [(head, key) for head in heads.values() for key in HEAD_PATH_KEYS]
+    for part, key in parts:
         if isinstance(part, dict) and isinstance(part.get(key), str):
             part[key] = str(folder / Path(part[key]).expanduser())
 

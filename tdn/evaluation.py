@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .distributed import Ranks
 from .graph import Graph, collate
 
 UNITS = {"energy": "meV/atom", "forces": "meV/A", "stress": "meV/A^3"}
@@ -41,12 +42,14 @@ class Evaluation:
     predicted, reference : values of all frames
     num_atoms : int [F]
     species : int [sum of N], species of each atom
+    volume : [F], angstrom^3, zero without a cell; None if not asked for
     """
 
     predicted: Values
     reference: Values
     num_atoms: np.ndarray
     species: np.ndarray
+    volume: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def evaluate(
     batch_size: int = 16,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Evaluate graphs with reference values (NaN where there are none).
 
@@ -71,30 +75,64 @@ def evaluate(
     ----------
     potential : `tdn.potential.Potential`
     progress : show a bar on a terminal
+    ranks : share the batches with other ranks, all of which call this; each gets all values
     """
+    ranks = ranks or Ranks()
     starts = range(0, len(graphs), batch_size)
-    quiet = not (progress and sys.stderr.isatty())
+    mine = starts[ranks.rank :: ranks.size]
+    quiet = not (progress and ranks.main and sys.stderr.isatty())
+    num_atoms = torch.zeros(len(graphs), dtype=torch.float64)
     parts = []
-    for start in tqdm(starts, desc="evaluating", unit="batch", disable=quiet, leave=False):
-        batch = collate(list(graphs[start : start + batch_size]))
+    for start in tqdm(mine, desc="evaluating", unit="batch", disable=quiet, leave=False):
+        batch = collate([graphs[i] for i in range(start, min(start + batch_size, len(graphs)))])
         result = potential(batch.to(device))
-        parts.append([result[name].detach().cpu() for name in ("energy", "forces", "stress")])
-    energy, forces, stress = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        num_atoms[start : start + batch.num_graphs] = batch.atoms_per_graph.double()
+        # one row of numbers per frame, and one per atom
+        values = {n: result[n].detach().cpu().double() for n in ("energy", "forces", "stress")}
+        frames = [values["energy"], batch.energy, batch.volume]
+        stresses = [values["stress"].flatten(1), batch.stress.flatten(1)]
+        atoms = [values["forces"], batch.forces, batch.species.double()[:, None]]
+        parts.append(
+            (start, torch.cat([torch.stack(frames, 1), *stresses], 1), torch.cat(atoms, 1))
+        )
+    ranks.sum(num_atoms)
+    # every rank fills in its rows and leaves zeros elsewhere, so the sum is exact
+    counts = num_atoms.long()
+    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).tolist()
+    by_frame = torch.zeros(len(graphs), 21, dtype=torch.float64)
+    by_atom = torch.zeros(first[-1], 7, dtype=torch.float64)
+    for start, frames, atoms in parts:
+        by_frame[start : start + len(frames)] = frames
+        by_atom[first[start] : first[start] + len(atoms)] = atoms
+    frames, atoms = ranks.sum(by_frame).numpy(), ranks.sum(by_atom).numpy()
     return Evaluation(
-        predicted=Values(energy, forces, stress),
-        reference=reference_values(graphs),
-        num_atoms=np.array([g.num_atoms for g in graphs]),
-        species=torch.cat([g.species for g in graphs]).numpy(),
+        predicted=Values(frames[:, 0], atoms[:, :3], frames[:, 3:12].reshape(-1, 3, 3)),
+        reference=Values(frames[:, 1], atoms[:, 3:6], frames[:, 12:].reshape(-1, 3, 3)),
+        num_atoms=counts.numpy(),
+        species=atoms[:, 6].astype(int),
+        volume=frames[:, 2],
     )
 
 
-def reference_values(graphs: Sequence[Graph]) -> Values:
-    """Reference values of all graphs together."""
+def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
+    """Frames of several evaluations behind one another."""
+    if len(parts) == 1:
+        return parts[0]
 
-    def join(name: str) -> np.ndarray:
-        return torch.cat([getattr(g, name) for g in graphs]).numpy()
+    def joined(values: Sequence[Values]) -> Values:
+        return Values(
+            *(
+                np.concatenate([getattr(v, name) for v in values])
+                for name in ("energy", "forces", "stress")
+            )
+        )
 
-    return Values(join("energy"), join("forces"), join("stress"))
+    return Evaluation(
+        joined([p.predicted for p in parts]),
+        joined([p.reference for p in parts]),
+        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("num_atoms", "species")),
+        volume=np.concatenate([p.volume for p in parts]),
+    )
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
@@ -103,7 +141,9 @@ def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
     known = 1e3 * (predicted - reference)[labelled]
     if not known.size:
         return None
-    return Errors(float(np.abs(known).mean()), float(np.sqrt((known**2).mean())), known.size)
+    with np.errstate(over="ignore"):  # weights that have blown up
+        rmse = float(np.sqrt((known**2).mean()))
+    return Errors(float(np.abs(known).mean()), rmse, known.size)
 
 
 def errors(
@@ -135,6 +175,38 @@ def errors(
         if has_stress
         else None,
     }
+
+
+def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of each frame, NaN without labels.
+
+    Returns
+    -------
+    energy : [F], absolute error in meV/atom
+    forces : [F], root mean square over components in meV/angstrom
+    """
+    predicted, reference = evaluation.predicted, evaluation.reference
+    energy = 1e3 * np.abs(predicted.energy - reference.energy) / evaluation.num_atoms
+    square = ((predicted.forces - reference.forces) ** 2).mean(axis=1)
+    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
+    mean = np.add.reduceat(square, starts) / evaluation.num_atoms
+    return energy, 1e3 * np.sqrt(mean)
+
+
+def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
+    """The frames with the largest errors of forces, else of energy, the worst first.
+
+    Frames whose prediction is not finite come before all others; frames without labels never.
+    """
+    energy, forces = frame_errors(evaluation)
+    reference = evaluation.reference
+    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
+    with_forces = np.logical_and.reduceat(np.isfinite(reference.forces).all(axis=1), starts)
+    score = forces if with_forces.any() else energy
+    labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
+    score = np.where(np.isfinite(score), score, np.inf)
+    order = np.argsort(-score, kind="stable")
+    return [int(i) for i in order if labelled[i]][:count]
 
 
 def error_tables(
@@ -174,9 +246,8 @@ def tables_to_json(tables: dict[str, dict]) -> dict[str, dict]:
         }
 
     return {
-        "all": plain(tables["all"]),
-        "config_types": {name: plain(row) for name, row in tables["config_types"].items()},
-        "elements": {name: plain(row) for name, row in tables["elements"].items()},
+        name: plain(part) if name == "all" else {key: plain(row) for key, row in part.items()}
+        for name, part in tables.items()
     }
 
 

@@ -180,11 +180,11 @@ def _check(config: ModelConfig) -> None:
     for key, value, needed in (
         ("forces", config.forces, "gradient"),
         ("path_coefficients", config.path_coefficients, "free"),
-        ("preset", config.preset, "none"),
+        ("preset", config.preset == "paper", False),
     ):
         if value != needed:
             raise TDNError(
-                f"model.{key} = {value!r} needs model.architecture = 'attention', "
+                f"model.{key} = {getattr(config, key)!r} needs model.architecture = 'attention', "
                 f"found '{config.architecture}'"
             )
     if config.envelope is None:

@@ -62,13 +62,16 @@ class Potential(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, graph: Graph, training: bool = False) -> dict[str, Tensor]:
+    def forward(
+        self, graph: Graph, training: bool = False, virial: bool = True
+    ) -> dict[str, Tensor]:
         """Evaluate a graph (one structure or a batch).
 
         Parameters
         ----------
         graph : structures within the model's cutoff
         training : keep the graph of the derivatives, so that a loss on forces can be minimised
+        virial : without it ``virial`` and ``stress`` are left out, which saves a little time
 
         Returns
         -------
@@ -92,17 +95,18 @@ class Potential(nn.Module):
         if not training:
             atom_energy = atom_energy.detach()
         energy = atom_energy.new_zeros(graph.num_graphs).index_add(0, graph.batch, atom_energy)
-        edge_graph = graph.batch[graph.edge_index[0]]
-        virial = assemble_virial(gradient, edge_vec.detach(), edge_graph, graph.num_graphs)
-        volume = graph.volume
-        volume = torch.where(volume > 0, volume, torch.nan)
-        return {
+        result = {
             "energy": energy,
             "atom_energy": atom_energy,
             "forces": assemble_forces(gradient, graph.edge_index, graph.num_atoms),
-            "virial": virial,
-            "stress": -virial / volume.view(-1, 1, 1),
         }
+        if virial:
+            edge_graph = graph.batch[graph.edge_index[0]]
+            tensor = assemble_virial(gradient, edge_vec.detach(), edge_graph, graph.num_graphs)
+            volume = torch.where(graph.volume > 0, graph.volume, torch.nan)
+            result["virial"] = tensor
+            result["stress"] = -tensor / volume.view(-1, 1, 1)
+        return result
 
     def _direct(self, graph: Graph, training: bool) -> dict[str, Tensor]:
         """The same for a network that gives forces itself; nothing is differentiated."""

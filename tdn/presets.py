@@ -24,6 +24,20 @@ PAPER: dict[str, Any] = {
     "avg_num_atoms": 36.6,
 }
 
+# docs/training.md compares them; medium is what the program does without a preset
+SMALL: dict[str, Any] = {"l_max": 1, "num_channels": 32, "num_layers": 2, "correlation": 2}
+MEDIUM: dict[str, Any] = {}
+LARGE: dict[str, Any] = {
+    "l_max": 3,
+    "num_channels": 128,
+    "num_layers": 2,
+    "correlation": 3,
+    "radial_hidden": (64, 64),
+    "readout_hidden": 64,
+}
+
+PRESETS = {"small": SMALL, "medium": MEDIUM, "large": LARGE, "paper": PAPER}
+
 
 def apply_preset(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in what the preset of a ``model`` section says about keys that the section lacks.
@@ -32,9 +46,12 @@ def apply_preset(values: dict[str, Any]) -> dict[str, Any]:
     ----------
     values : the section as it was written; unknown presets are left to the checks of its keys
     """
-    if values.get("preset") != "paper":
+    name = values.get("preset")
+    if not isinstance(name, str) or name not in PRESETS:
         return values
-    resolved = {**PAPER, **values}
+    resolved = {**PRESETS[name], **values}
+    if name != "paper":
+        return resolved
     l_max = resolved["l_max"]
     if "rank" not in values and isinstance(l_max, int):
         resolved["rank"] = max(1, 7 * l_max**2)  # the schedule 7 L^2 of section 4.1

@@ -54,6 +54,13 @@ class Subset:
             return self.graphs.num_edges_estimate(position)
         return self.graphs[position].num_edges
 
+    @property
+    def may_have_stress(self) -> bool:
+        """Whether a graph has a stress; a streaming set, which is not searched, may."""
+        if isinstance(self.graphs, LazyGraphs):
+            return True
+        return any(g.stress is not None and bool(g.stress.isfinite().any()) for g in self.graphs)
+
     def start_epoch(self, epoch: int) -> None:
         """Go to the frames of an epoch; without effect where every epoch takes all of them."""
         numbers = getattr(self.frames, "numbers", None)

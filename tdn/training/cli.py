@@ -6,15 +6,21 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..cli import run_main
-from ..config import PATH_KEYS, Config, config_to_dict, defaults_yaml, load_config
+from ..config import Config, defaults_yaml, load_config
 from ..errors import TDNError, UsageError
+from .run_folder import check_run_dir, prepare_run_dir
+
+if TYPE_CHECKING:
+    from ..distributed import Ranks
+    from .trainer import Trainer
 
 EPILOG = """\
 Everything is written to train.run_dir: model.pt (best weights so far, for tdn-eval, tdn-export and
-the ASE calculator), last.pt (the whole state of the run), log.csv, config.yaml, and at the end
-errors.json, learning_curve.png and parity.png.
+the ASE calculator), last.pt (the whole state of the run), log.csv, config.yaml, at the end
+errors.json, learning_curve.png and parity.png, and a README.txt that explains them.
 
 Run the same command again to continue an interrupted run: it goes on from last.pt exactly where it
 stopped (Ctrl-C finishes the batch and writes last.pt). train.max_epochs may be raised.
@@ -24,18 +30,8 @@ examples:
   tdn-train water.yaml train.max_epochs=50 model.num_channels=32 train.run_dir=small
   tdn-train --defaults > config.yaml
   tdn-train --init water.xyz -o water.yaml
+  torchrun --nproc-per-node 2 -m tdn.training water.yaml      (two processes, or two GPUs)
 """
-
-# what a run writes; --restart removes it
-RUN_FILES = (
-    "last.pt",
-    "model.pt",
-    "log.csv",
-    "config.yaml",
-    "errors.json",
-    "learning_curve.png",
-    "parity.png",
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,11 +65,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
-    return run_main(lambda: _main(argv), "tdn-train")
+    """Entry point, also of every process that torchrun starts."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # importing torch takes seconds: mistakes in the configuration come before that
+        return run_main(lambda: _main(argv, None), "tdn-train")
+    from ..distributed import run_on_ranks
+
+    return run_on_ranks(lambda ranks: _main(argv, ranks), "tdn-train")
 
 
-def _main(argv: list[str] | None) -> int:
+def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     arguments = parser().parse_intermixed_args(argv)
     if arguments.defaults:
         print(defaults_yaml())
@@ -92,36 +93,50 @@ def _main(argv: list[str] | None) -> int:
         )
     config = load_config(arguments.config, arguments.overrides)
     run_dir = Path(config.train.run_dir)
-    _check_run_dir(run_dir, arguments.restart)
+    check_run_dir(run_dir, arguments.restart)
 
-    from ..data import load_dataset  # torch takes seconds to import: mistakes above come at once
-    from ..devices import select_device
+    from ..data.heads import load_heads  # torch takes seconds to import: mistakes above come first
+    from ..distributed import Ranks
     from .display import Display
+    from .finetuning import adopt_network
     from .report import final_report
+    from .tensorboard import check_tensorboard
     from .trainer import Trainer
 
-    select_device(config.train.device, "train.device")
-    display = Display()
-    dataset = load_dataset(config)
+    ranks = ranks or Ranks()
+    ranks.device(config.train.device, "train.device")
+    if config.train.tensorboard:
+        check_tensorboard()
+    resuming = (run_dir / "last.pt").exists() and not arguments.restart
+    if ranks.any(resuming) and ranks.any(not resuming):
+        raise TDNError(
+            f"{run_dir / 'last.pt'} is there for some ranks only; put train.run_dir on a file "
+            "system that all machines share"
+        )
+    config = adopt_network(config)
+    display = Display(quiet=not ranks.main, silent=not ranks.main)
+    dataset = load_heads(config)
     for line in dataset.summary():
         print(line)
     for line in dataset.warnings:
         display.warn(line)
     if not len(dataset.valid):
         display.warn("no validation frames: model.pt holds the newest weights, not the best")
-    trainer = Trainer(config, dataset, display)
+    trainer = Trainer(config, dataset, display, ranks)
     print(
-        f"network: {trainer.num_parameters} parameters, {config.train.dtype}, on {trainer.device}; "
-        f"{trainer.steps_per_epoch} batches per epoch"
+        f"network: {trainer.num_parameters} parameters, {config.train.dtype}, on {trainer.device}"
+        + (f" and {ranks.size} ranks" if ranks.size > 1 else "")
+        + f"; {trainer.steps_per_epoch} {_steps_of(config)} per epoch"
     )
-    resuming = trainer.last_file.exists() and not arguments.restart
     if resuming:
         trainer.resume()
     if arguments.dry_run:
         print(f"dry run: everything is fine, nothing was written to {run_dir}")
         return 0
     sys.stdout.flush()
-    _prepare(run_dir, config, arguments.restart)
+    if ranks.main:
+        prepare_run_dir(run_dir, trainer.config, arguments.restart)
+    ranks.barrier()
     if resuming:
         _say_where(trainer)
     if not trainer.fit():
@@ -139,7 +154,8 @@ def _main(argv: list[str] | None) -> int:
         )
     table = final_report(trainer)
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
-    print(f"\nnext: tdn-export {trainer.model_file}")
+    head = f" --head {dataset.heads[0]}" if getattr(dataset, "heads", ()) else ""
+    print(f"\nnext: tdn-export {trainer.model_file}{head}")
     return 0
 
 
@@ -165,7 +181,12 @@ def _init(frames: str, output: str | None) -> int:
     return 0
 
 
-def _say_where(trainer) -> None:
+def _steps_of(config: Config) -> str:
+    count = config.train.accumulate
+    return "batches" if count == 1 else f"steps of {count} batches"
+
+
+def _say_where(trainer: Trainer) -> None:
     done, last = trainer.progress, trainer.config.train.max_epochs
     if done.epoch >= last:
         print(
@@ -174,47 +195,3 @@ def _say_where(trainer) -> None:
         )
     else:
         print(f"going on from {trainer.last_file}: epoch {done.epoch + 1} of {last}")
-
-
-def _check_run_dir(run_dir: Path, restart: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds a model which would be lost."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise TDNError(f"train.run_dir {run_dir} is a file; choose another folder")
-    parent = run_dir
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise TDNError(f"train.run_dir {run_dir}: {parent} is a file; choose another folder")
-    if not os.access(parent, os.W_OK):
-        raise TDNError(f"train.run_dir {run_dir}: no permission to write in {parent}")
-    if not restart and (run_dir / "model.pt").exists() and not (run_dir / "last.pt").exists():
-        raise TDNError(
-            f"{run_dir} holds a model.pt but no last.pt to go on from; choose another "
-            "train.run_dir, or replace the model with --restart"
-        )
-
-
-def _prepare(run_dir: Path, config: Config, restart: bool) -> None:
-    """Create the folder and write the configuration with all its defaults."""
-    import yaml
-
-    from ..files import atomic_write
-
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if restart:
-            for name in RUN_FILES:
-                (run_dir / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise TDNError(f"train.run_dir {run_dir} cannot be used: {error.strerror}") from None
-    with atomic_write(run_dir / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(absolute_paths(config), sort_keys=False))
-
-
-def absolute_paths(config: Config) -> dict:
-    """The configuration with absolute paths, so that its copy elsewhere means the same."""
-    values = config_to_dict(config)
-    for section, key in PATH_KEYS:
-        if values[section][key] is not None:
-            values[section][key] = str(Path(values[section][key]).absolute())
-    return values

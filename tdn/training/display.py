@@ -26,10 +26,12 @@ class Display:
     Parameters
     ----------
     quiet : show warnings only
+    silent : not even these, for ranks beside the first
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, silent: bool = False) -> None:
         self.quiet = quiet
+        self.silent = silent
         self._bar: tqdm | None = None
         self._max_epochs = 0
         self._start = 0.0
@@ -99,6 +101,8 @@ class Display:
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
+        if self.silent:
+            return
         if self._bar is not None:
             self._bar.write(f"warning: {text}", file=sys.stderr)
         else:

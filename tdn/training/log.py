@@ -61,6 +61,9 @@ class Log:
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(self._text(row))
 
+    def close(self) -> None:
+        """Nothing is left open between rows."""
+
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Rows of the file with the values that are there; a last line cut short is left out."""

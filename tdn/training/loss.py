@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from ..config import TrainConfig
 from ..errors import UsageError
+from ..evaluation import Evaluation
 from ..graph import Graph
 
 TERMS = ("energy", "forces", "stress")
@@ -39,15 +41,20 @@ def penalty(name: str, delta: float) -> Callable[[Tensor], Tensor]:
     return functions[name]
 
 
-def _masked_mean(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of rho over the rows of [M, K] that have a label; zero if there are none.
+def _labelled(label: Tensor) -> Tensor:
+    """Which rows of [M, K] have a label."""
+    return torch.isfinite(label).all(dim=1)
 
-    Only a missing label excuses a row: a prediction that is NaN makes the mean NaN.
+
+def _masked_sum(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sum of rho over the rows of [M, K] that have a label.
+
+    Only a missing label excuses a row: a prediction that is NaN makes the sum NaN.
     """
-    known = torch.isfinite(label).all(dim=1)
+    known = _labelled(label)
     error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
     square = error.square().mean(dim=1)
-    return torch.where(known, rho(square), square).sum() / known.sum().clamp(min=1)
+    return torch.where(known, rho(square), square).sum()
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,10 @@ class Loss:
             config.huber_delta,
         )
 
-    def terms(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
-        """Unweighted terms for energy, forces and virial, float64 [3].
+    def sums(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
+        """Sums of the penalties over frames (energy, virial) and atoms (forces), float64 [3].
+
+        Parts of a batch, on other ranks or after one another, add up; see `counts` for the means.
 
         Parameters
         ----------
@@ -91,17 +100,44 @@ class Loss:
         """
         rho = penalty(self.function, self.delta)
         atoms = graph.atoms_per_graph.to(torch.float64)[:, None]
-        energy = _masked_mean(
+        energy = _masked_sum(
             prediction["energy"][:, None] / atoms, graph.energy[:, None] / atoms, rho
         )
-        forces = _masked_mean(prediction["forces"], graph.forces, rho)
+        forces = _masked_sum(prediction["forces"], graph.forces, rho)
         if self.stress_weight == 0:  # some networks have no virial
             return torch.stack([energy, forces, torch.zeros_like(energy)])
         virial = -graph.stress * graph.volume[:, None, None]
-        stress = _masked_mean(
+        stress = _masked_sum(
             prediction["virial"].flatten(1) / atoms, virial.flatten(1) / atoms, rho
         )
         return torch.stack([energy, forces, stress])
+
+    def counts(self, graph: Graph) -> Tensor:
+        """How many frames or atoms have each label, float64 [3]."""
+        rows = (graph.energy[:, None], graph.forces, graph.stress.flatten(1))
+        return torch.stack([_labelled(label).sum() for label in rows]).to(torch.float64)
+
+    def terms(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
+        """Unweighted terms for energy, forces and virial, float64 [3]; zero without labels."""
+        return self.sums(prediction, graph) / self.counts(graph).clamp(min=1)
+
+    def of_evaluation(self, evaluation: Evaluation) -> float:
+        """The loss over all frames of an evaluation that knows their volumes."""
+        predicted, reference = evaluation.predicted, evaluation.reference
+        volume = torch.from_numpy(evaluation.volume)
+        labels = SimpleNamespace(
+            energy=torch.from_numpy(reference.energy),
+            forces=torch.from_numpy(reference.forces),
+            stress=torch.from_numpy(reference.stress),
+            volume=volume,
+            atoms_per_graph=torch.from_numpy(evaluation.num_atoms),
+        )
+        prediction = {
+            "energy": torch.from_numpy(predicted.energy),
+            "forces": torch.from_numpy(predicted.forces),
+            "virial": -torch.from_numpy(predicted.stress) * volume[:, None, None],
+        }
+        return float(self.weighted(self.terms(prediction, labels)))
 
     def weighted(self, terms: Tensor) -> Tensor:
         """The loss from its terms."""

@@ -18,13 +18,15 @@ COLORS = ("#0b5d8a", "#d1603d", "#5b8c5a", "#7d5ba6")
 GRID = {"color": "#d9d9d9", "linewidth": 0.6}
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
     FigureCanvasAgg(figure)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def _clean(axes: Axes) -> None:
+def clean_axes(axes: Axes) -> None:
+    """Few lines and a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, **GRID)
     axes.set_axisbelow(True)
@@ -67,13 +69,13 @@ def learning_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
     for axes, present in ((left, any(drawn)), (right, any(shown))):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _clean(axes)
+        clean_axes(axes)
         if present:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def parity(path: Path, evaluations: dict[str, Evaluation]) -> None:
@@ -113,9 +115,9 @@ def parity(path: Path, evaluations: dict[str, Evaluation]) -> None:
         axes.set_ylabel(f"predicted ({unit})")
         axes.ticklabel_format(useOffset=False)
         axes.locator_params(nbins=5)
-        _clean(axes)
+        clean_axes(axes)
         axes.legend(frameon=False, fontsize=7.5, loc="upper left", handletextpad=0.2, borderpad=0.1)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _points(

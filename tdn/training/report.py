@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
-from ..checkpoint import load_model, save_model
+import numpy as np
+
+from ..checkpoint import read_checkpoint, write_checkpoint
+from ..data.heads import head_slices
 from ..evaluation import Evaluation, error_tables, errors, format_rows, tables_to_json
 from ..files import atomic_write
+from ..heads import load_weights
 from .log import read_log
 from .trainer import Trainer
 
@@ -15,9 +20,12 @@ from .trainer import Trainer
 def final_report(trainer: Trainer) -> str:
     """Evaluate the best model on all sets, write figures and ``errors.json``; the table as text.
 
-    The errors also go into the metadata of ``model.pt``.
+    The errors also go into the metadata of ``model.pt``. All ranks take part in the evaluation, the
+    first one writes.
     """
-    model, metadata = load_model(trainer.model_file)
+    content = read_checkpoint(trainer.model_file)
+    model = copy.deepcopy(trainer.model)
+    load_weights(model, content)
     evaluations: dict[str, Evaluation] = {
         name: trainer.evaluate(name, model)
         for name in ("train", "valid", "test")
@@ -28,13 +36,31 @@ def final_report(trainer: Trainer) -> str:
     for name, evaluation in evaluations.items():
         types = [frame.config_type for frame in getattr(trainer.dataset, name).report.frames]
         tables[name] = error_tables(evaluation, types, symbols)
-        rows[{"train": "training", "valid": "validation"}.get(name, name)] = tables[name]["all"]
+        label = {"train": "training", "valid": "validation"}.get(name, name)
+        rows[label] = tables[name]["all"]
+        for head, table in _by_head(trainer, name, evaluation).items():
+            rows[f"{label}, {head}"] = table
+            tables[name].setdefault("heads", {})[head] = table
     values = {name: tables_to_json(table) for name, table in tables.items()}
-    metadata["errors"] = {name: value["all"] for name, value in values.items()}
-    save_model(trainer.model_file, model.cpu(), metadata)
-    write_json(trainer.run_dir / "errors.json", values)
-    write_figures(trainer.run_dir, evaluations)
+    trainer.ranks.barrier()  # all have read the file that is written now
+    if trainer.ranks.main:
+        content["metadata"]["errors"] = {name: value["all"] for name, value in values.items()}
+        write_checkpoint(trainer.model_file, content)
+        write_json(trainer.run_dir / "errors.json", values)
+        write_figures(trainer.run_dir, evaluations)
+    trainer.ranks.barrier()
     return format_rows(rows)
+
+
+def _by_head(trainer: Trainer, name: str, evaluation: Evaluation) -> dict[str, dict]:
+    """Errors of the frames of each head; empty without heads."""
+    found = {}
+    heads = getattr(trainer.dataset, "heads", ())
+    for head, frames in zip(heads, head_slices(trainer.dataset, name), strict=False):
+        mask = np.zeros(len(evaluation.num_atoms), bool)
+        mask[frames.start : frames.stop] = True
+        found[head] = errors(evaluation, mask)
+    return found
 
 
 def write_json(path: Path, values: dict) -> None:

@@ -36,8 +36,8 @@ class Schedule:
             shape=config.schedule,
         )
 
-    def __call__(self, step: int) -> float:
-        """Learning rate of a step, counted from zero."""
+    def __call__(self, step: float) -> float:
+        """Learning rate of a step, counted from zero; between steps where epochs vary in length."""
         if step < self.warmup:
             return self.peak * (step + 1) / (self.warmup + 1)
         progress = min(1.0, (step - self.warmup) / max(1, self.total - 1 - self.warmup))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import FORMAT_VERSION, read_checkpoint
+from ..config import Config, config_to_dict
 from ..errors import TDNError
 from ..files import atomic_write
 from ..version import __version__
@@ -24,6 +25,10 @@ FREE_KEYS = frozenset(
         "train.num_threads",
         "train.valid_batch_size",
         "train.max_epochs",
+        "train.matmul_precision",
+        "train.compile",
+        "train.save_interval",
+        "train.tensorboard",
         "data.train",
         "data.valid",
         "data.test",
@@ -32,6 +37,10 @@ FREE_KEYS = frozenset(
         "data.cache_mb",
     }
 )
+# where the first release stored nothing before the data had decided; equal data decide equally
+FROM_DATA = frozenset({"model.species", "model.avg_num_neighbors"})
+
+DEFAULTS = config_to_dict(Config())
 
 
 @dataclass
@@ -41,15 +50,17 @@ class Progress:
     Attributes
     ----------
     epoch : finished epochs
-    batch : finished batches of the epoch under way
+    batch : finished steps of the epoch under way
     step : steps of the optimiser in all
-    sums : sums of the loss and its terms over the batches of this epoch, and their number
+    sums : sums of the loss and its terms over the steps of this epoch, and their number
     best : lowest validation loss so far
     best_epoch : when it was reached
+    good_metric : the last validation loss that raised no doubt
     seconds : time spent in training
     rate_factor : factor on the learning rate, lowered after non-finite losses
     skipped : batches in a row with a non-finite loss
-    restores : how often the last good weights were brought back
+    restores : how often the last good weights were brought back after losses that were not finite
+    jumps : the same after finite validation losses that jumped
     """
 
     epoch: int = 0
@@ -58,10 +69,12 @@ class Progress:
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)
     best: float = float("inf")
     best_epoch: int = 0
+    good_metric: float = float("inf")
     seconds: float = 0.0
     rate_factor: float = 1.0
     skipped: int = 0
     restores: int = 0
+    jumps: int = 0
 
 
 def save_state(
@@ -80,8 +93,6 @@ def save_state(
         "config": config,
         "fingerprint": fingerprint,
         "progress": asdict(progress),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         **tensors,
     }
     with atomic_write(path) as temporary:
@@ -115,19 +126,16 @@ def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str
     return content
 
 
-def restore_rng(content: dict[str, Any]) -> None:
-    """Bring the random number generators to where they were."""
-    torch.set_rng_state(content["rng"])
-    if content["cuda_rng"] and len(content["cuda_rng"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
-
-
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     found = []
     for section in new:
-        before, after = old.get(section, {}), new[section]
+        # keys that came after the file was written had their defaults then
+        before = {**DEFAULTS[section], **old.get(section, {})}
+        after = new[section]
         for key in sorted({*before, *after}):
             name = f"{section}.{key}"
+            if name in FROM_DATA and not before.get(key):
+                continue
             if name not in FREE_KEYS and before.get(key) != after.get(key):
                 found.append((name, before.get(key), after.get(key)))
     return found

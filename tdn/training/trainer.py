@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +15,27 @@ import torch
 
 from ..checkpoint import DTYPES, model_to_dict, save_model
 from ..config import Config, config_to_dict
-from ..data import Dataset, statistics_tensors
+from ..data import Dataset
+from ..data.heads import head_slices
 from ..data.loader import GraphLoader
-from ..devices import select_device
-from ..errors import TDNError
-from ..evaluation import Errors, Evaluation, errors, evaluate
-from ..graph import collate
-from ..model import ConvolutionModel, build_model
-from ..network import set_dtype
-from ..normalization import normalize_activations
+from ..distributed import Ranks
+from ..evaluation import Errors, Evaluation, errors, evaluate, join_evaluations
+from ..graph import Graph, collate
+from ..heads import load_weights, networks_of
 from ..potential import Potential
-from ..version import __version__
+from .batching import Batches
+from .compilation import compiled_network
 from .display import Display
 from .ema import WeightAverage
 from .interrupt import StopRequest
 from .log import Log
 from .loss import Loss
+from .metadata import training_metadata
+from .recovery import MAX_SKIPPED, Recovery
 from .schedule import Schedule
-from .state import Progress, load_state, restore_rng, save_state
-
-# seconds between writes of last.pt and model.pt at the ends of epochs
-SAVE_INTERVAL = 10.0
-# batches in a row with a non-finite loss before the last good weights come back, and how often
-# they come back before the run gives up
-MAX_SKIPPED = 3
-MAX_RESTORES = 5
-# training frames that set the norms of a new network
-NORMALIZE_FRAMES = 16
-
-
-def matrices_and_rest(model: torch.nn.Module) -> tuple[list, list]:
-    """Parameters with and without weight decay: decay is meant for matrices alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-
-
-def _cloned(state: Any) -> Any:
-    """A copy of nested dictionaries and lists of tensors (faster than `copy.deepcopy`)."""
-    if isinstance(state, torch.Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: _cloned(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_cloned(value) for value in state]
-    return state
+from .start import NORMALIZE_FRAMES, initial_model, matrices_and_rest
+from .state import Progress, load_state, save_state
+from .tensorboard import TensorBoard
 
 
 class Trainer:
@@ -69,28 +46,40 @@ class Trainer:
     config : the whole configuration
     dataset : from `tdn.data.load_dataset`
     display : where progress is shown
+    ranks : the processes that share the work; each of them makes a trainer of the same arguments
     """
 
-    def __init__(self, config: Config, dataset: Dataset, display: Display | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        display: Display | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         settings = config.train
-        self.config = config
+        # with species and neighbours filled in: what the copy in the run's folder says
+        self.config = dataclasses.replace(config, model=dataset.model)
         self.dataset = dataset
         self.display = display or Display(quiet=True)
+        self.ranks = ranks or Ranks()
         self.run_dir = Path(settings.run_dir)
-        self.device = select_device(settings.device, "train.device")
+        self.device = self.ranks.device(settings.device, "train.device")
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
+        torch.set_float32_matmul_precision(settings.matmul_precision)
         torch.manual_seed(settings.seed)
-        self.model: ConvolutionModel = build_model(dataset.model, seed=settings.seed)
-        self.model.set_statistics(*statistics_tensors(dataset))
-        normalize_activations(self.model, collate(dataset.train.graphs[:NORMALIZE_FRAMES]))
-        set_dtype(self.model, DTYPES[settings.dtype]).to(self.device)
-        self.potential = Potential(self.model)
-        direct = getattr(self.model, "direct_forces", False)
+        self.model, notes = initial_model(self.config, dataset, DTYPES[settings.dtype])
+        for note in notes:
+            self.display.warn(note)
+        self.model.to(self.device)
+        self.ranks.broadcast(self.model.state_dict().values())
         # forces that are no gradient come without a virial
-        self.loss = Loss.from_config(
-            dataclasses.replace(settings, stress_weight=0.0) if direct else settings
-        )
+        direct = getattr(self.model, "direct_forces", False)
+        if direct or not dataset.train.may_have_stress:
+            self.loss = Loss.from_config(dataclasses.replace(settings, stress_weight=0.0))
+        else:
+            self.loss = Loss.from_config(settings)
+        self.potentials = [Potential(network) for network in self._trained_networks()]
         decayed, rest = matrices_and_rest(self.model)
         self.parameters = decayed + rest
         self.optimizer = torch.optim.AdamW(
@@ -103,18 +92,18 @@ class Trainer:
         )
         self.average = WeightAverage(self.model, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
-        self.steps_per_epoch = math.ceil(len(dataset.train) / settings.batch_size)
+        self.batches = Batches.from_config(settings, dataset.train)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.schedule = Schedule.from_config(settings, self.steps_per_epoch)
         self.progress = Progress()
-        self._good = self._snapshot()
+        self.recovery = Recovery(self.model, self.optimizer, self.average, settings.max_loss_jump)
         self._best_model = copy.deepcopy(self.model)
         self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
-        self._saved = 0.0
-        self._clock = time.monotonic()
+        self._saved = self._clock = time.monotonic()
 
     @property
     def num_parameters(self) -> int:
-        return sum(p.numel() for p in self.parameters)
+        return sum(p.numel() for p in self.model.parameters())
 
     @property
     def last_file(self) -> Path:
@@ -123,6 +112,15 @@ class Trainer:
     @property
     def model_file(self) -> Path:
         return self.run_dir / "model.pt"
+
+    def _trained_networks(self) -> list[torch.nn.Module]:
+        """The network of each head, compiled if that is wanted and possible."""
+        networks = networks_of(self.model)
+        if not self.config.train.compile:
+            return networks
+        frames = min(len(self.dataset.train), NORMALIZE_FRAMES)
+        graph = collate([self.dataset.train.graphs[i] for i in range(frames)]).to(self.device)
+        return [compiled_network(n, graph, self.loss, self.ranks, self.display) for n in networks]
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -134,102 +132,137 @@ class Trainer:
         TDNError
             If the loss stays non-finite, or a file cannot be written.
         """
-        self._clock = time.monotonic() - self.progress.seconds
-        log = Log(self.run_dir / "log.csv", self.progress.epoch)
+        settings, progress = self.config.train, self.progress
+        self._saved = time.monotonic()
+        self._clock = self._saved - progress.seconds
+        logs = []
+        if self.ranks.main:
+            logs.append(Log(self.run_dir / "log.csv", progress.epoch))
+            if settings.tensorboard:
+                logs.append(TensorBoard(self.run_dir / "tensorboard", progress.step))
+        # what exists lasts until the end: the garbage collector need not look through it again and
+        # again, which takes a twentieth of the time
+        gc.collect()
+        gc.freeze()
         with StopRequest() as stop:
-            self.display.start(self.config.train.max_epochs, self.steps_per_epoch, self.progress)
+            self.display.start(settings.max_epochs, self.steps_per_epoch, progress)
             try:
-                while self.progress.epoch < self.config.train.max_epochs:
+                while progress.epoch < settings.max_epochs:
                     if not self._epoch(stop):
                         self.save()
                         return False
-                    self._end_of_epoch(log)
+                    self._end_of_epoch(logs)
                 self.save()
             finally:
+                gc.unfreeze()
                 self.display.close()
+                for log in logs:
+                    log.close()
         return True
 
     def _epoch(self, stop: StopRequest) -> bool:
-        """The batches of an epoch that are left; False when a signal asks to stop."""
+        """The steps of an epoch that are left; False when a signal asks to stop."""
         self.model.train()
         self.dataset.train.start_epoch(self.progress.epoch)
-        self.loader.plan(self._batches())
-        for indices in self._batches():
-            self._step(indices)
+        steps = self.batches.steps(self.progress.epoch)
+        left = steps[self.progress.batch :]
+        self.loader.plan(chosen for step in left for _, chosen in self._shares(step))
+        while self.progress.batch < len(steps):
+            self._step(steps[self.progress.batch], len(steps))
             self.display.step()
-            if stop.requested:
+            if self.ranks.any(stop.requested):
                 return False
+            if self.progress.batch < len(steps):  # at its end the epoch is validated first
+                self._save_now_and_then()
         return True
 
-    def _batches(self) -> Iterator[list[int]]:
-        """Indices of the frames; the order depends on seed and epoch alone."""
-        seed, size = self.config.train.seed, self.config.train.batch_size
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + self.progress.epoch)
-        order = torch.randperm(len(self.dataset.train), generator=generator).tolist()
-        for start in range(self.progress.batch * size, len(order), size):
-            yield order[start : start + size]
+    def _shares(self, batches: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
+        """Frames of this rank's share of a step, with the head that they are for."""
+        slices = head_slices(self.dataset, "train")
+        for batch in batches:
+            mine = self.ranks.share(batch)
+            for head, frames in enumerate(slices):
+                chosen = [i for i in mine if i in frames]
+                if chosen:
+                    yield head, chosen
 
-    def _step(self, indices: list[int]) -> None:
-        """One step of the optimiser; nothing is changed if loss or gradient are not finite."""
-        progress, limit = self.progress, self.config.train.clip_norm
-        rate = self.schedule(progress.step) * progress.rate_factor
+    def _step(self, batches: list[list[int]], steps: int | None = None) -> None:
+        """One step of the optimiser; nothing is changed if loss or gradient are not finite.
+
+        Parameters
+        ----------
+        batches : frames of each batch whose gradients are summed
+        steps : number of steps of this epoch
+        """
+        progress, settings = self.progress, self.config.train
+        # packed epochs differ in length: the schedule counts in those of nominal length
+        nominal = self.steps_per_epoch
+        position = progress.epoch * nominal + progress.batch * nominal / (steps or nominal)
+        rate = self.schedule(position) * progress.rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.loader.get(indices).to(self.device)
+        if self.config.model.attention_dropout > 0:
+            # from the step's number, so that a run that goes on draws the same
+            torch.manual_seed((settings.seed + 1_000_003 * progress.step + self.ranks.rank) % 2**63)
+        parts = [(head, self.loader.get(chosen)) for head, chosen in self._shares(batches)]
+        counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
+        counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.loss.terms(self.potential(batch, training=True), batch)
-        loss = self.loss.weighted(terms)
-        # only the weights: the graph of the forces leads to the positions as well
-        loss.backward(inputs=self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters, limit if limit > 0 else math.inf, foreach=True
-        )
+        terms = torch.zeros_like(counts)
+        for head, graph in parts:
+            graph = graph.to(self.device)
+            # shares of the mean over the whole step, so that loss and gradients add up
+            part = self.loss.sums(self._predict(head, graph), graph) / counts
+            # only the weights: the graph of the forces leads to the positions as well
+            self.loss.weighted(part).backward(inputs=self.parameters)
+            terms += part.detach()
+        for parameter in self.parameters:
+            if parameter.grad is None:  # of a head without frames here; other ranks may have some
+                parameter.grad = torch.zeros_like(parameter)
+        terms = self.ranks.sum_gradients(self.parameters, terms)
+        limit = settings.clip_norm if settings.clip_norm > 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
         progress.batch += 1
         progress.step += 1
-        values = torch.cat([loss.detach()[None], terms.detach(), norm.detach()[None]]).tolist()
+        loss = self.loss.weighted(terms)
+        values = torch.cat([loss[None], terms, norm.detach().to(terms)[None]]).tolist()
         if not all(math.isfinite(value) for value in values):
-            self._bad_batch(indices)
+            self._bad_batch([frame for batch in batches for frame in batch])
             return
         progress.skipped = 0
         self.optimizer.step()
         self.average.update()
-        for position, value in enumerate([*values[:4], 1.0]):
-            progress.sums[position] += value
+        for number, value in enumerate([*values[:4], 1.0]):
+            progress.sums[number] += value
 
-    def _end_of_epoch(self, log: Log) -> None:
+    def _predict(self, head: int, graph: Graph) -> dict[str, torch.Tensor]:
+        return self.potentials[head](graph, training=True, virial=self.loss.stress_weight > 0)
+
+    def _end_of_epoch(self, logs: list[Log | TensorBoard]) -> None:
         progress, settings = self.progress, self.config.train
-        rate = self.optimizer.param_groups[0]["lr"]
         count = max(1.0, progress.sums[4])
         means = [value / count for value in progress.sums[:4]]
         progress.epoch += 1
         progress.batch, progress.sums = 0, [0.0] * 5
         last = progress.epoch == settings.max_epochs
+        names = ("train_loss", "train_energy_loss", "train_forces_loss", "train_stress_loss")
         row: dict[str, float | None] = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "learning_rate": rate,
-            **dict(
-                zip(
-                    ("train_loss", "train_energy_loss", "train_forces_loss", "train_stress_loss"),
-                    means,
-                    strict=True,
-                )
-            ),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **dict(zip(names, means, strict=True)),
         }
         found: dict[str, Errors | None] = {}
         if last or progress.epoch % settings.valid_interval == 0:
             with self.average.applied():
                 found, metric = self._validate(row, means[0])
-            if math.isfinite(metric):
-                self._good = self._snapshot()
-            else:
-                self._restore(f"the loss after epoch {progress.epoch} is not finite")
+            self._judge(metric)
         progress.seconds = time.monotonic() - self._clock
         row["seconds"] = progress.seconds
-        log.append(row)
+        for log in logs:
+            log.append(row)
         self.display.epoch(progress, row, found)
-        if time.monotonic() - self._saved > SAVE_INTERVAL or last:
-            self.save()
+        self._save_now_and_then(last or progress.epoch == 1)  # a model to look at soon
 
     def _validate(
         self, row: dict[str, float | None], train_loss: float
@@ -241,7 +274,7 @@ class Trainer:
         if len(self.dataset.valid):
             evaluation = self.evaluate("valid")
             found = errors(evaluation)
-            metric = self._loss_of(evaluation)
+            metric = self.loss.of_evaluation(evaluation)
             row["valid_loss"] = metric
             for name, error in found.items():
                 if error is not None:
@@ -250,31 +283,37 @@ class Trainer:
         if metric < progress.best or (not len(self.dataset.valid) and math.isfinite(metric)):
             progress.best, progress.best_epoch = metric, progress.epoch
             self._best_model.load_state_dict(self.model.state_dict())
-            self._best_metadata = self.metadata({"valid": found})
+            seconds = time.monotonic() - self._clock
+            self._best_metadata = training_metadata(self, {"valid": found}, seconds)
         return found, metric
 
-    def evaluate(self, name: str, model: ConvolutionModel | None = None) -> Evaluation:
-        """Evaluate a subset with the weights as they are, or with another model."""
-        potential = self.potential if model is None else Potential(model.to(self.device))
-        potential.eval()
-        graphs = getattr(self.dataset, name).report.graphs
-        return evaluate(
-            potential, graphs, self.config.train.valid_batch_size, self.device, progress=False
-        )
-
-    def _loss_of(self, evaluation: Evaluation) -> float:
-        """The loss over all validation frames at once."""
-        graph = collate(self.dataset.valid.graphs)
-        predicted = evaluation.predicted
-        virial = -torch.from_numpy(predicted.stress) * graph.volume[:, None, None]
-        prediction = {
-            "energy": torch.from_numpy(predicted.energy),
-            "forces": torch.from_numpy(predicted.forces),
-            "virial": virial,
-        }
-        return float(self.loss.weighted(self.loss.terms(prediction, graph)))
+    def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
+        """Evaluate a subset with the weights as they are, or with another model; on all ranks."""
+        graphs, size = getattr(self.dataset, name).report.graphs, self.config.train.valid_batch_size
+        parts = []
+        networks = networks_of((model or self.model).to(self.device))
+        for network, frames in zip(networks, head_slices(self.dataset, name), strict=True):
+            potential = Potential(network).eval()
+            # frames of the only head need no copy of the list, which may not fit in memory
+            chosen = graphs if len(networks) == 1 else [graphs[i] for i in frames]
+            if len(chosen):
+                parts.append(evaluate(potential, chosen, size, self.device, ranks=self.ranks))
+        return join_evaluations(parts)
 
     # --- trouble ---------------------------------------------------------------------------------
+
+    def _judge(self, metric: float) -> None:
+        """Take the averaged weights for good, or notice that they have blown up."""
+        progress = self.progress
+        # without validation frames the loss is that of the weights on their way, not of the average
+        settled = len(self.dataset.valid) and progress.epoch > self.config.train.warmup_epochs
+        if not math.isfinite(metric):
+            self._restore(f"the loss after epoch {progress.epoch} is not finite")
+        elif settled and self.recovery.jumped(metric, progress):
+            self.display.warn(self.recovery.restore_after_jump(progress, metric))
+        else:
+            progress.good_metric = metric
+            self.recovery.keep()
 
     def _bad_batch(self, indices: list[int]) -> None:
         """Leave a batch out; after several in a row bring the last good weights back."""
@@ -287,40 +326,23 @@ class Trainer:
             self.display.warn(f"{text}: batch left out")
 
     def _restore(self, reason: str) -> None:
-        """Bring the last good weights back and halve the learning rate."""
-        progress = self.progress
-        progress.skipped = 0
-        progress.restores += 1
-        if progress.restores > MAX_RESTORES:
-            raise TDNError(
-                f"{reason}; the last good weights were brought back {MAX_RESTORES} times in vain. "
-                "Lower train.learning_rate or train.clip_norm, or use train.dtype=float64; "
-                f"the best model so far is {self.model_file}"
-            )
-        progress.rate_factor *= 0.5
-        self._load_snapshot(self._good)
-        self.display.warn(
-            f"{reason}: last good weights brought back, learning rate times "
-            f"{progress.rate_factor:g} from here"
-        )
-
-    def _snapshot(self) -> dict[str, Any]:
-        """Copies of weights, optimiser and average."""
-        return {
-            "weights": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
-            "optimizer": _cloned(self.optimizer.state_dict()),
-            "average": self.average.state_dict(),
-        }
-
-    def _load_snapshot(self, snapshot: dict[str, Any]) -> None:
-        self.model.load_state_dict(snapshot["weights"])
-        self.optimizer.load_state_dict(_cloned(snapshot["optimizer"]))
-        self.average.load_state_dict(snapshot["average"])
+        self.display.warn(self.recovery.restore(self.progress, reason, self.model_file))
 
     # --- files -----------------------------------------------------------------------------------
 
+    def _save_now_and_then(self, now: bool = False) -> None:
+        # the clock of rank 0 decides, and nobody waits for it
+        waited = time.monotonic() - self._saved >= self.config.train.save_interval
+        if self.ranks.main and (now or waited):
+            self._write()
+
     def save(self) -> None:
         """Write ``last.pt``, and ``model.pt`` if there is a better one than in the file."""
+        if self.ranks.main:
+            self._write()
+        self.ranks.barrier()  # nobody ends, and brings the others down, before it is written
+
+    def _write(self) -> None:
         if self._best_metadata is not None:
             save_model(self.model_file, self._best_model, self._best_metadata)
             self._best_metadata = None
@@ -329,13 +351,14 @@ class Trainer:
             "model": model_to_dict(self.model),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
+            "good": self.recovery.good,
         }
         config = config_to_dict(self.config)
         save_state(self.last_file, self.progress, config, self.dataset.fingerprint, tensors)
         self._saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from ``last.pt``.
+        """Go on from ``last.pt``; every rank reads it.
 
         Raises
         ------
@@ -343,36 +366,13 @@ class Trainer:
             If it is damaged or belongs to another configuration or other data.
         """
         content = load_state(self.last_file, config_to_dict(self.config), self.dataset.fingerprint)
-        self.model.load_state_dict(content["model"]["state"])
+        load_weights(self.model, content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.average.load_state_dict(content["average"])
         self.progress = Progress(**content["progress"])
-        restore_rng(content)
         self._clock = time.monotonic() - self.progress.seconds
-        self._good = self._snapshot()
-
-    def metadata(self, found: dict[str, dict[str, Errors | None]]) -> dict[str, Any]:
-        """What a checkpoint says about its training, in plain values."""
-        settings = config_to_dict(self.config.train)
-        settings.pop("run_dir")
-        return {
-            "tdn_version": __version__,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "epoch": self.progress.epoch,
-            "step": self.progress.step,
-            "seconds": round(time.monotonic() - self._clock, 1),
-            "num_parameters": self.num_parameters,
-            "frames": {
-                "train": self.dataset.train.total,
-                "valid": len(self.dataset.valid),
-                "test": len(self.dataset.test),
-            },
-            "data_fingerprint": self.dataset.fingerprint,
-            "atomic_energies": dict(self.dataset.atomic_energies.values),
-            "atomic_energies_from": dict(self.dataset.atomic_energies.origin),
-            "errors": {
-                subset: {n: dataclasses.asdict(e) for n, e in row.items() if e is not None}
-                for subset, row in found.items()
-            },
-            "train": settings,
-        }
+        # files of the first release lack the good weights
+        if "good" in content:
+            self.recovery.good = content["good"]
+        else:
+            self.recovery.keep()

@@ -13,7 +13,16 @@ from training.helpers import labelled, water_like
 from tdn.checkpoint import save_model
 from tdn.config import ModelConfig
 from tdn.data import build_graphs, read_frames
-from tdn.evaluation import Evaluation, Values, error_tables, errors, evaluate, format_rows
+from tdn.evaluation import (
+    Evaluation,
+    Values,
+    error_tables,
+    errors,
+    evaluate,
+    format_rows,
+    frame_errors,
+    worst_frames,
+)
 from tdn.evaluation_cli import main
 from tdn.model import build_model
 from tdn.potential import Potential
@@ -168,3 +177,74 @@ def test_single_precision_on_request(folder, capsys):
     assert main([str(folder / "model.pt"), str(folder / "frames.xyz"), "--dtype", "float32"]) == 0
     assert torch.get_default_dtype() == torch.float32
     assert "5 frames" in capsys.readouterr().out
+
+
+def test_worst_frames_are_written(folder, model, capsys):
+    """The worst first, with labels, predictions and errors that fit together."""
+    arguments = [str(folder / "model.pt"), str(folder / "frames.xyz")]
+    worst = folder / "worst.xyz"
+    assert main([*arguments, "--worst", "3", "-o", str(worst)]) == 0
+    assert "worst 3 frames" in capsys.readouterr().out
+    found = ase.io.read(worst, ":")
+    original = ase.io.read(folder / "frames.xyz", ":")
+    rmse = [1e3 * np.sqrt(np.mean((a.arrays["tdn_forces"] - a.get_forces()) ** 2)) for a in found]
+    assert rmse == sorted(rmse, reverse=True)
+    graphs = build_graphs(read_frames(folder / "frames.xyz"), [1, 8], CONFIG.r_max)
+    everything = evaluate(Potential(model), graphs)
+    expected = np.sort(frame_errors(everything)[1])[::-1][:3]
+    np.testing.assert_allclose(rmse, expected, rtol=1e-5)
+    for atoms, error in zip(found, rmse, strict=True):
+        assert atoms.info["force_rmse_meV_per_A"] == pytest.approx(error, rel=1e-5)
+        twin = original[atoms.info["frame"] - 1]
+        np.testing.assert_allclose(atoms.positions, twin.positions)
+        assert atoms.get_potential_energy() == pytest.approx(twin.get_potential_energy())
+        difference = abs(atoms.info["tdn_energy"] - atoms.get_potential_energy()) / len(atoms)
+        assert atoms.info["energy_error_meV_per_atom"] == pytest.approx(1e3 * difference, rel=1e-5)
+    assert main([*arguments, "--worst", "2", "-o", str(folder / "out")]) == 0
+    assert {p.name for p in (folder / "out").iterdir()} == {
+        *("errors.json", "parity.png", "cumulative.png", "worst.xyz")
+    }
+    capsys.readouterr()
+
+
+def test_errors_of_frames():
+    """Frames without labels come never, those whose prediction is no number first."""
+    nan = np.nan
+    forces = np.zeros((6, 3))
+    forces[1], forces[3], forces[5] = [3.0, 0, 0], [nan, 0, 0], [0, 0.6, 0]
+    labels = np.zeros((6, 3))
+    labels[0] = nan
+    evaluation = Evaluation(
+        Values(np.array([1.0, 2.0, 3.0, 4.0]), forces, np.zeros((4, 3, 3))),
+        Values(np.array([nan, 2.5, 3.0, 4.0]), labels, np.zeros((4, 3, 3))),
+        np.array([1, 2, 1, 2]),
+        np.zeros(6, int),
+    )
+    energy, rmse = frame_errors(evaluation)
+    assert energy[1] == pytest.approx(250.0) and np.isnan(energy[0])
+    assert rmse[1] == pytest.approx(1e3 * np.sqrt(9 / 6))
+    assert rmse[3] == pytest.approx(1e3 * np.sqrt(0.36 / 6))
+    assert worst_frames(evaluation, 9) == [2, 1, 3]
+    assert worst_frames(evaluation, 1) == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--worst", "3"], 2, "--worst needs a place"),
+        (["--worst", "0", "-o", "worst.xyz"], 2, "--worst 0: expected at least 1"),
+        (["-o", "worst.xyz"], 2, "a file with frames needs --worst"),
+        (["--worst", "1", "-o", "no/worst.xyz"], 1, "does not exist"),
+        (["--md", "--worst", "1", "-o", "worst.xyz"], 2, "does not go with --md"),
+        (["--md", "--frame", "9"], 2, "has 5 frames"),
+        (["--md", "--timestep", "0"], 2, "--timestep 0: expected a positive number"),
+        (["--scan", "0", "7"], 2, "there is no atom 7"),
+        (["--scan", "1", "1"], 2, "two different atoms"),
+        (["--head", "dft"], 2, "has no heads"),
+    ],
+)
+def test_mistakes_of_runs(folder, capsys, monkeypatch, arguments, code, expected):
+    monkeypatch.chdir(folder)
+    assert main(["model.pt", "frames.xyz", *arguments]) == code
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1

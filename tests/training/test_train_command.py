@@ -56,7 +56,7 @@ def test_a_whole_run(folder, capsys, figures):
     assert "RMSE" in out and "tdn-export" in out
     written = {path.name for path in (folder / "run").iterdir()}
     assert written == {
-        *("model.pt", "last.pt", "log.csv", "config.yaml"),
+        *("model.pt", "last.pt", "log.csv", "config.yaml", "README.txt"),
         *("errors.json", "learning_curve.png", "parity.png"),
     }
     assert [row["epoch"] for row in read_log(folder / "run" / "log.csv")] == [1, 2, 3]

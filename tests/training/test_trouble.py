@@ -8,7 +8,9 @@ from tdn.config import load_config
 from tdn.data import load_dataset
 from tdn.errors import TDNError
 from tdn.training.display import Display
-from tdn.training.trainer import MAX_RESTORES, MAX_SKIPPED, Trainer
+from tdn.training.interrupt import StopRequest
+from tdn.training.recovery import MAX_RESTORES, MAX_SKIPPED
+from tdn.training.trainer import Trainer
 
 
 class Recorder(Display):
@@ -36,7 +38,8 @@ def weights(trainer: Trainer) -> torch.Tensor:
 
 def spoil(trainer: Trainer, calls: set[int] | None) -> None:
     """Make the training loss NaN in some calls (all for None)."""
-    original, count = trainer.potential.forward, 0
+    potential = trainer.potentials[0]
+    original, count = potential.forward, 0
 
     def forward(graph, training=False):
         nonlocal count
@@ -47,19 +50,19 @@ def spoil(trainer: Trainer, calls: set[int] | None) -> None:
                 result["energy"] = result["energy"] * torch.nan
         return result
 
-    trainer.potential.forward = forward
+    potential.forward = forward
 
 
 def test_a_bad_batch_is_left_out(trainer):
     """It changes neither weights nor optimiser, and is named."""
     spoil(trainer, {2})
-    batches = list(trainer._batches())
+    batches = trainer.batches.steps(0)
     trainer._step(batches[0])
     before = weights(trainer)
     trainer._step(batches[1])
     assert torch.equal(weights(trainer), before)
     assert "batch left out" in trainer.display.warnings[0]
-    number = trainer.dataset.train.frames[batches[1][0]].number
+    number = trainer.dataset.train.frames[batches[1][0][0]].number
     assert f"frames {number}" in trainer.display.warnings[0]
     trainer._step(batches[2])
     assert not torch.equal(weights(trainer), before)
@@ -78,9 +81,74 @@ def test_a_hopeless_run_stops_with_one_line(trainer):
     spoil(trainer, None)
     with pytest.raises(TDNError, match=f"brought back {MAX_RESTORES} times in vain") as caught:
         for _ in range(MAX_SKIPPED * (MAX_RESTORES + 1)):
-            trainer._step([0, 1])
+            trainer._step([[0, 1]])
     assert "\n" not in str(caught.value)
     assert torch.isfinite(weights(trainer)).all()
+
+
+def blow_up(trainer: Trainer, epochs: set[int], factor: float = 4.0) -> None:
+    """Spoil the averaged weights before they are validated at the end of some epochs.
+
+    That is how it happens: one wild step late in a run, when the learning rate is too small to
+    repair it, and the average carries it on.
+    """
+    validate = trainer._validate
+
+    def spoiled(row, train_loss):
+        if trainer.progress.epoch in epochs:
+            good = trainer.recovery.good["average"]["average"]
+            for average, kept, parameter in zip(
+                trainer.average._average, good, trainer.average._parameters, strict=True
+            ):
+                average.copy_(factor * kept)
+                with torch.no_grad():
+                    parameter.copy_(average)
+        return validate(row, train_loss)
+
+    trainer._validate = spoiled
+
+
+def test_an_average_that_blows_up_is_noticed_and_survived(trainer):
+    """Finite, but far above: the good average comes back and the run ends near it."""
+    blow_up(trainer, {2})
+    for _ in range(2):
+        trainer._epoch(StopRequest())
+        trainer._end_of_epoch([])
+    assert "the validation loss jumped from" in trainer.display.warnings[-1]
+    assert "train.max_loss_jump = 10" in trainer.display.warnings[-1]
+    good = trainer.recovery.good
+    for average, kept in zip(trainer.average._average, good["average"]["average"], strict=True):
+        assert torch.equal(average, kept)
+    assert torch.equal(trainer.model.embedding, good["weights"]["embedding"])
+    assert trainer.progress.jumps == 1 and trainer.progress.rate_factor == 0.5
+    assert trainer.progress.best_epoch == 1
+    trainer._epoch(StopRequest())
+    trainer._end_of_epoch([])
+    assert trainer.progress.good_metric < 10 * trainer.progress.best
+    assert trainer.progress.jumps == 1
+
+
+def test_losses_that_always_jump_do_not_end_a_run(tmp_path):
+    """After some times the jumps are left alone; model.pt has the best weights anyway."""
+    write_frames(tmp_path / "train.xyz")
+    config = load_config(write_config(tmp_path, train={"max_epochs": 9}))
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(config, load_dataset(config), Recorder())
+    blow_up(trainer, set(range(2, 10)))
+    assert trainer.fit()
+    assert trainer.progress.jumps == MAX_RESTORES
+    assert sum("jumped" in w for w in trainer.display.warnings) == MAX_RESTORES
+    assert trainer.progress.best_epoch == 1 and trainer.model_file.exists()
+
+
+def test_jumps_can_be_allowed(tmp_path):
+    write_frames(tmp_path / "train.xyz")
+    config = load_config(write_config(tmp_path, train={"max_loss_jump": 0.0}))
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(config, load_dataset(config), Recorder())
+    blow_up(trainer, {2})
+    assert trainer.fit()
+    assert trainer.progress.jumps == 0 and trainer.display.warnings == []
 
 
 def test_weight_decay_on_matrices_only(trainer):
