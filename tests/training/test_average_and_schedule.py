@@ -17,7 +17,7 @@ def values(module: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
 def test_average_is_the_weighted_mean_of_all_weights(decay):
     model = torch.nn.Linear(2, 1).double()
-    average = WeightAverage(model, decay)
+    average = WeightAverage(model.parameters(), decay)
     history = []
     for step in range(1, 8):
         with torch.no_grad():
@@ -34,7 +34,7 @@ def test_average_is_the_weighted_mean_of_all_weights(decay):
 
 def test_average_leaves_the_weights_after_an_error_and_keeps_its_state():
     model = torch.nn.Linear(2, 1)
-    average = WeightAverage(model, 0.9)
+    average = WeightAverage(model.parameters(), 0.9)
     average.update()
     before = values(model)
     torch.nn.init.ones_(model.weight)
@@ -43,7 +43,7 @@ def test_average_leaves_the_weights_after_an_error_and_keeps_its_state():
         np.testing.assert_array_equal(values(model), before)
         raise RuntimeError("stop")
     np.testing.assert_array_equal(values(model), changed)
-    other = WeightAverage(model, 0.9)
+    other = WeightAverage(model.parameters(), 0.9)
     other.load_state_dict(average.state_dict())
     assert other.steps == 1
     with other.applied():
