@@ -70,7 +70,7 @@ tdn::Evaluation PairTDN::evaluate()
 void PairTDN::log_exchanges(const RowExchange &counted)
 {
   report_exchanges = false;
-  const bigint ghosts = num_all - num_local;
+  const auto ghosts = static_cast<bigint>(ghost_atoms.size());
   bigint most_ghosts;
   MPI_Allreduce(&ghosts, &most_ghosts, 1, MPI_LMP_BIGINT, MPI_MAX, world);
   if (comm->me != 0) return;
@@ -146,7 +146,12 @@ int PairTDN::pack_reverse_comm(int n, int first, double *buf)
 {
   for (int k = 0; k < n; k++) {
     const char *const row = row_of(first + k);
-    if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
+    double *const out = buf + static_cast<size_t>(rows.values) * k;
+    // the owner adds something for every ghost, also for one that is no node in this step
+    if (row)
+      memcpy(out, row, rows.bytes);
+    else
+      memset(out, 0, rows.bytes);
   }
   return n * rows.values;
 }
