@@ -71,6 +71,7 @@ class PairTDN : public Pair {
   std::vector<int64_t> node_species;
   std::vector<int> ghost_atoms;      // ghosts that may be nodes, in the order of the list
   std::vector<int> ghost_node;       // their nodes in this step, -1 for those without an edge
+  std::vector<char> idle_rows;       // what is passed on of those
   bigint last_build;                 // neighbor->ncalls when the nodes were numbered
   bool nodes_valid;
 
@@ -129,7 +130,7 @@ class PairTDN : public Pair {
   void add_member_forces(const double *);
   void add_to_atoms(std::vector<double> &, int, double **);
   void communicate_rows(void *, int64_t, bool, bool);
-  char *row_of(int) const;
+  char *row_of(int);
 };
 
 }    // namespace LAMMPS_NS

@@ -180,7 +180,8 @@ void PairTDN::build_edges()
 
 /* ----------------------------------------------------------------------
    ghosts without an edge in this step, those in the skin and in corners of the halo, are no nodes:
-   a model works on all nodes, and around small domains these are many
+   a model works on all nodes, and around small domains these are many. They get the numbers behind
+   the nodes, since their rows are passed on to other ranks.
 ------------------------------------------------------------------------- */
 
 void PairTDN::drop_idle_ghosts()
@@ -195,14 +196,16 @@ void PairTDN::drop_idle_ghosts()
 
   num_all = num_local;
   for (int ghost = 0; ghost < num_ghosts; ghost++) {
+    if (ghost_node[ghost] < 0) continue;
     const int i = ghost_atoms[ghost];
-    if (ghost_node[ghost] > 0) {
-      atom_of_node[num_all] = i;
-      node_species[num_all] = type2species[atom->type[i]];
-      ghost_node[ghost] = num_all++;
-    }
-    node_of_atom[i] = ghost_node[ghost];
+    atom_of_node[num_all] = i;
+    node_species[num_all] = type2species[atom->type[i]];
+    ghost_node[ghost] = num_all++;
   }
+  int idle = num_all;
+  for (int ghost = 0; ghost < num_ghosts; ghost++)
+    node_of_atom[ghost_atoms[ghost]] = ghost_node[ghost] < 0 ? idle++ : ghost_node[ghost];
+
   for (int64_t e = 0; e < num_edges; e++)
     if (senders[e] >= num_local) senders[e] = ghost_node[senders[e] - num_local];
 }
