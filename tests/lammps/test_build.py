@@ -156,6 +156,8 @@ def test_bigbig_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
 def test_sanitized_plugin_needs_a_folder_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    from tdn_lammps.cli import main
+
     monkeypatch.delenv("TDN_LIB_DIR", raising=False)
     assert main(["build", "--sanitize"]) == 2
     assert "TDN_LIB_DIR" in capsys.readouterr().err
