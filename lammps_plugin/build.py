@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from tdn.errors import TDNError
+from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write
 from tdn.ops.build import (
     SOURCE_DIR as OPS_SOURCE_DIR,
@@ -38,6 +39,7 @@ class Stamp:
     ops_library: str
     compiler: str
     sources: str  # hash
+    sanitize: str = "no"
 
     @classmethod
     def read(cls, folder: Path) -> Stamp | None:
@@ -107,6 +109,7 @@ def build_plugin(
     *,
     force: bool = False,
     verbose: bool = False,
+    sanitize: bool = False,
 ) -> tuple[Path, bool]:
     """Compile the plugin unless it is up to date.
 
@@ -120,6 +123,9 @@ def build_plugin(
         Compile in any case.
     verbose : bool
         Show the output of CMake and the compiler.
+    sanitize : bool
+        Compile the plugin's own code with the address and undefined-behaviour sanitizers. Only a
+        LAMMPS that has preloaded their runtime can load it.
 
     Returns
     -------
@@ -128,12 +134,21 @@ def build_plugin(
 
     Raises
     ------
+    UsageError
+        If ``sanitize`` is asked for in the default folder, where every LAMMPS would find it.
     TDNError
         If LAMMPS, CMake or a compiler is missing, or the build fails.
     """
+    if sanitize and not (output or os.environ.get("TDN_LIB_DIR")):
+        raise UsageError(
+            "--sanitize: LAMMPS loads such a plugin only with the sanitizers' runtime preloaded; "
+            "give it a folder of its own in the environment variable TDN_LIB_DIR"
+        )
     lammps = lammps or installed_lammps()
     folder = Path(output).expanduser().absolute() if output else plugin_dir()
     stamp = expected_stamp(lammps, build_ops(verbose=verbose))
+    if sanitize:
+        stamp = replace(stamp, sanitize="yes")
     plugin = folder / PLUGIN_NAME
     with build_lock(folder):
         complete = plugin.is_file() and (folder / PAIR_LIBRARY_NAME).is_file()
@@ -177,6 +192,8 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
         "LAMMPS_SIZES": stamp.lammps_sizes,
         "TDN_LAMMPS_VERSION": stamp.lammps_version,
     }
+    if stamp.sanitize == "yes":
+        defines["TDN_SANITIZE"] = "ON"
     mpi_header = mpich_file("mpi.h")
     if mpi_header is not None and Path(stamp.lammps_headers).name == "lammps":
         defines["MPI_INCLUDE_DIR"] = str(mpi_header.parent)

@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--output", metavar="DIR", help="put the plugin into this folder")
     build.add_argument("--force", action="store_true", help="compile even if nothing has changed")
+    build.add_argument(
+        "--sanitize",
+        action="store_true",
+        help="address and undefined-behaviour sanitizers, for tests; needs TDN_LIB_DIR",
+    )
     build.add_argument("--verbose", action="store_true", help="show the compiler's output")
     commands.add_parser("info", help="show versions and whether lmp finds the plugin")
     return parser
@@ -72,7 +77,11 @@ def _build(arguments: argparse.Namespace) -> int:
         tree = lammps_source(arguments.lammps_source, sizes)
     start = time.monotonic()
     plugin, compiled = build_plugin(
-        tree, arguments.output, force=arguments.force, verbose=arguments.verbose
+        tree,
+        arguments.output,
+        force=arguments.force,
+        verbose=arguments.verbose,
+        sanitize=arguments.sanitize,
     )
     if compiled:
         print(f"built {plugin} in {time.monotonic() - start:.0f} s")

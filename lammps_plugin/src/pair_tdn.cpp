@@ -31,6 +31,9 @@ using namespace LAMMPS_NS;
 // longest part of a row that is sent in one message, in doubles; longer rows take several
 static constexpr int MAX_COMM_VALUES = 256;
 
+// a weight of special_bonds that is not 0, but makes any energy vanish
+static constexpr double ALMOST_ZERO = 1.0e-50;
+
 /* ---------------------------------------------------------------------- */
 
 PairTDN::PairTDN(LAMMPS *lmp) :
@@ -260,8 +263,35 @@ void PairTDN::init_style()
   top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
   top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
 
+  keep_special_neighbours();
   neighbor->add_request(this, NeighConst::REQ_FULL);
   nodes_valid = false;
+}
+
+/* ----------------------------------------------------------------------
+   weights of zero, the default of special_bonds, take bonded atoms out of the neighbour list. A
+   weight that is as good as zero for all other styles keeps them in.
+------------------------------------------------------------------------- */
+
+void PairTDN::keep_special_neighbours()
+{
+  if (atom->molecular == Atom::ATOMIC) return;
+  bool changed = false;
+  for (int kind = 1; kind <= 3; kind++) {
+    if (force->special_lj[kind] != 0.0 || force->special_coul[kind] != 0.0) continue;
+    force->special_lj[kind] = force->special_coul[kind] = ALMOST_ZERO;
+    changed = true;
+  }
+  bigint bonded = 0;
+  if (atom->nspecial)
+    for (int i = 0; i < atom->nlocal; i++) bonded += atom->nspecial[i][2] > 0;
+  bigint total;
+  MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && comm->me == 0)
+    error->warning(FLERR,
+                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which the "
+                   "model needs; the weights are now {}",
+                   ALMOST_ZERO);
 }
 
 /* ----------------------------------------------------------------------

@@ -62,12 +62,16 @@ class PairTDN : public Pair {
   MPI_Comm sharers;                 // ranks of this node that use the same device
   double admitted_memory;           // bytes of the largest step of all sharers so far
 
-  // nodes of the graph: local atoms of this style, then ghosts unless they are folded onto owners
+  // nodes of the graph: local atoms of this style, then ghosts that have edges in this step,
+  // unless they are folded onto owners
 
   int num_local, num_all;
   std::vector<int> node_of_atom;     // node of each local and ghost atom, -1 for none
   std::vector<int> atom_of_node;
   std::vector<int64_t> node_species;
+  std::vector<int> ghost_atoms;      // ghosts that may be nodes, in the order of the list
+  std::vector<int> ghost_node;       // their nodes in this step, -1 for those without an edge
+  std::vector<char> idle_rows;       // what is passed on of those
   bigint last_build;                 // neighbor->ncalls when the nodes were numbered
   bool nodes_valid;
 
@@ -112,11 +116,12 @@ class PairTDN : public Pair {
   void fail_together(const std::string &);
   void require_memory();
   void refuse_virial();
+  void keep_special_neighbours();
   tdn::Evaluation evaluate();
   void log_exchanges(const RowExchange &);
-  void check_special_bonds();
   void build_nodes();
   void build_edges();
+  void drop_idle_ghosts();
   void tally(const tdn::Evaluation &);
   void tally_edges(const double *);
   void require_committee();
@@ -125,7 +130,7 @@ class PairTDN : public Pair {
   void add_member_forces(const double *);
   void add_to_atoms(std::vector<double> &, int, double **);
   void communicate_rows(void *, int64_t, bool, bool);
-  char *row_of(int) const;
+  char *row_of(int);
 };
 
 }    // namespace LAMMPS_NS

@@ -70,7 +70,7 @@ tdn::Evaluation PairTDN::evaluate()
 void PairTDN::log_exchanges(const RowExchange &counted)
 {
   report_exchanges = false;
-  const bigint ghosts = num_all - num_local;
+  const auto ghosts = static_cast<bigint>(ghost_atoms.size());
   bigint most_ghosts;
   MPI_Allreduce(&ghosts, &most_ghosts, 1, MPI_LMP_BIGINT, MPI_MAX, world);
   if (comm->me != 0) return;
@@ -92,6 +92,11 @@ void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool f
 {
   const size_t stride = width * (is_double ? sizeof(double) : sizeof(float));
   const size_t part = sizeof(double) * (forward ? comm_forward : comm_reverse);
+
+  // ghosts that are no nodes still take part: they stand between a rank and the next one
+  const size_t num_idle = num_local + ghost_atoms.size() - num_all;
+  idle_rows.resize(std::max(idle_rows.size(), num_idle * stride));
+  if (!forward) std::fill_n(idle_rows.begin(), num_idle * stride, 0);
   for (size_t begin = 0; begin < stride; begin += part) {
     const size_t bytes = std::min(part, stride - begin);
     const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
@@ -105,10 +110,13 @@ void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool f
 
 /* ---------------------------------------------------------------------- */
 
-char *PairTDN::row_of(int i) const
+char *PairTDN::row_of(int i)
 {
   const int node = node_of_atom[i];
-  return node < 0 ? nullptr : rows.data + rows.stride * node + rows.begin;
+  if (node < 0) return nullptr;
+  char *const data =
+      node < num_all ? rows.data + rows.stride * node : idle_rows.data() + rows.stride * (node - num_all);
+  return data + rows.begin;
 }
 
 /* ---------------------------------------------------------------------- */

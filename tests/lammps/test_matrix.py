@@ -82,10 +82,6 @@ CASES = [
     if (cell, decomposition) != ("below_cutoff", "tiled")
     for options in product(("on", "off"), (False, True))
 ]
-# Launches of more ranks than cores are slow. For 3 and 4 ranks: each cell with each decomposition,
-# once; for 8 ranks: each cell once. All options take turns.
-SOME = [CASES[4 * k + (k + k // 4) % 4] for k in range(len(CASES) // 4)]
-FEW = [SOME[k] for k in (1, 5, 7, 10, 12)]
 
 
 def with_spectators(structure: Structure) -> Structure:
@@ -177,13 +173,9 @@ def test_one_rank_is_the_calculator(alone: dict[Case, Measured], checkpoint: Pat
         np.testing.assert_allclose(centroid[:6], total, rtol=0, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "cases"), [(2, CASES), (3, SOME), (4, SOME), (8, FEW)], ids=["2", "3", "4", "8"]
-)
-def test_ranks_agree(
-    run_cases: Callable, alone: dict[Case, Measured], ranks: int, cases: list[Case]
-) -> None:
-    for case, found in run_cases(cases, ranks).items():
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+def test_ranks_agree(run_cases: Callable, alone: dict[Case, Measured], ranks: int) -> None:
+    for case, found in run_cases(CASES, ranks).items():
         assert_close(found, alone[case], case, 1e-9)
 
 
