@@ -105,7 +105,7 @@ class FusedFirstLayer(nn.Module):
         self.product = FusedNodeProduct(layer, mix)
         self.gate = layer.gate
 
-    def forward(self, species: Tensor, edge_vec: Tensor, edges: Edges) -> Tensor:
+    def forward(self, species: Tensor, edge_vec: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
         a = density(
             edge_vec, species, self.table, self.r_max, self.stretch, self.num_channels, edges
         )
@@ -145,7 +145,9 @@ class FusedLayer(nn.Module):
         self.product = FusedNodeProduct(layer, layer.mix_message.weight)
         self.gate = layer.gate
 
-    def forward(self, x: Tensor, species: Tensor, edge_vec: Tensor, edges: Edges) -> Tensor:
+    def forward(
+        self, x: Tensor, scalars: Tensor, species: Tensor, edge_vec: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor]:
         h = exchange(degree_linear(x, self.mix), species.size(0))
         a = convolution(
             h,
@@ -160,7 +162,8 @@ class FusedLayer(nn.Module):
             edges,
         )
         local_species = species[: a.size(0)]
-        scaled = x[:, : self.components_out] * self.residual_scale[local_species]
+        kept = scalars.unsqueeze(1) if self.components_out == 1 else x
+        scaled = kept * self.residual_scale[local_species]
         y = self.product(a, local_species) + degree_linear(scaled, self.residual_mix)
         return self.gate(y)
 
@@ -199,11 +202,11 @@ class FusedModel(Network):
 
     def forward(self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int) -> Tensor:
         """Energies of the first ``num_local`` atoms; see `tdn.model.ConvolutionModel`."""
-        x = self.first(species, edge_vec, edges)
-        energy = self.first_readout(x[:, 0]).to(torch.float64)
+        x, scalars = self.first(species, edge_vec, edges)
+        energy = self.first_readout(scalars).to(torch.float64)
         for layer, readout in zip(self.layers, self.readouts):
-            x = layer(x, species, edge_vec, edges)
-            energy = energy + readout(x[:, 0]).to(torch.float64)
+            x, scalars = layer(x, scalars, species, edge_vec, edges)
+            energy = energy + readout(scalars).to(torch.float64)
         return self.total_energy(energy, species, edges, edge_vec, num_local)
 
 

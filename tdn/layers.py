@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .ops import degree_linear, gate
+from .ops import degree_linear, gate_with_scalars
 
 # silu(x) * SILU_SCALE has unit second moment for a standard normal x
 SILU_SCALE = 1.6765
@@ -81,8 +81,9 @@ class Gate(nn.Module):
             torch.randn(num_channels, l_max * num_channels) / math.sqrt(num_channels)
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
-        return gate(x, self.gates, self.scale)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, D, C] -> [N, D, C], and its scalars [N, C] on their own."""
+        return gate_with_scalars(x, self.gates, self.scale)
 
 
 class LinearReadout(nn.Module):

@@ -84,9 +84,19 @@ class InteractionLayer(nn.Module):
         self.components_out = num_components(l_max_out)
 
     def forward(
-        self, x: Tensor, species: Tensor, sh: Tensor, r: Tensor, pair: Tensor, edges: Edges
-    ) -> Tensor:
-        """Features [n_local, D_in, C] (in the first layer [S, 1, C]) -> [n_local, D_out, C]."""
+        self,
+        x: Tensor,
+        scalars: Tensor,
+        species: Tensor,
+        sh: Tensor,
+        r: Tensor,
+        pair: Tensor,
+        edges: Edges,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [n_local, D_in, C] and their scalars [n_local, C] to the next ones.
+
+        The first layer takes the embedding of the species instead, [S, 1, C].
+        """
         num_local = edges.centre_ptr.size(0) - 1
         h = self.mix_in(x)
         if self.first:
@@ -98,7 +108,8 @@ class InteractionLayer(nn.Module):
         local_species = species[:num_local]
         y = self.mix_out(self.product(m, local_species))
         if self.residual is not None:
-            y = y + self.residual(x[:, : self.components_out], local_species)
+            kept = scalars.unsqueeze(1) if self.components_out == 1 else x
+            y = y + self.residual(kept, local_species)
         return self.gate(y)
 
 
@@ -147,9 +158,10 @@ class ConvolutionModel(Network):
         pair = species[edges.centre] * self.num_species + species[edges.neighbour]
         x = self.embedding.unsqueeze(1)  # [S, 1, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
+        scalars = self.embedding
         for layer, readout in zip(self.layers, self.readouts):
-            x = layer(x, species, sh, r, pair, edges)
-            energy = energy + readout(x[:, 0]).to(torch.float64)
+            x, scalars = layer(x, scalars, species, sh, r, pair, edges)
+            energy = energy + readout(scalars).to(torch.float64)
         return self.total_energy(energy, species, edges, edge_vec, num_local)
 
 

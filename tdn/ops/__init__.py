@@ -4,7 +4,7 @@ from . import loading
 from .edge_functions import edge_geometry, radial
 from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
-from .nodes import component_linear, degree_linear, gate, node_product
+from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
 from .operators import cp_message, exchange, scalar_message, sort_edges
 from .reference import Edges
 
@@ -20,6 +20,7 @@ __all__ = [
     "edge_geometry",
     "exchange",
     "gate",
+    "gate_with_scalars",
     "is_compiled",
     "library_path",
     "node_product",

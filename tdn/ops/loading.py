@@ -30,6 +30,7 @@ SCHEMAS = {
     "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
     "component_linear": "(Tensor x, Tensor matrix) -> Tensor",
     "gate": "(Tensor x, Tensor weight, float scale) -> Tensor",
+    "gate_with_scalars": "(Tensor x, Tensor weight, float scale) -> (Tensor, Tensor)",
     "edge_geometry": "(Tensor edge_vec, int l_max, ScalarType dtype) -> (Tensor, Tensor)",
     "radial": "(Tensor r, Tensor pair, Tensor scale, Tensor weights, int[] widths, float r_max,"
     " int power, float silu_scale) -> Tensor",
@@ -123,6 +124,7 @@ def _register_reference() -> torch.library.Library:
         ("degree_linear", nodes_reference.degree_linear),
         ("component_linear", nodes_reference.component_linear),
         ("gate", nodes_reference.gate),
+        ("gate_with_scalars", nodes_reference.gate_with_scalars),
         ("edge_geometry", edges_reference.edge_geometry),
         ("radial", edges_reference.radial),
     ):

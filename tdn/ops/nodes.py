@@ -107,3 +107,25 @@ def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
         if loading.reference_forced():
             return reference.gate(x, weight, scale)
     return torch.ops.tdn.gate(x, weight, scale)
+
+
+def gate_with_scalars(x: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`gate` with a copy of the scalars beside it, ``(y, y[:, 0])``.
+
+    Who needs the scalars alone takes the copy: the gradient of a slice is zero elsewhere, and to
+    fill and add that costs more than the gate.
+
+    Parameters
+    ----------
+    x : Tensor [N, L^2, C]
+    weight : Tensor [C, (L - 1) C]
+    scale : float
+
+    Returns
+    -------
+    Tensor [N, L^2, C], Tensor [N, C]
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.gate_with_scalars(x, weight, scale)
+    return torch.ops.tdn.gate_with_scalars(x, weight, scale)

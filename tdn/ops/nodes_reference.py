@@ -55,3 +55,9 @@ def gate(x: Tensor, weight: Tensor, scale: float) -> Tensor:
         for l in range(1, degrees):
             parts.append(x[:, l * l : (l + 1) * (l + 1)] * gates[:, l - 1 : l])
     return torch.cat(parts, dim=1)
+
+
+def gate_with_scalars(x: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """See :func:`tdn.ops.gate_with_scalars`."""
+    y = gate(x, weight, scale)
+    return y, y[:, 0]

@@ -32,6 +32,11 @@ std::tuple<Tensor, Tensor> gate_adjoint_meta(const Tensor &g, const Tensor &x,
 std::tuple<Tensor, Tensor, Tensor> gate_second_meta(const Tensor &v, const Tensor &g,
                                                     const Tensor &x, const Tensor &weight,
                                                     double scale, bool need_weight);
+// The same with a copy of the scalars y[:, 0] [N, C] beside it: whoever needs them alone would send
+// back a gradient that is zero elsewhere, and to fill and add that costs more than the gate.
+std::tuple<Tensor, Tensor> gate_with_scalars(const Tensor &x, const Tensor &weight, double scale);
+std::tuple<Tensor, Tensor> gate_with_scalars_autograd(const Tensor &x, const Tensor &weight,
+                                                      double scale);
 Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale);
 std::tuple<Tensor, Tensor> gate_adjoint_autograd(const Tensor &g, const Tensor &x,
                                                  const Tensor &weight, double scale,

@@ -2,6 +2,7 @@
 
 #include "find_operator.h"
 
+#include <ATen/ATen.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -76,7 +77,80 @@ struct GateAdjoint : Function<GateAdjoint> {
   }
 };
 
+// Gradient of features and of a copy of their scalars to one gradient: g + [g_scalars, 0, ..].
+struct Joined : Function<Joined> {
+  static Tensor forward(AutogradContext *ctx, const Tensor &g, const Tensor &g_scalars)
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->set_materialize_grads(false);
+    Tensor sum = g.clone(at::MemoryFormat::Contiguous);
+    sum.select(1, 0).add_(g_scalars);
+    return sum;
+  }
+
+  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
+  {
+    const Tensor &v = gradients[0];
+    if (!v.defined()) return variable_list(2);
+    return {v, ctx->needs_input_grad(1) ? v.select(1, 0) : Tensor()};
+  }
+};
+
+struct GateWithScalars : Function<GateWithScalars> {
+  static variable_list forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight,
+                               double scale)
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["scale"] = scale;
+    ctx->set_materialize_grads(false);
+    static const auto op =
+        find_operator<decltype(gate_with_scalars)>("tdn::gate_with_scalars");
+    const auto [y, scalars] = op.call(x, weight, scale);
+    return {y, scalars};
+  }
+
+  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
+  {
+    variable_list result(3);
+    const Tensor &g = gradients[0], &g_scalars = gradients[1];
+    if (!g.defined() && !g_scalars.defined()) return result;
+    const variable_list s = ctx->get_saved_variables();
+    Tensor sum = g;
+    if (g.defined() && g_scalars.defined())
+      sum = Joined::apply(g, g_scalars);
+    else if (g_scalars.defined() && s[0].size(1) == 1)
+      sum = g_scalars.unsqueeze(1);
+    else if (g_scalars.defined())
+      sum = Joined::apply(at::zeros_like(s[0]), g_scalars);
+    const bool need_weight = ctx->needs_input_grad(1);
+    const auto [x, weight] =
+        call_adjoint(sum, s[0], s[1], ctx->saved_data["scale"].toDouble(), need_weight);
+    result[0] = x;
+    if (need_weight) result[1] = weight;
+    return result;
+  }
+};
+
 }    // namespace
+
+std::tuple<Tensor, Tensor> gate_with_scalars(const Tensor &x, const Tensor &weight, double scale)
+{
+  static const auto op = find_operator<decltype(gate_cpu)>("tdn::gate");
+  const Tensor y = op.call(x, weight, scale);
+  return {y, y.select(1, 0).clone(at::MemoryFormat::Contiguous)};
+}
+
+std::tuple<Tensor, Tensor> gate_with_scalars_autograd(const Tensor &x, const Tensor &weight,
+                                                      double scale)
+{
+  if (!has_kernels("tdn::gate", x)) {
+    const Tensor y = gate_tensor(x, weight, scale);
+    return {y, y.select(1, 0)};
+  }
+  const variable_list result = GateWithScalars::apply(x, weight, scale);
+  return {result[0], result[1]};
+}
 
 Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale)
 {

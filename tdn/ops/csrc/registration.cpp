@@ -70,6 +70,7 @@ void define(Library &library)
   library.def("node_product_second(Tensor v, Tensor g, " TDN_NODE_PRODUCT_SCHEMA
               ", bool need_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def("gate(Tensor x, Tensor weight, float scale) -> Tensor");
+  library.def("gate_with_scalars(Tensor x, Tensor weight, float scale) -> (Tensor, Tensor)");
   library.def("gate_adjoint(Tensor g, Tensor x, Tensor weight, float scale, bool need_weight)"
               " -> (Tensor, Tensor)");
   library.def("gate_second(Tensor v, Tensor g, Tensor x, Tensor weight, float scale,"
@@ -156,6 +157,7 @@ void implement_tensor(Library &library)
   library.impl("node_product", node_product_tensor);
   library.impl("degree_linear", degree_linear_tensor);
   library.impl("gate", gate_tensor);
+  library.impl("gate_with_scalars", gate_with_scalars);
   library.impl("degree_linear_weight", degree_linear_weight_tensor);
   library.impl("edge_geometry", edge_geometry_tensor);
   library.impl("radial", radial_tensor);
@@ -204,6 +206,7 @@ void implement_autograd(Library &library)
   library.impl("node_product_adjoint", node_product_adjoint_autograd);
   library.impl("degree_linear", degree_linear_autograd);
   library.impl("gate", gate_autograd);
+  library.impl("gate_with_scalars", gate_with_scalars_autograd);
   library.impl("gate_adjoint", gate_adjoint_autograd);
   library.impl("degree_linear_weight", degree_linear_weight_autograd);
   library.impl("edge_geometry", edge_geometry_autograd);
