@@ -39,7 +39,7 @@ static constexpr double ALMOST_ZERO = 1.0e-50;
 PairTDN::PairTDN(LAMMPS *lmp) :
     Pair(lmp), device("auto"), comm_setting(CommMode::AUTO), comm_mode(CommMode::FOLD),
     check_reference(true), direct(false), scale(1.0), sharers(MPI_COMM_NULL), admitted_memory(0.0),
-    num_local(0), num_all(0), last_build(-1), nodes_valid(false), num_edges(0),
+    num_local(0), num_all(0), last_list(nullptr), num_received(0), last_build(-1), nodes_valid(false), num_edges(0),
     deviation_flag(0), deviation_valid(false), rows{}, report_exchanges(false)
 {
   single_enable = 0;
@@ -51,7 +51,7 @@ PairTDN::PairTDN(LAMMPS *lmp) :
   unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
 
   // enough for forces and virials; the features of the model follow with the model
-  comm_forward = 1;
+  comm_forward = 2;    // rank and node of an owner
   comm_reverse = comm_reverse_off = 9;
 }
 
@@ -205,7 +205,7 @@ void PairTDN::load_model(const std::string &name)
   report_exchanges = true;
 
   const int values = static_cast<int>((model->exchange_bytes() + 7) / 8);
-  comm_forward = std::max(1, std::min(values, MAX_COMM_VALUES));
+  comm_forward = std::max(2, std::min(values, MAX_COMM_VALUES));
   const int member_values = std::min(3 * model->metadata().committee, MAX_COMM_VALUES);
   comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
 

@@ -16,6 +16,7 @@ PairStyle(tdn,PairTDN);
 #include "pair.h"
 
 #include <memory>
+#include <set>
 #include <mpi.h>
 #include <string>
 #include <vector>
@@ -62,16 +63,22 @@ class PairTDN : public Pair {
   MPI_Comm sharers;                 // ranks of this node that use the same device
   double admitted_memory;           // bytes of the largest step of all sharers so far
 
-  // nodes of the graph: local atoms of this style, then ghosts that have edges in this step,
-  // unless they are folded onto owners
+  // nodes of the graph: local atoms of this style, then atoms of other ranks that have edges in
+  // this step
 
   int num_local, num_all;
-  std::vector<int> node_of_atom;     // node of each local and ghost atom, -1 for none
+  std::vector<int> node_of_atom;     // of local atoms the node, of others num_local + their place in
+                                     // ghost_atoms; images have those of their atom; -1 for none
   std::vector<int> atom_of_node;
   std::vector<int64_t> node_species;
-  std::vector<int> ghost_atoms;      // ghosts that may be nodes, in the order of the list
-  std::vector<int> ghost_node;       // their nodes in this step, -1 for those without an edge
+  std::vector<int> ghost_atoms;      // of each atom of another rank the first of its images here
+  std::vector<int> ghost_node;       // their nodes in this step; num_all and more without an edge
   std::vector<char> idle_rows;       // what is passed on of those
+  std::vector<int64_t> owners;       // of each atom rank and node there, while nodes are numbered
+  std::set<const int *> self_lists;  // lists of atoms whose images are on this rank, and the first
+  std::set<int> self_ghosts;         // of these images: nothing has to be copied
+  const int *last_list;              // of the message that was packed last
+  bigint num_received;               // rows that other ranks send in a forward communication
   bigint last_build;                 // neighbor->ncalls when the nodes were numbered
   bool nodes_valid;
 
@@ -121,7 +128,8 @@ class PairTDN : public Pair {
   void log_exchanges(const RowExchange &);
   void build_nodes();
   void build_edges();
-  void drop_idle_ghosts();
+  void number_ghosts();
+  void place_ghosts();
   void tally(const tdn::Evaluation &);
   void tally_edges(const double *);
   void require_committee();
@@ -131,6 +139,7 @@ class PairTDN : public Pair {
   void add_to_atoms(std::vector<double> &, int, double **);
   void communicate_rows(void *, int64_t, bool, bool);
   char *row_of(int);
+  char *ghost_row(int);
 };
 
 }    // namespace LAMMPS_NS

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_map>
 
 using namespace LAMMPS_NS;
 
@@ -70,9 +71,8 @@ tdn::Evaluation PairTDN::evaluate()
 void PairTDN::log_exchanges(const RowExchange &counted)
 {
   report_exchanges = false;
-  const auto ghosts = static_cast<bigint>(ghost_atoms.size());
   bigint most_ghosts;
-  MPI_Allreduce(&ghosts, &most_ghosts, 1, MPI_LMP_BIGINT, MPI_MAX, world);
+  MPI_Allreduce(&num_received, &most_ghosts, 1, MPI_LMP_BIGINT, MPI_MAX, world);
   if (comm->me != 0) return;
   const double megabytes =
       1e-6 * static_cast<double>(most_ghosts * (counted.forward_bytes + counted.reverse_bytes));
@@ -81,6 +81,42 @@ void PairTDN::log_exchanges(const RowExchange &counted)
                  "{} reverse with {} bytes; at most {} ghosts and {:.3f} MB per rank\n",
                  counted.num_forward, counted.forward_bytes, counted.num_reverse,
                  counted.reverse_bytes, most_ghosts, megabytes);
+}
+
+/* ----------------------------------------------------------------------
+   ghosts learn whose images they are. Images of local atoms are those; of each atom of another rank
+   the first image, which took the shortest way, stands for all.
+------------------------------------------------------------------------- */
+
+void PairTDN::number_ghosts()
+{
+  const int nlocal = atom->nlocal;
+  const int nall = nlocal + atom->nghost;
+  const auto me = static_cast<int64_t>(comm->me);
+
+  if (owners.size() < static_cast<size_t>(nall)) owners.resize(nall + nall / 10);
+  for (int i = 0; i < nlocal; i++)
+    owners[i] = node_of_atom[i] < 0 ? -1 : me << 32 | node_of_atom[i];
+  self_lists.clear();
+  self_ghosts.clear();
+  num_received = 0;
+  rows.numbering = true;
+  comm->forward_comm(this, 2);
+  rows.numbering = false;
+
+  ghost_atoms.clear();
+  std::unordered_map<int64_t, int> node_of_owner;
+  for (int i = nlocal; i < nall; i++) {
+    if (owners[i] < 0) continue;
+    if (owners[i] >> 32 == me) {
+      node_of_atom[i] = static_cast<int>(owners[i] & 0xffffffff);
+      continue;
+    }
+    const int next = num_local + static_cast<int>(ghost_atoms.size());
+    const auto [entry, is_new] = node_of_owner.emplace(owners[i], next);
+    node_of_atom[i] = entry->second;
+    if (is_new) ghost_atoms.push_back(i);
+  }
 }
 
 /* ----------------------------------------------------------------------
@@ -112,11 +148,22 @@ void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool f
 
 char *PairTDN::row_of(int i)
 {
-  const int node = node_of_atom[i];
+  int node = node_of_atom[i];
   if (node < 0) return nullptr;
-  char *const data =
-      node < num_all ? rows.data + rows.stride * node : idle_rows.data() + rows.stride * (node - num_all);
+  if (node >= num_local) node = ghost_node[node - num_local];
+  char *const data = node < num_all ? rows.data + rows.stride * node
+                                    : idle_rows.data() + rows.stride * (node - num_all);
   return data + rows.begin;
+}
+
+/* ----------------------------------------------------------------------
+   row of a ghost that stands for an atom of another rank; null for further images, which share it
+------------------------------------------------------------------------- */
+
+char *PairTDN::ghost_row(int i)
+{
+  const int ghost = node_of_atom[i] - num_local;
+  return ghost >= 0 && ghost_atoms[ghost] == i ? row_of(i) : nullptr;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -124,9 +171,14 @@ char *PairTDN::row_of(int i)
 int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
 {
   if (rows.numbering) {
-    for (int k = 0; k < n; k++) buf[k] = ubuf(node_of_atom[atoms[k]]).d;
-    return n;
+    for (int k = 0; k < n; k++) {
+      buf[2 * k] = ubuf(owners[atoms[k]]).d;
+      buf[2 * k + 1] = ubuf(comm->me).d;
+    }
+    last_list = atoms;
+    return 2 * n;
   }
+  if (n > 0 && self_lists.count(atoms)) return 0;
   for (int k = 0; k < n; k++) {
     const char *const row = row_of(atoms[k]);
     if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
@@ -139,11 +191,20 @@ int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/,
 void PairTDN::unpack_forward_comm(int n, int first, double *buf)
 {
   if (rows.numbering) {
-    for (int k = 0; k < n; k++) node_of_atom[first + k] = static_cast<int>(ubuf(buf[k]).i);
+    for (int k = 0; k < n; k++) owners[first + k] = ubuf(buf[2 * k]).i;
+    if (n == 0) return;
+    if (ubuf(buf[1]).i == comm->me) {
+      // a rank's message to itself is the one that it has just packed
+      self_lists.insert(last_list);
+      self_ghosts.insert(first);
+    } else {
+      num_received += n;
+    }
     return;
   }
+  if (n > 0 && self_ghosts.count(first)) return;
   for (int k = 0; k < n; k++) {
-    char *const row = row_of(first + k);
+    char *const row = ghost_row(first + k);
     if (row) memcpy(row, buf + static_cast<size_t>(rows.values) * k, rows.bytes);
   }
 }
@@ -152,9 +213,14 @@ void PairTDN::unpack_forward_comm(int n, int first, double *buf)
 
 int PairTDN::pack_reverse_comm(int n, int first, double *buf)
 {
+  if (n > 0 && self_ghosts.count(first)) return 0;
   for (int k = 0; k < n; k++) {
-    const char *const row = row_of(first + k);
-    if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
+    double *const out = buf + static_cast<size_t>(rows.values) * k;
+    const char *const row = ghost_row(first + k);
+    if (row)
+      memcpy(out, row, rows.bytes);
+    else
+      memset(out, 0, rows.bytes);    // what an atom has is sent once
   }
   return n * rows.values;
 }
@@ -175,6 +241,7 @@ template <typename T> static void add_values(char *row, const double *buf, size_
 
 void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
 {
+  if (n > 0 && self_lists.count(atoms)) return;
   for (int k = 0; k < n; k++) {
     char *const row = row_of(atoms[k]);
     const double *const in = buf + static_cast<size_t>(rows.values) * k;

@@ -3,9 +3,10 @@
 
    Pair style tdn for LAMMPS (https://www.lammps.org/): the work of every step.
 
-   The model sees a graph. Its nodes are the local atoms that belong to this style and, with comm
-   exchange, the ghost atoms; with comm fold (one rank) a ghost is the same node as its owner. Its
-   edges are the pairs of the full neighbour list within the cutoff, sorted by centre.
+   The model sees a graph. Its nodes are the local atoms that belong to this style and the atoms of
+   other ranks that are seen from here. A ghost is no node of its own: it is an image of a local atom
+   or of an atom of another rank, and all images of an atom are the same node. Its edges are the pairs
+   of the full neighbour list within the cutoff, sorted by centre.
 ------------------------------------------------------------------------- */
 
 #include "pair_tdn.h"
@@ -98,22 +99,10 @@ void PairTDN::build_nodes()
     atom_of_node[ii] = i;
   }
 
-  // ghosts learn the node of their owner, or that it has none
-  rows.numbering = true;
-  comm->forward_comm(this, 1);
-  num_all = num_local;
-  ghost_atoms.clear();
-  if (comm_mode == CommMode::EXCHANGE) {
-    for (int i = nlocal; i < nall; i++) {
-      if (node_of_atom[i] < 0) continue;
-      node_of_atom[i] = num_all;
-      atom_of_node[num_all++] = i;
-      ghost_atoms.push_back(i);
-    }
-  }
-
+  number_ghosts();
+  num_all = num_local + static_cast<int>(ghost_atoms.size());
   enlarge(node_species, num_all);
-  for (int node = 0; node < num_all; node++)
+  for (int node = 0; node < num_local; node++)
     node_species[node] = type2species[atom->type[atom_of_node[node]]];
 
   int64_t num_pairs = 0;
@@ -175,26 +164,27 @@ void PairTDN::build_edges()
   }
   num_edges = count;
   memmove(centres + count, senders, sizeof(int64_t) * count);
-  if (comm_mode == CommMode::EXCHANGE) drop_idle_ghosts();
+  place_ghosts();
 }
 
 /* ----------------------------------------------------------------------
-   ghosts without an edge in this step, those in the skin and in corners of the halo, are no nodes:
-   a model works on all nodes, and around small domains these are many. They get the numbers behind
-   the nodes, since their rows are passed on to other ranks.
+   atoms of other ranks without an edge in this step, those in the skin and in corners of the halo,
+   are no nodes: a model works on all nodes, and around small domains these are many. They get the
+   numbers behind the nodes, since their rows are passed on to other ranks.
 ------------------------------------------------------------------------- */
 
-void PairTDN::drop_idle_ghosts()
+void PairTDN::place_ghosts()
 {
   const auto num_ghosts = static_cast<int>(ghost_atoms.size());
+  num_all = num_local;
+  if (num_ghosts == 0) return;
   int64_t *const senders = edge_index.data() + num_edges;
 
-  // pairs know ghosts by their place in the list; its entries become 1, then numbers of nodes
+  // entries become 1, then numbers of nodes
   ghost_node.assign(num_ghosts, -1);
   for (int64_t e = 0; e < num_edges; e++)
     if (senders[e] >= num_local) ghost_node[senders[e] - num_local] = 1;
 
-  num_all = num_local;
   for (int ghost = 0; ghost < num_ghosts; ghost++) {
     if (ghost_node[ghost] < 0) continue;
     const int i = ghost_atoms[ghost];
@@ -203,8 +193,8 @@ void PairTDN::drop_idle_ghosts()
     ghost_node[ghost] = num_all++;
   }
   int idle = num_all;
-  for (int ghost = 0; ghost < num_ghosts; ghost++)
-    node_of_atom[ghost_atoms[ghost]] = ghost_node[ghost] < 0 ? idle++ : ghost_node[ghost];
+  for (int &node : ghost_node)
+    if (node < 0) node = idle++;
 
   for (int64_t e = 0; e < num_edges; e++)
     if (senders[e] >= num_local) senders[e] = ghost_node[senders[e] - num_local];

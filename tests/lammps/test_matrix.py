@@ -200,7 +200,8 @@ def test_one_exchange_forward_and_back_for_each_layer(
     assert "ghost atom cutoff = 4.3" in output
     ghosts = [int(n) for n in re.search(r"at most (\d+) ghosts and", line).groups()]
     histogram = re.search(r"Nghost: +\S+ ave +(\d+) max", output)
-    assert ghosts == [int(histogram[1])]
+    # images of a rank's own atoms, here those along y and z, stay where they are
+    assert 0 < ghosts[0] < int(histogram[1])
     megabytes = float(re.search(r"([\d.]+) MB per rank", line)[1])
     assert megabytes == pytest.approx(
         1e-6 * ghosts[0] * (forward_bytes + reverse_bytes), abs=0.0005 + 1e-9
