@@ -268,6 +268,18 @@ Tensor edge_geometry_adjoint_meta(const std::optional<Tensor> &g_r,
   return at::empty_symint(edge_vec.sym_sizes(), edge_vec.options());
 }
 
+std::tuple<Tensor, Tensor, Tensor> edge_geometry_second_meta(const Tensor &,
+                                                             const std::optional<Tensor> &,
+                                                             const std::optional<Tensor> &,
+                                                             const Tensor &edge_vec, int64_t l_max,
+                                                             at::ScalarType dtype, bool need_vec)
+{
+  const auto [r, y] = edge_geometry_meta(edge_vec, l_max, dtype);
+  return {r, y,
+          need_vec ? at::empty_symint(edge_vec.sym_sizes(), edge_vec.options())
+                   : at::empty({0, 0}, edge_vec.options())};
+}
+
 namespace {
 
 std::optional<Tensor> maybe(const Tensor &x)
