@@ -252,7 +252,7 @@ void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_P
 Tensor factors_of_harmonics(const Tensor &b, int64_t degrees)
 {
   if (degrees == 1) return b.unsqueeze(1);
-  Tensor mask = at::zeros({degrees, b.size(1)}, b.options());
+  Tensor mask = at::zeros_symint({degrees, b.sym_size(1)}, b.options());
   for (int64_t l = 0; l < degrees; ++l)
     mask.select(0, l).slice(0, l * l, (l + 1) * (l + 1)).fill_(1);
   return b.unsqueeze(1) * mask;

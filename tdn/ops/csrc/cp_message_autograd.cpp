@@ -250,12 +250,13 @@ struct Adjoint : Function<Adjoint> {
 Tensor cp_message_autograd(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   // harmonics have kernels on the CPU; elsewhere, and beyond their degrees, they are factors of
-  // rank D like others
+  // rank D like others (sym_size, since size would fix all sizes while a program is traced)
   if (b.dim() == 2 && w.dim() == 3 && u.dim() == 3 &&
-      (!(b.is_cpu() || b.is_meta()) || b.size(1) > max_scalar_degrees * max_scalar_degrees)) {
+      (!(b.is_cpu() || b.is_meta()) ||
+       b.sym_size(1) > max_scalar_degrees * max_scalar_degrees)) {
     check_message(u, b, w, TDN_EDGE_ARGUMENTS);
     return Message::apply(u.expand_symint({u.sym_size(0), b.sym_size(1), u.sym_size(2)}),
-                          factors_of_harmonics(b, w.size(1)), w, TDN_EDGE_ARGUMENTS);
+                          factors_of_harmonics(b, w.sym_size(1).guard_int(__FILE__, __LINE__)), w, TDN_EDGE_ARGUMENTS);
   }
   return Message::apply(u, b, w, TDN_EDGE_ARGUMENTS);
 }

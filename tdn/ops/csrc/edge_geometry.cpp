@@ -307,7 +307,8 @@ struct Adjoint : Function<Adjoint> {
         find_operator<decltype(edge_geometry_second_cpu)>("tdn::edge_geometry_second");
     // gradients that are not there have no place among the inputs
     const bool need_vec = ctx->needs_input_grad(int(s[0].defined()) + int(s[1].defined()));
-    const at::ScalarType dtype = (s[0].defined() ? s[0] : s[1]).scalar_type();
+    const Tensor &like = s[0].defined() ? s[0] : s[1];
+    const at::ScalarType dtype = like.defined() ? like.scalar_type() : at::kDouble;
     const auto [for_r, for_y, for_vec] = op.call(gradients[0], maybe(s[0]), maybe(s[1]), s[2],
                                                  ctx->saved_data["l_max"].toInt(), dtype, need_vec);
     variable_list result(4);
