@@ -11,7 +11,10 @@ from . import loading
 
 
 def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Lengths and spherical harmonics of edge vectors.
+    """Lengths and spherical harmonics of edge vectors, with first and second derivatives.
+
+    A vector of no length has no direction: its gradients are zero, and its harmonics of l > 0 mean
+    nothing.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def radial(
     """The radial network of `tdn.radial` from distances to weights, as one operator.
 
     Its derivative by the distance is computed along with its value, so that training on forces
-    never differentiates the network twice.
+    never differentiates the network twice. Differentiable to any order.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def radial(
         matrix = weights[offset : offset + size].view(widths[i], widths[i + 1])
         offset += size
         if i == 1:
-            hidden = hidden * torch.nn.functional.embedding(pair, scale)
+            hidden = hidden * scale.index_select(0, pair)
         if i > 0:
             hidden = torch.nn.functional.silu(hidden)
             matrix = matrix * silu_scale

@@ -12,10 +12,12 @@ pytestmark = pytest.mark.usefixtures("compiled")
 SCRIPT = """
 import torch
 import convolution_problems
+import edge_problems
 import node_product_problems
 print(torch.ops.tdn.cpu_capability())
 convolution_problems.check_shapes()
 node_product_problems.check_shapes()
+edge_problems.check_shapes()
 """
 
 

@@ -7,6 +7,7 @@
 #include "scalar_message_kernels.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -84,14 +85,6 @@ void check_kind(const char *name, const Tensor &x, const Tensor &b)
                     " on ", b.device(), "; they must agree");
 }
 
-void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
-{
-  check_edges(b, w, TDN_EDGE_ARGUMENTS);
-  check_nodes("u", u, is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w, neighbour_ptr);
-  check_kind("u", u, b);
-  check_kind("w", w, b);
-}
-
 void check_transposed(const Tensor &g, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edges(b, w, TDN_EDGE_ARGUMENTS);
@@ -105,6 +98,26 @@ void check_all(const Tensor &g, const Tensor &u, const Tensor &b, const Tensor &
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
+}
+
+// Harmonics of more degrees than the kernels take.
+bool is_large(const Tensor &b)
+{
+  return is_scalar(b) && b.size(1) > max_scalar_degrees * max_scalar_degrees;
+}
+
+void check_kernels(const Tensor &b)
+{
+  TORCH_CHECK_VALUE(!is_large(b), "cp_message: derivatives have kernels for harmonics of up to ",
+                    max_scalar_degrees * max_scalar_degrees, " components, found ", b.size(1));
+}
+
+// The message of harmonics as factors.
+Tensor call_with_factors(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
+{
+  static const auto op = find_operator<decltype(cp_message_cpu)>("tdn::cp_message");
+  return op.call(u.expand({u.size(0), b.size(1), u.size(2)}), factors_of_harmonics(b, w.size(1)), w,
+                 TDN_EDGE_ARGUMENTS);
 }
 
 // Edges as the kernels walk them, contiguous and with indices that lead nowhere else.
@@ -180,6 +193,7 @@ std::tuple<Tensor, Tensor, Tensor> adjoint_sum(const std::vector<EdgeTerm> &term
                                                bool need_w)
 {
   const Tensor &u = terms[0].u, &b = terms[0].b, &w = terms[0].w;
+  check_kernels(b);
   const auto like = [](const Tensor &x, bool needed) {
     return needed ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
   };
@@ -227,9 +241,27 @@ Tensor gather_tensor(const Tensor &x, const Tensor &b, const Tensor &w, const Te
 
 }    // namespace
 
+void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
+{
+  check_edges(b, w, TDN_EDGE_ARGUMENTS);
+  check_nodes("u", u, is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w, neighbour_ptr);
+  check_kind("u", u, b);
+  check_kind("w", w, b);
+}
+
+Tensor factors_of_harmonics(const Tensor &b, int64_t degrees)
+{
+  if (degrees == 1) return b.unsqueeze(1);
+  Tensor mask = at::zeros_symint({degrees, b.sym_size(1)}, b.options());
+  for (int64_t l = 0; l < degrees; ++l)
+    mask.select(0, l).slice(0, l * l, (l + 1) * (l + 1)).fill_(1);
+  return b.unsqueeze(1) * mask;
+}
+
 Tensor cp_message_cpu(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
+  if (is_large(b)) return call_with_factors(u, b, w, TDN_EDGE_ARGUMENTS);
   return message_sum({{u, b, w}}, SortedEdges(TDN_EDGE_ARGUMENTS), false);
 }
 
@@ -302,6 +334,7 @@ MessageSecond cp_message_second_cpu(const std::optional<Tensor> &v_u,
 Tensor cp_message_tensor(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
+  if (is_scalar(b)) return call_with_factors(u, b, w, TDN_EDGE_ARGUMENTS);
   return gather_tensor(u, b, w, centre_ptr, centre, neighbour);
 }
 
@@ -368,6 +401,19 @@ std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_meta(const Tensor &g, cons
   const auto [grad_b, grad_w] =
       cp_message_edges_meta(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
   return {at::empty_symint(u.sym_sizes(), u.options()), grad_b, grad_w};
+}
+
+MessageSecond cp_message_second_meta(const std::optional<Tensor> &, const std::optional<Tensor> &,
+                                     const std::optional<Tensor> &, const Tensor &g,
+                                     const Tensor &u, const Tensor &b, const Tensor &w,
+                                     TDN_EDGE_PARAMETERS, bool need_g, bool need_u, bool need_b,
+                                     bool need_w)
+{
+  check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
+  const auto like = [](const Tensor &x, bool needed) {
+    return needed ? at::empty_symint(x.sym_sizes(), x.options()) : at::empty({0}, x.options());
+  };
+  return {like(g, need_g), like(u, need_u), like(b, need_b), like(w, need_w)};
 }
 
 }    // namespace tdn

@@ -47,6 +47,13 @@ TDN_DECLARE_CP_MESSAGE(tensor)
 TDN_DECLARE_CP_MESSAGE(meta)
 TDN_DECLARE_CP_MESSAGE(autograd)
 
+// Refuses what does not fit together; `b` may be harmonics [E, D] of scalars u [nodes, 1, C].
+void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS);
+
+// Harmonics [E, D] as factors [E, L, D], each component in the row of its degree: what has no kernels
+// of its own for harmonics takes them as factors of rank D, with u expanded to [nodes, D, C].
+Tensor factors_of_harmonics(const Tensor &b, int64_t degrees);
+
 using MessageSecond = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 MessageSecond cp_message_second_cpu(const std::optional<Tensor> &v_u,
                                     const std::optional<Tensor> &v_b,
@@ -54,6 +61,12 @@ MessageSecond cp_message_second_cpu(const std::optional<Tensor> &v_u,
                                     const Tensor &u, const Tensor &b, const Tensor &w,
                                     TDN_EDGE_PARAMETERS, bool need_g, bool need_u, bool need_b,
                                     bool need_w);
+MessageSecond cp_message_second_meta(const std::optional<Tensor> &v_u,
+                                     const std::optional<Tensor> &v_b,
+                                     const std::optional<Tensor> &v_w, const Tensor &g,
+                                     const Tensor &u, const Tensor &b, const Tensor &w,
+                                     TDN_EDGE_PARAMETERS, bool need_g, bool need_u, bool need_b,
+                                     bool need_w);
 
 #undef TDN_DECLARE_CP_MESSAGE
 

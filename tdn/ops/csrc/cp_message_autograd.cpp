@@ -6,7 +6,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 // The backward functions call the operators again, through the dispatcher, so that derivatives of
@@ -38,16 +37,6 @@ std::tuple<Tensor, Tensor> call_edges(const Tensor &g, const Tensor &u, const Te
 {
   static const auto op = find_operator<decltype(cp_message_edges_cpu)>("tdn::cp_message_edges");
   return op.call(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
-}
-
-// [E, D] -> [E, L, D], each component in the row of its degree.
-Tensor factors_of_harmonics(const Tensor &b, int64_t degrees)
-{
-  if (degrees == 1) return b.unsqueeze(1);
-  Tensor mask = at::zeros({degrees, b.size(1)}, b.options());
-  for (int64_t l = 0; l < degrees; ++l)
-    mask.select(0, l).slice(0, l * l, (l + 1) * (l + 1)).fill_(1);
-  return b.unsqueeze(1) * mask;
 }
 
 // Gradients of b and w, undefined where nobody asks for them.
@@ -261,11 +250,14 @@ struct Adjoint : Function<Adjoint> {
 Tensor cp_message_autograd(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   // harmonics have kernels on the CPU; elsewhere, and beyond their degrees, they are factors of
-  // rank D like others
+  // rank D like others (sym_size, since size would fix all sizes while a program is traced)
   if (b.dim() == 2 && w.dim() == 3 && u.dim() == 3 &&
-      (!(b.is_cpu() || b.is_meta()) || b.size(1) > max_scalar_degrees * max_scalar_degrees))
+      (!(b.is_cpu() || b.is_meta()) ||
+       b.sym_size(1) > max_scalar_degrees * max_scalar_degrees)) {
+    check_message(u, b, w, TDN_EDGE_ARGUMENTS);
     return Message::apply(u.expand_symint({u.sym_size(0), b.sym_size(1), u.sym_size(2)}),
-                          factors_of_harmonics(b, w.size(1)), w, TDN_EDGE_ARGUMENTS);
+                          factors_of_harmonics(b, w.sym_size(1).guard_int(__FILE__, __LINE__)), w, TDN_EDGE_ARGUMENTS);
+  }
   return Message::apply(u, b, w, TDN_EDGE_ARGUMENTS);
 }
 

@@ -268,6 +268,18 @@ Tensor edge_geometry_adjoint_meta(const std::optional<Tensor> &g_r,
   return at::empty_symint(edge_vec.sym_sizes(), edge_vec.options());
 }
 
+std::tuple<Tensor, Tensor, Tensor> edge_geometry_second_meta(const Tensor &,
+                                                             const std::optional<Tensor> &,
+                                                             const std::optional<Tensor> &,
+                                                             const Tensor &edge_vec, int64_t l_max,
+                                                             at::ScalarType dtype, bool need_vec)
+{
+  const auto [r, y] = edge_geometry_meta(edge_vec, l_max, dtype);
+  return {r, y,
+          need_vec ? at::empty_symint(edge_vec.sym_sizes(), edge_vec.options())
+                   : at::empty({0, 0}, edge_vec.options())};
+}
+
 namespace {
 
 std::optional<Tensor> maybe(const Tensor &x)
@@ -295,7 +307,8 @@ struct Adjoint : Function<Adjoint> {
         find_operator<decltype(edge_geometry_second_cpu)>("tdn::edge_geometry_second");
     // gradients that are not there have no place among the inputs
     const bool need_vec = ctx->needs_input_grad(int(s[0].defined()) + int(s[1].defined()));
-    const at::ScalarType dtype = (s[0].defined() ? s[0] : s[1]).scalar_type();
+    const Tensor &like = s[0].defined() ? s[0] : s[1];
+    const at::ScalarType dtype = like.defined() ? like.scalar_type() : at::kDouble;
     const auto [for_r, for_y, for_vec] = op.call(gradients[0], maybe(s[0]), maybe(s[1]), s[2],
                                                  ctx->saved_data["l_max"].toInt(), dtype, need_vec);
     variable_list result(4);

@@ -40,6 +40,11 @@ std::tuple<Tensor, Tensor, Tensor> edge_geometry_second_cpu(const Tensor &v,
                                                             const std::optional<Tensor> &g_y,
                                                             const Tensor &edge_vec, int64_t l_max,
                                                             at::ScalarType dtype, bool need_vec);
+std::tuple<Tensor, Tensor, Tensor> edge_geometry_second_meta(const Tensor &v,
+                                                             const std::optional<Tensor> &g_r,
+                                                             const std::optional<Tensor> &g_y,
+                                                             const Tensor &edge_vec, int64_t l_max,
+                                                             at::ScalarType dtype, bool need_vec);
 
 }    // namespace tdn
 

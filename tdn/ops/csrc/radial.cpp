@@ -269,8 +269,11 @@ Tensor row_dot_meta(const Tensor &x, const Tensor &y)
 std::tuple<Tensor, Tensor> row_dot_adjoint_cpu(const Tensor &g, const Tensor &x, const Tensor &y,
                                                bool need_x, bool need_y)
 {
-  TORCH_CHECK_VALUE(g.dim() == 1 && g.size(0) == x.size(0) && g.scalar_type() == x.scalar_type(),
-                    "row_dot: the gradient must be [", x.size(0), "]");
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
+                        g.dim() == 1 && g.size(0) == x.size(0) &&
+                        g.scalar_type() == x.scalar_type(),
+                    "row_dot: expected a gradient [E] and two matrices [E, K] of one type, found ",
+                    g.sizes(), ", ", x.sizes(), " and ", y.sizes());
   const Tensor left = x.contiguous(), right = y.contiguous(), gradient = g.contiguous();
   const auto like = [](const Tensor &t, bool needed) {
     return needed ? at::empty(t.sizes(), t.options()) : at::empty({0}, t.options());
@@ -293,6 +296,23 @@ std::tuple<Tensor, Tensor> radial_slope_meta(TDN_RADIAL_PARAMETERS)
   check(TDN_RADIAL_ARGUMENTS);
   const auto out = [&] { return at::empty_symint({r.sym_size(0), widths.back()}, r.options()); };
   return {out(), out()};
+}
+
+std::tuple<Tensor, Tensor> radial_adjoint_meta(const std::optional<Tensor> &,
+                                               const std::optional<Tensor> &, TDN_RADIAL_PARAMETERS)
+{
+  check(TDN_RADIAL_ARGUMENTS);
+  return {at::empty_symint(scale.sym_sizes(), scale.options()),
+          at::empty_symint(weights.sym_sizes(), weights.options())};
+}
+
+std::tuple<Tensor, Tensor> row_dot_adjoint_meta(const Tensor &, const Tensor &x, const Tensor &y,
+                                                bool need_x, bool need_y)
+{
+  const auto like = [](const Tensor &t, bool needed) {
+    return needed ? at::empty_symint(t.sym_sizes(), t.options()) : at::empty({0}, t.options());
+  };
+  return {like(x, need_x), like(y, need_y)};
 }
 
 }    // namespace tdn

@@ -33,12 +33,17 @@ std::tuple<Tensor, Tensor> radial_slope_meta(TDN_RADIAL_PARAMETERS);
 std::tuple<Tensor, Tensor> radial_adjoint_cpu(const std::optional<Tensor> &g,
                                               const std::optional<Tensor> &g_slope,
                                               TDN_RADIAL_PARAMETERS);
+std::tuple<Tensor, Tensor> radial_adjoint_meta(const std::optional<Tensor> &g,
+                                               const std::optional<Tensor> &g_slope,
+                                               TDN_RADIAL_PARAMETERS);
 
 // sum_k x[e, k] y[e, k], [E], and from its gradient those of x and y, empty [0] where not needed.
 Tensor row_dot_cpu(const Tensor &x, const Tensor &y);
 Tensor row_dot_meta(const Tensor &x, const Tensor &y);
 std::tuple<Tensor, Tensor> row_dot_adjoint_cpu(const Tensor &g, const Tensor &x, const Tensor &y,
                                                bool need_x, bool need_y);
+std::tuple<Tensor, Tensor> row_dot_adjoint_meta(const Tensor &g, const Tensor &x, const Tensor &y,
+                                                bool need_x, bool need_y);
 
 }    // namespace tdn
 

@@ -173,6 +173,7 @@ void implement_meta(Library &library)
   library.impl("cp_message_transposed", cp_message_transposed_meta);
   library.impl("cp_message_edges", cp_message_edges_meta);
   library.impl("cp_message_adjoint", cp_message_adjoint_meta);
+  library.impl("cp_message_second", cp_message_second_meta);
   library.impl("convolution", convolution_meta);
   library.impl("convolution_adjoint", convolution_adjoint_meta);
   library.impl("density", density_meta);
@@ -187,8 +188,11 @@ void implement_meta(Library &library)
   library.impl("degree_linear_weight", degree_linear_weight_meta);
   library.impl("edge_geometry", edge_geometry_meta);
   library.impl("edge_geometry_adjoint", edge_geometry_adjoint_meta);
+  library.impl("edge_geometry_second", edge_geometry_second_meta);
   library.impl("radial_slope", radial_slope_meta);
+  library.impl("radial_adjoint", radial_adjoint_meta);
   library.impl("row_dot", row_dot_meta);
+  library.impl("row_dot_adjoint", row_dot_adjoint_meta);
   library.impl("component_linear", component_linear_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);

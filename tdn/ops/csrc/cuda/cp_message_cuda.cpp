@@ -56,6 +56,9 @@ void gather(const Tensor &x, const Tensor &b, const Tensor &w, const Tensor &ptr
 Tensor cp_message_cuda(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   const Tensor out = cp_message_meta(u, b, w, TDN_EDGE_ARGUMENTS);
+  if (b.dim() == 2)    // harmonics have no kernels here
+    return cp_message_cuda(u.expand({u.size(0), b.size(1), u.size(2)}),
+                           factors_of_harmonics(b, w.size(1)), w, TDN_EDGE_ARGUMENTS);
   const CUDAGuard guard(out.device());
   gather(u, b, w, centre_ptr, Tensor(), neighbour, out);
   return out;
