@@ -35,6 +35,8 @@ std::tuple<Tensor, Tensor, Tensor> gate_second_meta(const Tensor &v, const Tenso
 // The same with a copy of the scalars y[:, 0] [N, C] beside it: whoever needs them alone would send
 // back a gradient that is zero elsewhere, and to fill and add that costs more than the gate.
 std::tuple<Tensor, Tensor> gate_with_scalars(const Tensor &x, const Tensor &weight, double scale);
+std::tuple<Tensor, Tensor> gate_with_scalars_meta(const Tensor &x, const Tensor &weight,
+                                                  double scale);
 std::tuple<Tensor, Tensor> gate_with_scalars_autograd(const Tensor &x, const Tensor &weight,
                                                       double scale);
 Tensor gate_autograd(const Tensor &x, const Tensor &weight, double scale);

@@ -119,7 +119,7 @@ struct GateWithScalars : Function<GateWithScalars> {
     Tensor sum = g;
     if (g.defined() && g_scalars.defined())
       sum = Joined::apply(g, g_scalars);
-    else if (g_scalars.defined() && s[0].size(1) == 1)
+    else if (g_scalars.defined() && s[0].sym_size(1) == 1)    // of tracing, sizes are symbols
       sum = g_scalars.unsqueeze(1);
     else if (g_scalars.defined())
       sum = Joined::apply(at::zeros_like(s[0]), g_scalars);
@@ -139,6 +139,13 @@ std::tuple<Tensor, Tensor> gate_with_scalars(const Tensor &x, const Tensor &weig
   static const auto op = find_operator<decltype(gate_cpu)>("tdn::gate");
   const Tensor y = op.call(x, weight, scale);
   return {y, y.select(1, 0).clone(at::MemoryFormat::Contiguous)};
+}
+
+std::tuple<Tensor, Tensor> gate_with_scalars_meta(const Tensor &x, const Tensor &weight,
+                                                  double scale)
+{
+  return {gate_meta(x, weight, scale),
+          at::empty_symint({x.sym_size(0), x.sym_size(2)}, x.options())};
 }
 
 std::tuple<Tensor, Tensor> gate_with_scalars_autograd(const Tensor &x, const Tensor &weight,

@@ -183,6 +183,7 @@ void implement_meta(Library &library)
   library.impl("node_product_second", node_product_second_meta);
   library.impl("degree_linear", degree_linear_meta);
   library.impl("gate", gate_meta);
+  library.impl("gate_with_scalars", gate_with_scalars_meta);
   library.impl("gate_adjoint", gate_adjoint_meta);
   library.impl("gate_second", gate_second_meta);
   library.impl("degree_linear_weight", degree_linear_weight_meta);
