@@ -126,6 +126,7 @@ def test_opcheck():
     check(tdn.component_linear, make_component_problem())
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("l_max", [2, 7])
 def test_opcheck_of_scalar_message(l_max):
     tdn, check = torch.ops.tdn, torch.library.opcheck
