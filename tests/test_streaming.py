@@ -326,9 +326,9 @@ trainer = Trainer(config, dataset)
 trainer.model.train()
 for epoch in range(int(sys.argv[2])):
     trainer.progress.epoch = epoch
-    dataset.train.start_epoch(epoch)
-    for indices in trainer._batches():
-        trainer._step(indices)
+    trainer.progress.batch = 0
+    for batches in trainer.plan_epoch():
+        trainer._step(batches)
 print(private())
 """
 

@@ -75,11 +75,10 @@ def train(path: Path, steps: int, workers: int) -> None:
     trainer = Trainer(config, load_dataset(config))
     loading = time.perf_counter() - start
     trainer.model.train()
-    trainer.dataset.train.start_epoch(0)
-    trainer.loader.plan(trainer._batches())
+    planned = trainer.plan_epoch()
     start = time.perf_counter()
-    for count, indices in enumerate(trainer._batches(), start=1):
-        trainer._step(indices)
+    for count, batches in enumerate(planned, start=1):
+        trainer._step(batches)
         if count == steps:
             break
     each = 1e3 * (time.perf_counter() - start) / count

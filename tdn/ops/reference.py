@@ -114,7 +114,7 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
 
 def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Tensor:
     """See :func:`tdn.ops.scalar_message`."""
-    degrees = round(harmonics.size(1) ** 0.5)
+    degrees = int(harmonics.size(1) ** 0.5 + 0.5)  # TorchScript rounds to a float
     if (
         x.dim() != 3
         or x.size(1) != 1

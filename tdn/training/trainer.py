@@ -163,13 +163,18 @@ class Trainer:
                     log.close()
         return True
 
-    def _epoch(self, stop: StopRequest) -> bool:
-        """The steps of an epoch that are left; False when a signal asks to stop."""
-        self.model.train()
+    def plan_epoch(self) -> list[list[list[int]]]:
+        """Frames of all steps of this epoch; graphs of those that are left are on their way."""
         self.dataset.train.start_epoch(self.progress.epoch)
         steps = self.batches.steps(self.progress.epoch)
         left = steps[self.progress.batch :]
         self.loader.plan(chosen for step in left for _, chosen in self._shares(step))
+        return steps
+
+    def _epoch(self, stop: StopRequest) -> bool:
+        """The steps of an epoch that are left; False when a signal asks to stop."""
+        self.model.train()
+        steps = self.plan_epoch()
         while self.progress.batch < len(steps):
             self._step(steps[self.progress.batch], len(steps))
             self.display.step()
