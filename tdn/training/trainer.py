@@ -145,7 +145,6 @@ class Trainer:
                 logs.append(TensorBoard(self.run_dir / "tensorboard", progress.step))
         # what exists lasts until the end: the garbage collector need not look through it again and
         # again, which takes a twentieth of the time
-        gc.collect()
         gc.freeze()
         with StopRequest() as stop:
             self.display.start(settings.max_epochs, self.steps_per_epoch, progress)
