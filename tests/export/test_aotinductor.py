@@ -173,11 +173,19 @@ def test_no_operators(export, tmp_path, monkeypatch):
     assert not output.exists()
 
 
-def test_no_compiler(export, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def no_compiler():
     import torch._inductor.config
 
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    torch._inductor.cpp_builder.cpp_compiler_search.cache_clear()
+    search = torch._inductor.cpp_builder.cpp_compiler_search
+    # not with monkeypatch, which leaves the entry deleted
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        search.cache_clear()
+        yield
+    search.cache_clear()
+
+
+def test_no_compiler(export, tmp_path, capsys, no_compiler):
     output = tmp_path / "m.tdn.pt2"
     arguments = [str(export("scalars").checkpoint), "--backend", "aotinductor", "-o", str(output)]
     assert main(arguments) == 1

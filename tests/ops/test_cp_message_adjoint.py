@@ -121,7 +121,8 @@ def test_second_gives_what_is_needed(make_problem, needed):
     everything = torch.ops.tdn.cp_message_second(*arguments, *[True] * 4)
     for x, y, wanted in zip(found, everything, needed, strict=True):
         assert x.shape == (y.shape if wanted else (0,))
-        assert not wanted or torch.equal(x, y)
+        if wanted:  # what is left out may change the order of a few dozen terms
+            assert (x - y).abs().max() <= 1e-14 * y.abs().max()
 
 
 @pytest.mark.parametrize("scalar", [False, True])
