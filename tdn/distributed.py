@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import os
 import sys
 import warnings
@@ -162,6 +163,10 @@ def run_on_ranks(func: Callable[[Ranks], int | None], prog: str) -> int:
         # several each restart has a store of its own, and counts of restarts may differ
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt-{attempt}", store)
+    # Functions of this module take the process group as a default argument. Torch imports it by
+    # itself at some time; if that is after the group was made, they keep the group's threads alive
+    # into the end of the interpreter, where one that is late aborts the process.
+    importlib.import_module("torch.distributed.nn")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     ranks = Ranks(rank, size, environment["LOCAL_RANK"], environment["LOCAL_WORLD_SIZE"] or size)

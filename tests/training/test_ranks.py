@@ -73,6 +73,31 @@ def folder_with(path: Path, count: int, **train_keys) -> Path:
     return write_config(path, train={"max_epochs": 1, **train_keys})
 
 
+ENDING = """
+import os, sys
+from pathlib import Path
+import torch
+from tdn.distributed import run_on_ranks
+
+def command(ranks):
+    import torch.distributed.nn  # as torch itself does at times of its own
+    ranks.sum(torch.ones(3))
+    return 0
+
+assert run_on_ranks(command, "test") == 0
+threads = [(thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir()]
+sys.exit(str(threads) if any("gloo" in name for name in threads) else 0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads here")
+def test_no_thread_of_the_group_outlives_a_command(tmp_path):
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    result = train([*torchrun(2)[:-2], str(script)], Path(""))
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
