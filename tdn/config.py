@@ -193,6 +193,12 @@ class TrainConfig:
         0.99, "decay of the average of weights; 0: none", minimum=0.0, maximum=0.99999
     )
     energy_weight: float = _option(1.0, "weight of the energy per atom in the loss", minimum=0.0)
+    final_energy_weight: float | None = _option(
+        None,
+        "the same at the end of the run, approached geometrically in its second half; null: no "
+        "change",
+        minimum=1e-12,
+    )
     forces_weight: float = _option(10.0, "weight of the forces in the loss", minimum=0.0)
     stress_weight: float = _option(1.0, "weight of the virial per atom in the loss", minimum=0.0)
     loss: str = _option("huber", "loss function", choices=("mse", "huber", "mae"))

@@ -174,6 +174,10 @@ def needed_labels(config: Config) -> tuple[bool, bool]:
     energy, forces = config.train.energy_weight > 0, config.train.forces_weight > 0
     if not (energy or forces or config.train.stress_weight > 0):
         raise UsageError("all loss weights are zero; set train.forces_weight or energy_weight")
+    if config.train.final_energy_weight is not None and not energy:
+        raise UsageError(
+            "train.final_energy_weight needs a positive train.energy_weight to start from, found 0"
+        )
     return energy, forces
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import torch
@@ -15,6 +15,8 @@ from ..evaluation import Evaluation
 from ..graph import Graph
 
 TERMS = ("energy", "forces", "stress")
+# part of a run after which the weight of the energy moves towards that of the end
+RAMP_START = 0.5
 
 
 def penalty(name: str, delta: float) -> Callable[[Tensor], Tensor]:
@@ -67,9 +69,11 @@ class Loss:
 
     Parameters
     ----------
-    energy_weight, forces_weight, stress_weight : weights of the terms
+    energy_weight, forces_weight, stress_weight : weights of the terms; at the end of a run, which
+        validation judges by throughout
     function : mse, huber or mae
     delta : where Huber's turns linear, in eV and eV/angstrom
+    initial_energy_weight : that of the first half of a run (see `at`); None: the same
     """
 
     energy_weight: float = 1.0
@@ -77,16 +81,35 @@ class Loss:
     stress_weight: float = 1.0
     function: str = "huber"
     delta: float = 0.1
+    initial_energy_weight: float | None = None
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Loss:
+        final = config.final_energy_weight
         return cls(
-            config.energy_weight,
+            config.energy_weight if final is None else final,
             config.forces_weight,
             config.stress_weight,
             config.loss,
             config.huber_delta,
+            None if final is None else config.energy_weight,
         )
+
+    def at(self, progress: float) -> Loss:
+        """The loss of a step: the weight of the energy grows geometrically in the second half.
+
+        Forces carry most of what there is to learn; energies, one number per frame, disturb them
+        at a large learning rate and gain from a large weight once it is small.
+
+        Parameters
+        ----------
+        progress : finished part of the run, from 0 to 1
+        """
+        if self.initial_energy_weight is None:
+            return self
+        share = min(1.0, max(0.0, progress - RAMP_START) / (1 - RAMP_START))
+        ratio = self.energy_weight / self.initial_energy_weight
+        return replace(self, energy_weight=self.initial_energy_weight * ratio**share)
 
     def sums(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
         """Sums of the penalties over frames (energy, virial) and atoms (forces), float64 [3].

@@ -214,22 +214,22 @@ class Trainer:
         parts = [(head, self.loader.get(chosen)) for head, chosen in self._shares(batches)]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
+        loss = self.loss.at(position / (nominal * settings.max_epochs))
         self.flat.zero_grad()
         terms = torch.zeros_like(counts)
         for head, graph in parts:
             graph = graph.to(self.device)
             # shares of the mean over the whole step, so that loss and gradients add up
-            part = self.loss.sums(self._predict(head, graph), graph) / counts
+            part = loss.sums(self._predict(head, graph), graph) / counts
             # only the weights: the graph of the forces leads to the positions as well
-            self.loss.weighted(part).backward(inputs=self.parameters)
+            loss.weighted(part).backward(inputs=self.parameters)
             terms += part.detach()
         terms = self.ranks.sum_gradients(self.flat.tensors, terms)
         limit = settings.clip_norm if settings.clip_norm > 0 else math.inf
         norm = self.flat.clip_grad_norm(limit)
         progress.batch += 1
         progress.step += 1
-        loss = self.loss.weighted(terms)
-        values = torch.cat([loss[None], terms, norm.detach().to(terms)[None]]).tolist()
+        values = torch.cat([loss.weighted(terms)[None], terms, norm.detach().to(terms)[None]]).tolist()
         if not all(math.isfinite(value) for value in values):
             self._bad_batch([frame for batch in batches for frame in batch])
             return

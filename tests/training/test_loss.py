@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from tdn.config import TrainConfig
 from tdn.errors import UsageError
 from tdn.graph import Graph, collate
 from tdn.training.loss import Loss, penalty
@@ -131,3 +132,13 @@ def test_predictions_that_are_nan_are_not_hidden():
         prediction = perfect(g)
         prediction[name][0] = torch.nan
         assert torch.isnan(Loss().terms(prediction, g)[term])
+
+
+def test_weight_of_the_energy_grows_in_the_second_half():
+    loss = Loss.from_config(TrainConfig(energy_weight=2.0, final_energy_weight=200.0))
+    weights = [loss.at(progress).energy_weight for progress in (0.0, 0.5, 0.75, 1.0, 1.1)]
+    np.testing.assert_allclose(weights, [2, 2, 20, 200, 200], rtol=1e-12)
+    assert loss.energy_weight == 200  # what validation judges by
+    assert loss.at(0.75).forces_weight == loss.forces_weight
+    same = Loss.from_config(TrainConfig(energy_weight=2.0))
+    assert same.at(0.75) == same
