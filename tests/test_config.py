@@ -5,14 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from tdn.config import (
-    Config,
-    config_from_dict,
-    config_to_dict,
-    defaults_yaml,
-    load_config,
-    model_config_from_dict,
-)
+from tdn.config import Config, config_from_dict, config_to_dict, model_config_from_dict
+from tdn.config_file import defaults_yaml, load_config
 from tdn.errors import UsageError
 
 

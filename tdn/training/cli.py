@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cli import run_main
-from ..config import Config, defaults_yaml, load_config
+from ..config import Config
+from ..config_file import defaults_yaml, load_config
 from ..errors import TDNError, UsageError
 from .run_folder import check_run_dir, prepare_run_dir
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from ..config import HEAD_PATH_KEYS, PATH_KEYS, Config, config_to_dict
+from ..config import Config, config_to_dict
+from ..config_file import HEAD_PATH_KEYS, PATH_KEYS
 from ..errors import TDNError
 from ..files import atomic_write
 from ..version import __version__

@@ -229,7 +229,9 @@ class Trainer:
         norm = self.flat.clip_grad_norm(limit)
         progress.batch += 1
         progress.step += 1
-        values = torch.cat([loss.weighted(terms)[None], terms, norm.detach().to(terms)[None]]).tolist()
+        values = torch.cat(
+            [loss.weighted(terms)[None], terms, norm.detach().to(terms)[None]]
+        ).tolist()
         if not all(math.isfinite(value) for value in values):
             self._bad_batch([frame for batch in batches for frame in batch])
             return

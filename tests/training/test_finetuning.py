@@ -9,7 +9,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from training.helpers import TINY, labelled, water_like, write_config, write_frames
 
 from tdn.checkpoint import load_model, save_model
-from tdn.config import ModelConfig, load_config
+from tdn.config import ModelConfig
+from tdn.config_file import load_config
 from tdn.data import build_graphs, read_frames
 from tdn.data.heads import load_heads
 from tdn.evaluation import evaluate

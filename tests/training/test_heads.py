@@ -10,7 +10,7 @@ from training.helpers import E0, TINY, labelled, water_like
 
 from tdn import TDNCalculator
 from tdn.checkpoint import load_model, read_checkpoint
-from tdn.config import load_config
+from tdn.config_file import load_config
 from tdn.data.heads import head_slices, load_heads
 from tdn.errors import UsageError
 from tdn.model import build_model

@@ -7,7 +7,7 @@ import torch
 import yaml
 from training.helpers import write_config, write_frames
 
-from tdn.config import load_config
+from tdn.config_file import load_config
 from tdn.data.heads import load_heads
 from tdn.presets import PRESETS
 from tdn.training.cli import main

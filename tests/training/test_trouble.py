@@ -4,7 +4,7 @@ import pytest
 import torch
 from training.helpers import write_config, write_frames
 
-from tdn.config import load_config
+from tdn.config_file import load_config
 from tdn.data import load_dataset
 from tdn.errors import TDNError
 from tdn.training.display import Display
