@@ -67,6 +67,11 @@ class ModelConfig:
     envelope: int | None = _option(
         6, "power p of the polynomial envelope; null: hard cutoff (attention only)", minimum=3
     )
+    gate: bool = _option(
+        True,
+        "convolution: layers end with a nonlinearity (silu, gates); without it products of "
+        "messages are the only one, faster and often smoother",
+    )
     readout_hidden: int = _option(32, "hidden width of the last readout", minimum=1)
     num_heads: int = _option(4, "attention: heads", minimum=1)
     num_gaussians: int = _option(32, "attention: Gaussians of the radial basis", minimum=1)

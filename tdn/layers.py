@@ -86,6 +86,14 @@ class Gate(nn.Module):
         return gate_with_scalars(x, self.gates, self.scale)
 
 
+class NoGate(nn.Module):
+    """In the place of a `Gate`: features as they are, and their scalars."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, D, C] -> [N, D, C], [N, C]."""
+        return x, x[:, 0]
+
+
 class LinearReadout(nn.Module):
     """Energy of an atom as a linear function of its scalars."""
 

@@ -19,6 +19,7 @@ from .layers import (
     Gate,
     LinearReadout,
     MLPReadout,
+    NoGate,
     num_components,
 )
 from .network import Network
@@ -80,7 +81,7 @@ class InteractionLayer(nn.Module):
         self.mix_out = DegreeLinear(channels, channels, l_max_out)
         # the embedding is no message: a residual of it would give isolated atoms an energy
         self.residual = None if first else Residual(num_species, channels, l_max_out)
-        self.gate = Gate(channels, l_max_out)
+        self.gate = Gate(channels, l_max_out) if config.gate else NoGate()
         self.components_out = num_components(l_max_out)
 
     def forward(

@@ -53,7 +53,9 @@ class RadialNetwork(nn.Module):
 
     A network without biases on (Bessel basis x envelope): its outputs vanish at the cutoff together
     with their first and second derivatives, because its input does and its activation has a zero at
-    zero. Centre and neighbour species scale the first hidden layer.
+    zero. Centre and neighbour species scale the first hidden layer. Initial weights of basis
+    function n are proportional to 1 / n: a new network depends smoothly on distances, and takes up
+    the fast functions only where the data ask for them.
 
     Parameters
     ----------
@@ -78,6 +80,9 @@ class RadialNetwork(nn.Module):
             nn.Parameter(torch.randn(n, m) / math.sqrt(n))
             for n, m in zip(widths[:-1], widths[1:], strict=True)
         )
+        order = torch.arange(1, num_radial + 1).unsqueeze(1)
+        with torch.no_grad():
+            self.weights[0].mul_(order.pow(-1.0) / order.pow(-2.0).mean().sqrt())
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
         self.widths = widths
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList

@@ -20,7 +20,9 @@ TRAINED_MODEL = Path(__file__).parent / "data" / "water_small.pt"
 # small networks that between them use every option
 CONFIGS = {
     "default": ModelConfig(num_channels=8, radial_hidden=(8, 8), readout_hidden=4),
-    "l1": ModelConfig(l_max=1, num_channels=5, correlation=2, radial="shared", num_layers=3),
+    "l1": ModelConfig(
+        l_max=1, num_channels=5, correlation=2, radial="shared", num_layers=3, gate=False
+    ),
     "l3": ModelConfig(l_max=3, num_channels=4, num_layers=2, zbl=True, radial_hidden=(8,)),
     "one_layer": ModelConfig(num_layers=1, num_channels=4, correlation=4, radial_hidden=()),
     "scalars": ModelConfig(l_max=0, num_channels=6, correlation=1),

@@ -60,6 +60,7 @@ def network(architecture: str, l_max: int) -> Network:
         num_layers=2 if architecture == "convolution" else 1,
         radial_hidden=(6,),
         readout_hidden=4,
+        gate=l_max < 3,
         avg_num_neighbors=12.0,
     )
     if architecture == "attention":
