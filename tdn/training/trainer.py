@@ -273,14 +273,20 @@ class Trainer:
     def _validate(
         self, row: dict[str, float | None], train_loss: float
     ) -> tuple[dict[str, Errors | None], float]:
-        """Errors and loss of the averaged weights, which are in the model now; keeps the best."""
+        """Errors and loss of the averaged weights, which are in the model now; keeps the best.
+
+        The best is the best at the end of the run. The loss that is returned, for `_judge`, has the
+        weights of this epoch: energies that do not count yet may vary as they like.
+        """
         progress = self.progress
         found: dict[str, Errors | None] = {}
-        metric = train_loss
+        metric = present = train_loss
         if len(self.dataset.valid):
             evaluation = self.evaluate("valid")
             found = errors(evaluation)
             metric = self.loss.of_evaluation(evaluation)
+            of_now = self.loss.at(progress.epoch / self.config.train.max_epochs)
+            present = of_now.of_evaluation(evaluation)
             row["valid_loss"] = metric
             for name, error in found.items():
                 if error is not None:
@@ -291,7 +297,7 @@ class Trainer:
             self._best_model.load_state_dict(self.model.state_dict())
             seconds = time.monotonic() - self._clock
             self._best_metadata = training_metadata(self, {"valid": found}, seconds)
-        return found, metric
+        return found, present
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
         """Evaluate a subset with the weights as they are, or with another model; on all ranks."""

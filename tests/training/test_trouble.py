@@ -9,6 +9,7 @@ from tdn.data import load_dataset
 from tdn.errors import TDNError
 from tdn.training.display import Display
 from tdn.training.interrupt import StopRequest
+from tdn.training.log import read_log
 from tdn.training.recovery import MAX_RESTORES, MAX_SKIPPED
 from tdn.training.trainer import Trainer
 
@@ -162,3 +163,26 @@ def test_weight_decay_on_matrices_only(trainer):
     for name, parameter in trainer.model.named_parameters():
         factor = 0.5 if parameter.ndim >= 2 else 1.0
         assert torch.equal(parameter, factor * before[name]), name
+
+
+def test_a_weight_to_come_is_judged_when_it_has_come(tmp_path):
+    """What the energy will weigh at the end decides about the best model, not about jumps."""
+    write_frames(tmp_path / "train.xyz")
+    settings = {"max_epochs": 4, "energy_weight": 1.0, "final_energy_weight": 1e6}
+    config = load_config(write_config(tmp_path, train=settings))
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(config, load_dataset(config), Recorder())
+    judged = []
+    trainer._judge = judged.append
+    assert trainer.fit()
+    rows = read_log(tmp_path / "run" / "log.csv")
+    for epoch, (loss, row) in enumerate(zip(judged, rows, strict=True), 1):
+        energy, forces = (row[f"train_{name}_loss"] for name in ("energy", "forces"))
+        # of steps of the epoch, so between its beginning and its end
+        low, high = (1e6 ** max(0.0, 2 * (e / 4) - 1) for e in (epoch - 1, epoch))
+        weight = (row["train_loss"] - 10 * forces) / energy
+        rounding = 2e-8 * row["train_loss"] / energy  # the file has eight digits
+        assert low - rounding <= weight <= high + rounding
+        if epoch <= 2:
+            assert loss < 1e-3 * row["valid_loss"]
+    assert judged[-1] == rows[-1]["valid_loss"]
