@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from structures import TRAINED_MODEL
 
 from tdn.checkpoint import load_model, save_model
 from tdn_export import export_model
@@ -18,23 +17,24 @@ from .conftest import run_script, thermo_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GALLERY = EXAMPLES / "lammps"
-DIAMOND_MODEL = TRAINED_MODEL.with_name("diamond_small.pt")
+WATER_MODEL = GALLERY / "water.pt"
+DIAMOND_MODEL = Path(__file__).parents[1] / "data" / "diamond_small.pt"
 INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress", "committee", "diamond")
 
 
 @pytest.fixture(scope="module")
 def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("water") / "water.tdn.pth"
-    export_model(TRAINED_MODEL, path)
+    export_model(WATER_MODEL, path)
     return path
 
 
 @pytest.fixture(scope="module")
 def committee(water: Path) -> Path:
     """Beside the network itself, two with weights one percent off instead of two trainings."""
-    checkpoints = [TRAINED_MODEL]
+    checkpoints = [WATER_MODEL]
     for seed in (2, 3):
-        model, _ = load_model(TRAINED_MODEL)
+        model, _ = load_model(WATER_MODEL)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in model.parameters():
