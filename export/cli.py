@@ -153,7 +153,12 @@ def describe(metadata: dict[str, Any]) -> str:
             ("cp_error", "relative error {:.1e}"),
             ("equivariance_error", "equivariance error {:.1e}"),
         ),
-        "radial tables": _listed(metadata, ("radial_table_error", "relative error {:.1e}")),
+        "radial tables": _listed(
+            metadata,
+            ("radial_table_error", "relative error {:.1e}"),
+            ("table_energy_error", "in energies {:.1e}"),
+            ("table_forces_error", "in forces {:.1e}"),
+        ),
     }
     if "committee" in metadata:
         rows["committee"] = f"{metadata['committee']} networks; results are means over them"

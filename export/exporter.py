@@ -24,6 +24,7 @@ from tdn.network import Network, model_dtype
 
 from .metadata import build_metadata, committee_metadata
 from .reference import build_reference, reference_graph
+from .table_error import table_errors
 from .verify import Deviation, verify
 from .wrapper import deployed_module, deployed_network, predicts_forces
 
@@ -133,10 +134,10 @@ def export_model(
     networks, errors = _deploy(checkpoints, fused, head)
 
     say("computing the reference")
-    described = [
-        build_metadata(model, precision, training, fused, error)
-        for model, training, error in zip(stored, trainings, errors[precision])
-    ]
+    described = []
+    for model, training, error in zip(stored, trainings, errors[precision], strict=True):
+        effects = None if error is None else table_errors(model, precision)
+        described.append(build_metadata(model, precision, training, fused, error, effects))
     metadata = described[0] if len(described) == 1 else committee_metadata(described)
     reference = build_reference(networks, precision)
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")

@@ -30,6 +30,8 @@ MEMBER_KEYS = (
     "weight_hash",
 )
 
+TABLE_ERRORS = ("table_energy_error", "table_forces_error")
+
 
 def weight_hash(model: Network) -> str:
     """SHA-256 over the names, types, shapes and values of everything a checkpoint stores."""
@@ -60,6 +62,7 @@ def build_metadata(
     training: dict[str, Any],
     fused: bool = True,
     radial_table_error: float | None = None,
+    table_errors: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """The contents of ``metadata.json`` for one network.
 
@@ -69,6 +72,7 @@ def build_metadata(
     dtype : precision of the compiled file
     training : metadata of the checkpoint
     fused, radial_table_error : see `tdn_export.wrapper.deployed_network`
+    table_errors : see `tdn_export.table_error.table_errors`
     """
     config = model.config
     attention = config.architecture == "attention"
@@ -97,6 +101,7 @@ def build_metadata(
         "forces": "direct" if direct else "gradient",
         "fused": fused,
         "radial_table_error": radial_table_error,
+        **(table_errors or dict.fromkeys(TABLE_ERRORS)),
         "architecture": config.architecture,
         "l_max": config.l_max,
         "num_channels": config.num_channels,
@@ -127,8 +132,8 @@ def committee_metadata(members: list[dict[str, Any]]) -> dict[str, Any]:
         together[name] = max(m[name] for m in members)
     for name in ("cp_error", "equivariance_error"):
         together[name] = max(m[name] for m in members)
-    tables = [m["radial_table_error"] for m in members if m["radial_table_error"] is not None]
-    together["radial_table_error"] = max(tables, default=None)
+    for name in ("radial_table_error", *TABLE_ERRORS):
+        together[name] = max((m[name] for m in members if m[name] is not None), default=None)
     together["created"] = members[-1]["created"]
     together["num_parameters"] = sum(m["num_parameters"] for m in members)
     together["paths"] = "parity" if all(m["paths"] == "parity" for m in members) else "all"

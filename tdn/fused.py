@@ -86,12 +86,14 @@ class FusedFirstLayer(nn.Module):
 
     table: Tensor
 
-    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: ConvolutionModel, dtype: torch.dtype, stored: torch.dtype | None
+    ) -> None:
         super().__init__()
         layer = model.layers[0]
         features = layer.mix_in(model.embedding.unsqueeze(1))[:, 0]
         table = tabulate(
-            layer.radial, model.basis, model.envelope, model.num_species, dtype, features
+            layer.radial, model.basis, model.envelope, model.num_species, dtype, features, stored
         )
         degrees = layer.mix_message.l_max + 1
         values = table.values.expand(-1, -1, -1, -1, degrees, -1, -1).contiguous()
@@ -123,10 +125,18 @@ class FusedLayer(nn.Module):
     input2: Tensor
     output: Tensor
 
-    def __init__(self, model: ConvolutionModel, index: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: ConvolutionModel,
+        index: int,
+        dtype: torch.dtype,
+        stored: torch.dtype | None,
+    ) -> None:
         super().__init__()
         layer = model.layers[index]
-        table = tabulate(layer.radial, model.basis, model.envelope, model.num_species, dtype)
+        table = tabulate(
+            layer.radial, model.basis, model.envelope, model.num_species, dtype, stored=stored
+        )
         self.table_error = table.error
         self.r_max = model.r_max
         self.stretch = STRETCH
@@ -175,6 +185,7 @@ class FusedModel(Network):
     ----------
     model : trained network in float64; it is not changed
     dtype : precision of the new network, which decides how fine its tables are
+    stored : precision of the numbers in these tables, if it is another
 
     Attributes
     ----------
@@ -188,13 +199,15 @@ class FusedModel(Network):
 
     embedding: Tensor
 
-    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: ConvolutionModel, dtype: torch.dtype, stored: torch.dtype | None = None
+    ) -> None:
         super().__init__(model.config)
         self.set_statistics(model.atomic_energies, model.scale)
         self.register_buffer("embedding", model.embedding.detach().clone())
-        self.first = FusedFirstLayer(model, dtype)
+        self.first = FusedFirstLayer(model, dtype, stored)
         self.layers = nn.ModuleList(
-            FusedLayer(model, index, dtype) for index in range(1, len(model.layers))
+            FusedLayer(model, index, dtype, stored) for index in range(1, len(model.layers))
         )
         self.first_readout = model.readouts[0]
         self.readouts = nn.ModuleList(model.readouts[1:])
@@ -226,3 +239,13 @@ def fuse(model: ConvolutionModel, dtype: torch.dtype) -> FusedModel:
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
     return set_dtype(FusedModel(exact, dtype), dtype).eval()
+
+
+def tabulated(model: ConvolutionModel, dtype: torch.dtype) -> FusedModel:
+    """The network in float64 with tables that are as fine as those of ``dtype``.
+
+    What separates it from the network in float64 is the error of the tables alone, without the
+    rounding of ``dtype``.
+    """
+    exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
+    return set_dtype(FusedModel(exact, dtype, torch.float64), torch.float64).eval()

@@ -62,6 +62,7 @@ def tabulate(
     num_species: int,
     dtype: torch.dtype,
     features: Tensor | None = None,
+    stored: torch.dtype | None = None,
 ) -> RadialTable:
     """Table of the weights w_l,c(r) of each pair of species.
 
@@ -71,6 +72,7 @@ def tabulate(
     num_species : number S of elements
     dtype : of the table; decides its accuracy as well
     features : [S, C], features of the neighbours to be multiplied in (first layer)
+    stored : precision of the coefficients, if it is not ``dtype``
 
     Raises
     ------
@@ -124,7 +126,7 @@ def tabulate(
         coefficients, (0, blocks * TABLE_BLOCK - radial.num_channels)
     ).unflatten(-1, (blocks, TABLE_BLOCK))  # [S, S, K, order + 1, L, blocks, 16]
     values = values.permute(0, 1, 2, 5, 4, 3, 6).contiguous()
-    return RadialTable(values.to(dtype), best)
+    return RadialTable(values.to(stored or dtype), best)
 
 
 def _distance(x: Tensor, r_max: float) -> Tensor:

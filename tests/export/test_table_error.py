@@ -1,0 +1,48 @@
+"""The error of radial tables in energies and forces, apart from rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from structures import CONFIGS, random_model
+
+from tdn import tabulation
+from tdn.checkpoint import save_model
+from tdn.errors import TDNError
+from tdn_export import export_model, inspect
+from tdn_export.table_error import table_errors
+
+CONVOLUTION = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
+
+
+@pytest.mark.parametrize("name", CONVOLUTION)
+def test_a_tenth_of_what_a_file_may_deviate(name):
+    model = random_model(name)
+    single, double = (table_errors(model, dtype) for dtype in (torch.float32, torch.float64))
+    for error in ("table_energy_error", "table_forces_error"):
+        # rounding of float64 is 1e-16 to 1e-14: both are seen, and one is finer than the other
+        assert 1e-14 < single[error] <= 1e-6
+        assert double[error] <= min(1e-11, 1e-2 * single[error])
+
+
+def test_errors_follow_the_tables(monkeypatch, tmp_path):
+    model = random_model("default")
+    fine = table_errors(model, torch.float32)
+    monkeypatch.setitem(tabulation.TOLERANCE, torch.float32, 1e-5)
+    monkeypatch.setitem(tabulation.ACCEPTED, torch.float32, 1e-5)
+    with pytest.raises(TDNError, match=r"change (energy|forces) by .* allowed 1e-06; no file"):
+        table_errors(model, torch.float32)
+    save_model(tmp_path / "model.pt", model, {})
+    with pytest.raises(TDNError, match="--no-fused"):
+        export_model(tmp_path / "model.pt", dtype="float32")
+    assert not list(tmp_path.glob("*.tdn.pth*"))
+    monkeypatch.undo()
+    report = export_model(tmp_path / "model.pt", dtype="float32")
+    metadata = inspect(report.path)
+    assert {name: metadata[name] for name in fine} == pytest.approx(fine, rel=1e-3)
+
+
+def test_nothing_to_say_without_tables(tmp_path):
+    save_model(tmp_path / "model.pt", random_model("scalars"), {})
+    metadata = export_model(tmp_path / "model.pt", fused=False).metadata
+    assert metadata["table_energy_error"] is None and metadata["table_forces_error"] is None
