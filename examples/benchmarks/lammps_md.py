@@ -3,9 +3,9 @@
     python examples/benchmarks/lammps_md.py -o lammps_md.png
 
 Each network runs as the file that tdn-export writes ("fused"), as one with ``--no-fused``
-("plain") and as one in which `cp_message`, too, is PyTorch ("reference"); the default network on
-water also as machine code ("aotinductor"). Once as one rank with threads, once as several ranks
-with one thread each.
+("plain") and as one with plain PyTorch instead of the compiled operators ("reference"); the default
+network on water also as machine code ("aotinductor"). Once as one rank with threads, once as
+several ranks with one thread each.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ import torch
 from systems import SPECIES, system
 
 import tdn.convolution
+import tdn.layers
+import tdn.radial
 from tdn.checkpoint import load_model, save_model
 from tdn.cli import run_main
 from tdn.config import ModelConfig
@@ -27,7 +29,7 @@ from tdn.graph import graph_from_atoms
 from tdn.model import ConvolutionModel, build_model
 from tdn.network import set_dtype
 from tdn.normalization import normalize_activations
-from tdn.ops import reference
+from tdn.ops import edges_reference, nodes_reference, reference
 
 # all with two layers and a cutoff of 5 angstrom
 NETWORKS = {
@@ -40,6 +42,14 @@ NETWORKS = {
 }
 # eV per unit of what a network gives: forces so weak that atoms do not run away
 SCALE = 1e-4
+# where networks find their operators, and the plain PyTorch that computes the same; only lengths
+# and spherical harmonics stay compiled, since those of e3nn cannot be scripted
+DOORS = (
+    (tdn.convolution, reference, ("cp_message", "scalar_message")),
+    (tdn.convolution, nodes_reference, ("component_linear", "node_product")),
+    (tdn.layers, nodes_reference, ("degree_linear", "gate_with_scalars")),
+    (tdn.radial, edges_reference, ("radial",)),
+)
 # forms of a compiled file
 FUSED, PLAIN, REFERENCE, AOTINDUCTOR = "fused", "plain", "reference", "aotinductor"
 
@@ -89,7 +99,7 @@ def compiled_file(name: str, material: str, folder: Path, form: str = FUSED) -> 
     name, material : which network
     folder : where checkpoints and compiled files are kept
     form : ``fused`` as tdn-export writes it, ``plain`` with ``--no-fused`` (compiled
-        ``cp_message``, all else PyTorch), ``reference`` the same with ``cp_message`` in PyTorch,
+        operators, no tables), ``reference`` the same with these in plain PyTorch,
         ``aotinductor`` as AOTInductor compiles the fused one
     """
     source = checkpoint(name, material, folder)
@@ -125,13 +135,15 @@ def _numbers(material: str) -> list[int]:
 
 def _main() -> int:
     parser = argparse.ArgumentParser(
-        description="Compile a checkpoint with the reference of cp_message instead of the operator."
+        description="Compile a checkpoint with plain PyTorch instead of the compiled operators."
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path, help="*.tdn.pth")
     arguments = parser.parse_args()
     # scripted code takes functions from the module in which it is written
-    tdn.convolution.cp_message = reference.cp_message
+    for module, source, names in DOORS:
+        for name in names:
+            setattr(module, name, getattr(source, name))
     _export(arguments.checkpoint, arguments.output, fused=False)
     return 0
 

@@ -78,7 +78,8 @@ void PairTDN::log_exchanges(const RowExchange &counted)
       1e-6 * static_cast<double>(most_ghosts * (counted.forward_bytes + counted.reverse_bytes));
   utils::logmesg(lmp,
                  "TDN communication per step: {} forward exchange(s) with {} bytes per ghost atom, "
-                 "{} reverse with {} bytes; at most {} ghosts and {:.3f} MB per rank\n",
+                 "{} reverse with {} bytes; at most {} ghosts of other ranks and {:.3f} MB per "
+                 "rank\n",
                  counted.num_forward, counted.forward_bytes, counted.num_reverse,
                  counted.reverse_bytes, most_ghosts, megabytes);
 }

@@ -78,6 +78,11 @@ void PairTDN::require_memory()
     // earlier evaluations may still hold what they used
     double available = model->available_memory() + admitted_memory, least;
     MPI_Allreduce(&available, &least, 1, MPI_DOUBLE, MPI_MIN, sharers);
+    // of all ranks that share the memory: any single one may have few atoms, or none
+    bigint atoms = num_local, total;
+    MPI_Allreduce(&atoms, &total, 1, MPI_LMP_BIGINT, MPI_SUM, sharers);
+    int num_sharers;
+    MPI_Comm_size(sharers, &num_sharers);
     if (sum > least) {
       failure = fmt::format(
           "this step needs about {:.3g} GB on this rank ({} atoms, {} ghosts, {} edges) and {:.3g} "
@@ -85,7 +90,7 @@ void PairTDN::require_memory()
           "more nodes, a smaller system or a smaller model",
           1e-9 * needed, num_local, atom->nghost, num_edges, 1e-9 * sum,
           model->gpu_index() < 0 ? "node" : "GPU", 1e-9 * least,
-          static_cast<bigint>(num_local * least / sum));
+          static_cast<bigint>(static_cast<double>(total) / num_sharers * least / sum));
     }
     admitted_memory = sum;
   }

@@ -21,6 +21,7 @@
 #endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <limits>
@@ -109,10 +110,12 @@ torch::Device choose_device(const std::string &name, int local_rank)
     throw std::runtime_error("device " + name + " was asked for, but this torch sees no GPU; "
                              "use device cpu or install a torch with CUDA and rebuild the plugin");
   int index = local_rank % num_gpus;
-  if (name.rfind("cuda:", 0) == 0) index = std::stoi(name.substr(5));
+  if (name.rfind("cuda:", 0) == 0)    // a number too long for an int is no GPU either
+    index = static_cast<int>(std::min(std::strtoul(name.c_str() + 5, nullptr, 10), 1000000ul));
   if (index >= num_gpus)
     throw std::runtime_error("device " + name + " was asked for, but there are only " +
-                             std::to_string(num_gpus) + " GPUs, numbered from 0");
+                             std::to_string(num_gpus) + " GPUs, numbered from 0; use device cuda, "
+                             "which gives each rank one of them");
   return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -76,8 +77,11 @@ def test_too_little_memory(lmp: LammpsRunner, tmp_path: Path) -> None:
     assert "Loop time" in small
     dense = ATOMS.replace("create_atoms 1 single 1 1 1", "lattice sc 1.5\ncreate_atoms 1 box")
     dense = dense.replace("0 10", "0 30").replace("model.tdn", "faulty.tdn")
-    for ranks in (1, 2):
-        output = lmp(dense, ranks=ranks, fails=True)
+    # the last: the first rank has no atoms at all
+    half = "region right block 16 30 INF INF INF INF\ncreate_atoms 1 region right"
+    right = "processors 2 * *\n" + dense.replace("create_atoms 1 box", half)
+    for script, ranks in ((dense, 1), (dense, 2), (right, 2)):
+        output = lmp(script, ranks=ranks, fails=True)
         (line,) = [text for text in output.splitlines() if "Pair style tdn" in text]
         for part in (
             "this step needs about",
@@ -92,7 +96,12 @@ def test_too_little_memory(lmp: LammpsRunner, tmp_path: Path) -> None:
             float(words[words.index("about") + 1]),
             int(words[words.index("edges)") - 1]),
         )
-        assert 1e9 * needed == pytest.approx(1.25 * 1e6 * edges, rel=0.02)
+        if edges:  # the rank that tells may have none
+            assert 1e9 * needed == pytest.approx(1.25 * 1e6 * edges, rel=0.02)
+        atoms = int(re.search(r"Created (\d+) atoms", output)[1])
+        found = re.search(r"and (\S+) GB in all .* where (\S+) GB .* about (\d+) atoms", line)
+        altogether, left, fit = (float(number) for number in found.groups())
+        assert fit == pytest.approx(atoms / ranks * left / altogether, rel=0.02)
 
 
 @pytest.fixture

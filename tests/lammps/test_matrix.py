@@ -198,7 +198,7 @@ def test_one_exchange_forward_and_back_for_each_layer(
     assert forward_bytes == reverse_bytes > 0
     assert forward_bytes % (8 * forward) == 0  # rows of doubles
     assert "ghost atom cutoff = 4.3" in output
-    ghosts = [int(n) for n in re.search(r"at most (\d+) ghosts and", line).groups()]
+    ghosts = [int(n) for n in re.search(r"at most (\d+) ghosts of other ranks and", line).groups()]
     histogram = re.search(r"Nghost: +\S+ ave +(\d+) max", output)
     # images of a rank's own atoms, here those along y and z, stay where they are
     assert 0 < ghosts[0] < int(histogram[1])
