@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from tdn.config import TrainConfig
+from tdn.config import Config, TrainConfig
+from tdn.data.dataset import needed_labels
 from tdn.errors import UsageError
 from tdn.graph import Graph, collate
 from tdn.training.loss import Loss, penalty
@@ -142,3 +143,9 @@ def test_weight_of_the_energy_grows_in_the_second_half():
     assert loss.at(0.75).forces_weight == loss.forces_weight
     same = Loss.from_config(TrainConfig(energy_weight=2.0))
     assert same.at(0.75) == same
+
+
+def test_a_weight_grows_from_something():
+    config = Config(train=TrainConfig(energy_weight=0.0, final_energy_weight=1.0))
+    with pytest.raises(UsageError, match="needs a positive"):
+        needed_labels(config)
