@@ -63,6 +63,13 @@ class ModelConfig:
         choices=("per_degree", "shared"),
     )
     num_radial: int = _option(8, "Bessel functions of the radial basis", minimum=1)
+    radial_decay: float = _option(
+        0.0,
+        "convolution: initial weights of radial function n are proportional to n^-x; 1 starts "
+        "smoothly",
+        minimum=0.0,
+        maximum=8.0,
+    )
     radial_hidden: tuple[int, ...] = _option((32, 32), "hidden layers of the radial network")
     envelope: int | None = _option(
         6, "power p of the polynomial envelope; null: hard cutoff (attention only)", minimum=3

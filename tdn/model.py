@@ -64,6 +64,7 @@ class InteractionLayer(nn.Module):
             1 if shared else l_max + 1,
             channels,
             num_species,
+            config.radial_decay,
         )
         self.convolution = CPConvolution(
             scalar_convolution_factors(l_max)

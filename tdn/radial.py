@@ -53,9 +53,7 @@ class RadialNetwork(nn.Module):
 
     A network without biases on (Bessel basis x envelope): its outputs vanish at the cutoff together
     with their first and second derivatives, because its input does and its activation has a zero at
-    zero. Centre and neighbour species scale the first hidden layer. Initial weights of basis
-    function n are proportional to 1 / n: a new network depends smoothly on distances, and takes up
-    the fast functions only where the data ask for them.
+    zero. Centre and neighbour species scale the first hidden layer.
 
     Parameters
     ----------
@@ -64,6 +62,8 @@ class RadialNetwork(nn.Module):
     num_degrees : number L of radial degrees; one when shared
     num_channels : channels C
     num_species : number of elements
+    decay : initial weights of basis function n are proportional to n^-decay; with 1 a new network
+        depends smoothly on distances, and takes up fast functions only where the data ask for them
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class RadialNetwork(nn.Module):
         num_degrees: int,
         num_channels: int,
         num_species: int,
+        decay: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [num_radial, *hidden, num_degrees * num_channels]
@@ -82,7 +83,7 @@ class RadialNetwork(nn.Module):
         )
         order = torch.arange(1, num_radial + 1).unsqueeze(1)
         with torch.no_grad():
-            self.weights[0].mul_(order.pow(-1.0) / order.pow(-2.0).mean().sqrt())
+            self.weights[0].mul_(order.pow(-decay) / order.pow(-2 * decay).mean().sqrt())
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
         self.widths = widths
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList

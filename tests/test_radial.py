@@ -103,7 +103,7 @@ def test_zbl_is_the_universal_potential_and_ends_smoothly():
 def test_new_networks_take_little_of_fast_basis_functions():
     torch.manual_seed(0)
     hidden = 4000
-    weights = RadialNetwork(6, (hidden,), 1, 1, 1).weights[0].detach()
+    weights = RadialNetwork(6, (hidden,), 1, 1, 1, decay=1.0).weights[0].detach()
     rms = weights.square().mean(dim=1).sqrt()
     # each row is a sample of 4000 normal numbers: its RMS is known to 1 / sqrt(2 * 4000) = 1.1 %
     expected = 1 / torch.arange(1, 7)
