@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from structures import CONFIGS, random_model
+from structures import CONFIGS, TRAINED_MODEL, random_model
 
 from tdn import tabulation
-from tdn.checkpoint import save_model
+from tdn.checkpoint import load_model, save_model
 from tdn.errors import TDNError
 from tdn_export import export_model, inspect
 from tdn_export.table_error import table_errors
@@ -15,9 +15,9 @@ from tdn_export.table_error import table_errors
 CONVOLUTION = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
 
 
-@pytest.mark.parametrize("name", CONVOLUTION)
+@pytest.mark.parametrize("name", [*CONVOLUTION, "trained"])
 def test_a_tenth_of_what_a_file_may_deviate(name):
-    model = random_model(name)
+    model = load_model(TRAINED_MODEL)[0] if name == "trained" else random_model(name)
     single, double = (table_errors(model, dtype) for dtype in (torch.float32, torch.float64))
     for error in ("table_energy_error", "table_forces_error"):
         # rounding of float64 is 1e-16 to 1e-14: both are seen, and one is finer than the other
@@ -28,9 +28,9 @@ def test_a_tenth_of_what_a_file_may_deviate(name):
 def test_errors_follow_the_tables(monkeypatch, tmp_path):
     model = random_model("default")
     fine = table_errors(model, torch.float32)
-    monkeypatch.setitem(tabulation.TOLERANCE, torch.float32, 1e-5)
-    monkeypatch.setitem(tabulation.ACCEPTED, torch.float32, 1e-5)
-    with pytest.raises(TDNError, match=r"change (energy|forces) by .* allowed 1e-06; no file"):
+    monkeypatch.setitem(tabulation.TOLERANCE, torch.float32, 1e-4)
+    monkeypatch.setitem(tabulation.ACCEPTED, torch.float32, 1e-4)
+    with pytest.raises(TDNError, match=r"change (energy|forces) by .* allowed 1e-05; no file"):
         table_errors(model, torch.float32)
     save_model(tmp_path / "model.pt", model, {})
     with pytest.raises(TDNError, match="--no-fused"):
