@@ -67,35 +67,37 @@ class _Scale:
             graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
         )
         offset = atomic_energies.to(atom_energy.device)[graph.species]
-        self.energy = _largest(atom_energy - offset)
-        self.forces = _largest(second)
+        self.energy = largest(atom_energy - offset)
+        self.forces = largest(second)
         self.virial = 0.0
         if not compiled.direct_forces:
-            self.virial = _largest(graph.edge_vec.unsqueeze(2) * second.unsqueeze(1))
+            self.virial = largest(graph.edge_vec.unsqueeze(2) * second.unsqueeze(1))
         # adding E0 rounds in float64 at the size of the E0
-        self.energy_rounding = 4 * torch.finfo(torch.float64).eps * _largest(offset)
+        self.energy_rounding = 4 * torch.finfo(torch.float64).eps * largest(offset)
 
     def deviation(self, name: str, difference: dict[str, Tensor], bound: float | None) -> Deviation:
         """Relative deviations from differences in ``atom_energy``, ``forces`` and ``virial``."""
-        energy = max(0.0, _largest(difference["atom_energy"]) - self.energy_rounding)
+        energy = max(0.0, largest(difference["atom_energy"]) - self.energy_rounding)
         return Deviation(
             name,
             difference["forces"].shape[0],
-            _ratio(energy, self.energy),
-            _ratio(_largest(difference["forces"]), self.forces),
-            _ratio(_largest(difference["virial"]), self.virial) if "virial" in difference else 0.0,
+            ratio(energy, self.energy),
+            ratio(largest(difference["forces"]), self.forces),
+            ratio(largest(difference["virial"]), self.virial) if "virial" in difference else 0.0,
             bound,
         )
 
 
-def _largest(values: Tensor) -> float:
+def largest(values: Tensor) -> float:
+    """The largest absolute value; infinity if one is not a number."""
     if values.numel() == 0:
         return 0.0
     value = values.abs().max().item()
     return value if value == value else float("inf")
 
 
-def _ratio(difference: float, size: float) -> float:
+def ratio(difference: float, size: float) -> float:
+    """A deviation relative to a size, which may be zero where nothing deviates."""
     if difference == 0.0:
         return 0.0
     return difference / size if 0.0 < size < float("inf") else float("inf")

@@ -86,14 +86,18 @@ class FusedFirstLayer(nn.Module):
 
     table: Tensor
 
-    def __init__(
-        self, model: ConvolutionModel, dtype: torch.dtype, stored: torch.dtype | None
-    ) -> None:
+    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
         super().__init__()
         layer = model.layers[0]
         features = layer.mix_in(model.embedding.unsqueeze(1))[:, 0]
         table = tabulate(
-            layer.radial, model.basis, model.envelope, model.num_species, dtype, features, stored
+            layer.radial,
+            model.basis,
+            model.envelope,
+            model.num_species,
+            dtype,
+            features,
+            stored=torch.float64,
         )
         degrees = layer.mix_message.l_max + 1
         values = table.values.expand(-1, -1, -1, -1, degrees, -1, -1).contiguous()
@@ -125,17 +129,16 @@ class FusedLayer(nn.Module):
     input2: Tensor
     output: Tensor
 
-    def __init__(
-        self,
-        model: ConvolutionModel,
-        index: int,
-        dtype: torch.dtype,
-        stored: torch.dtype | None,
-    ) -> None:
+    def __init__(self, model: ConvolutionModel, index: int, dtype: torch.dtype) -> None:
         super().__init__()
         layer = model.layers[index]
         table = tabulate(
-            layer.radial, model.basis, model.envelope, model.num_species, dtype, stored=stored
+            layer.radial,
+            model.basis,
+            model.envelope,
+            model.num_species,
+            dtype,
+            stored=torch.float64,
         )
         self.table_error = table.error
         self.r_max = model.r_max
@@ -184,8 +187,7 @@ class FusedModel(Network):
     Parameters
     ----------
     model : trained network in float64; it is not changed
-    dtype : precision of the new network, which decides how fine its tables are
-    stored : precision of the numbers in these tables, if it is another
+    dtype : decides how fine the tables are; all numbers are float64 at first
 
     Attributes
     ----------
@@ -199,15 +201,13 @@ class FusedModel(Network):
 
     embedding: Tensor
 
-    def __init__(
-        self, model: ConvolutionModel, dtype: torch.dtype, stored: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
         super().__init__(model.config)
         self.set_statistics(model.atomic_energies, model.scale)
         self.register_buffer("embedding", model.embedding.detach().clone())
-        self.first = FusedFirstLayer(model, dtype, stored)
+        self.first = FusedFirstLayer(model, dtype)
         self.layers = nn.ModuleList(
-            FusedLayer(model, index, dtype, stored) for index in range(1, len(model.layers))
+            FusedLayer(model, index, dtype) for index in range(1, len(model.layers))
         )
         self.first_readout = model.readouts[0]
         self.readouts = nn.ModuleList(model.readouts[1:])
@@ -223,13 +223,17 @@ class FusedModel(Network):
         return self.total_energy(energy, species, edges, edge_vec, num_local)
 
 
-def fuse(model: ConvolutionModel, dtype: torch.dtype) -> FusedModel:
+def fuse(
+    model: ConvolutionModel, dtype: torch.dtype, tables: torch.dtype | None = None
+) -> FusedModel:
     """Rewrite a trained network for inference.
 
     Parameters
     ----------
     model : network in float64, or in float32 with its exact constants; it is not changed
     dtype : precision of the result
+    tables : the precision whose tables it gets, if that is another: with coarse tables in float64
+        what separates it from the network is the error of the tables alone
 
     Raises
     ------
@@ -238,14 +242,4 @@ def fuse(model: ConvolutionModel, dtype: torch.dtype) -> FusedModel:
         fast.
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
-    return set_dtype(FusedModel(exact, dtype), dtype).eval()
-
-
-def tabulated(model: ConvolutionModel, dtype: torch.dtype) -> FusedModel:
-    """The network in float64 with tables that are as fine as those of ``dtype``.
-
-    What separates it from the network in float64 is the error of the tables alone, without the
-    rounding of ``dtype``.
-    """
-    exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
-    return set_dtype(FusedModel(exact, dtype, torch.float64), torch.float64).eval()
+    return set_dtype(FusedModel(exact, tables or dtype), dtype).eval()

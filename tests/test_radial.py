@@ -100,7 +100,7 @@ def test_zbl_is_the_universal_potential_and_ends_smoothly():
     assert energy(0.2) > energy(0.4) > energy(0.8) > 0
 
 
-def test_new_networks_take_little_of_fast_basis_functions():
+def test_decay_leaves_little_of_fast_basis_functions():
     torch.manual_seed(0)
     hidden = 4000
     weights = RadialNetwork(6, (hidden,), 1, 1, 1, decay=1.0).weights[0].detach()

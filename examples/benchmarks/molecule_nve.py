@@ -22,6 +22,7 @@ from measure import positive
 
 from tdn.cli import run_main
 from tdn.errors import TDNError, UsageError
+from tdn.stability import Stage
 from tdn_lammps import run_lmp
 
 LIMIT = 0.1  # meV per atom in 100 ps
@@ -72,11 +73,8 @@ def run(argv: list[str] | None) -> int:
         if not path.is_file():
             raise UsageError(f"{path} not found; give a compiled model and a file of frames")
     atoms = ase.io.read(arguments.frames, index=0)
-    atoms.center(about=(0.0, 0.0, 0.0))
+    atoms.center(vacuum=5.0)
     elements = sorted(set(atoms.get_chemical_symbols()))
-    span = np.abs(atoms.positions).max() + 5.0
-    atoms.set_cell(2 * span * np.eye(3))
-    atoms.positions += span
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_lammps_data(
@@ -98,14 +96,12 @@ def run(argv: list[str] | None) -> int:
             raise TDNError(f"lmp ended with an error: {result.stdout.strip().splitlines()[-1]}")
         time, energy, temperature = np.loadtxt(folder / "energy.dat", unpack=True)
     seconds = float(re.findall(r"Loop time of (\S+)", result.stdout)[-1])
-    slope, start = np.polyfit(time, energy, 1)
-    per_atom = 1e3 / len(atoms)  # meV per atom
-    drift = 100 * slope * per_atom
-    fluctuation = np.std(energy - start - slope * time) * per_atom
+    stage = Stage("NVE", len(atoms), list(time), list(energy), list(temperature))
+    drift = 100 * stage.drift
     print(f"{atoms.get_chemical_formula()}, {time[-1]:.1f} ps at {arguments.timestep:g} fs")
     print(f"mean temperature        {temperature.mean():10.1f} K")
     print(f"drift                   {drift:10.4f} meV per atom in 100 ps")
-    print(f"fluctuation             {fluctuation:10.4f} meV per atom")
+    print(f"fluctuation             {stage.fluctuation:10.4f} meV per atom")
     print(f"time                    {1e6 * seconds / arguments.steps:10.1f} us per step")
     return 0 if abs(drift) <= LIMIT else 1
 

@@ -246,7 +246,9 @@ void PairTDN::fail_together(const std::string &failure)
 
 void PairTDN::init_style()
 {
-  if (!model) error->all(FLERR, "Pair style tdn: no model was given; add: pair_coeff * * FILE ELEMENTS");
+  if (!model)
+    error->all(FLERR,
+               "Pair style tdn: no model was given; add: pair_coeff * * FILE ELEMENTS");
 
   comm_mode = comm_setting;
   if (comm_mode == CommMode::AUTO)

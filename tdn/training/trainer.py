@@ -286,7 +286,7 @@ class Trainer:
             found = errors(evaluation)
             metric = self.loss.of_evaluation(evaluation)
             of_now = self.loss.at(progress.epoch / self.config.train.max_epochs)
-            present = of_now.of_evaluation(evaluation)
+            present = metric if of_now is self.loss else of_now.of_evaluation(evaluation)
             row["valid_loss"] = metric
             for name, error in found.items():
                 if error is not None:
