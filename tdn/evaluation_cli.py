@@ -27,6 +27,7 @@ examples:
   tdn-eval water.tdn.pth test.xyz --output evaluation --energy-key REF_energy
   tdn-eval run/model.pt test.xyz --worst 20 -o worst.xyz
   tdn-eval run/model.pt test.xyz --md --temperature 500 --steps 20000 -o dynamics
+  tdn-eval run/model.pt test.xyz --md --engine lammps
   tdn-eval run/model.pt test.xyz --scan 0 1
 """
 # what the name of a file with frames ends with, where -o may also be a folder
@@ -79,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
     runs = result.add_argument_group("runs from one frame instead of errors")
     runs.add_argument(
         "--md", action="store_true", help="stability: NVT, then NVE; lifetime and energy drift"
+    )
+    runs.add_argument(
+        "--engine",
+        choices=("ase", "lammps"),
+        default="ase",
+        help="what moves the atoms of --md (ase); lammps exports a checkpoint first",
     )
     runs.add_argument("--temperature", type=float, default=300.0, help="of --md in K (300)")
     runs.add_argument("--timestep", type=float, default=0.5, help="of --md in fs (0.5)")
@@ -310,14 +317,25 @@ def _run(arguments: argparse.Namespace, output: Path | None) -> int:
     if arguments.md:
         from .stability import format_stages, run_stability, stages_to_json
 
-        stages = run_stability(
-            atoms,
-            calculator(arguments.dtype),
+        conditions = (
             arguments.temperature,
             arguments.timestep,
             arguments.steps,
             arguments.seed,
         )
+        if arguments.engine == "lammps":
+            from .stability_lammps import run_stability_in_lammps
+
+            stages = run_stability_in_lammps(
+                atoms,
+                arguments.model,
+                *conditions,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                head=arguments.head,
+            )
+        else:
+            stages = run_stability(atoms, calculator(arguments.dtype), *conditions)
         print(format_stages(stages))
         values["md"] = stages_to_json(stages)
         code = int(any(stage.broken for stage in stages))

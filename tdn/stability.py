@@ -100,8 +100,8 @@ def run_stability(
     work = atoms.copy()
     work.calc = calculator
     rng = np.random.default_rng(seed)
-    _thermalise(work, temperature, rng)
-    bonds = _bonds(work)
+    thermalise(work, temperature, rng)
+    bonds = bonds_of(work)
     step = timestep * ase.units.fs
     stages = []
     for name in ("NVT", "NVE"):
@@ -124,7 +124,7 @@ def run_stability(
     return stages
 
 
-def _thermalise(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
+def thermalise(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Maxwell-Boltzmann momenta without motion of the whole (names for this differ in ASE)."""
     masses = atoms.get_masses()[:, None]
     momenta = np.sqrt(masses * ase.units.kB * temperature) * rng.standard_normal((len(atoms), 3))
@@ -142,14 +142,14 @@ def _run(stage, dynamics, atoms, bonds, steps, every, timestep, temperature) -> 
             stage.time.append(1e-3 * timestep * done)
             stage.energy.append(float(atoms.get_total_energy()))
             stage.temperature.append(float(atoms.get_temperature()))
-            stage.broken = _trouble(atoms, bonds, temperature)
+            stage.broken = trouble(atoms, bonds, stage.temperature[-1], temperature)
             if stage.broken is not None:
                 return
     except TDNError as error:
         stage.broken = str(error)
 
 
-def _bonds(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
+def bonds_of(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
     """Pairs [P, 2] that are bonded at the start, and their lengths; none in periodic systems."""
     if atoms.pbc.any() or len(atoms) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
@@ -159,10 +159,16 @@ def _bonds(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([i[chosen], j[chosen]], axis=1), d[chosen]
 
 
-def _trouble(
-    atoms: ase.Atoms, bonds: tuple[np.ndarray, np.ndarray], temperature: float
+def trouble(
+    atoms: ase.Atoms, bonds: tuple[np.ndarray, np.ndarray], found: float, temperature: float
 ) -> str | None:
-    found = atoms.get_temperature()
+    """Why a run counts as broken in this state, or None.
+
+    Parameters
+    ----------
+    bonds : of the start, from `bonds_of`
+    found, temperature : what it is and what it should be, K
+    """
     if not np.isfinite(found) or found > HOT * temperature:
         return f"the temperature is {found:.0f} K"
     radii = covalent_radii[atoms.numbers]

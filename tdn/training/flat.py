@@ -65,6 +65,16 @@ class FlatParameters:
             flat[start : start + tensor.numel()] = tensor.flatten()
         return flat
 
+    def blocks(self, number: int) -> list[tuple[int, torch.Size]]:
+        """Where the weights of a group start in their array, and their shapes.
+
+        Parameters
+        ----------
+        number : of the array in ``tensors``
+        """
+        group = self._groups[number]
+        return [(s, p.shape) for s, p in zip(self._starts(group), group, strict=True)]
+
     def zero_grad(self) -> None:
         """Clear all gradients."""
         for tensor in self.tensors:
@@ -82,7 +92,7 @@ class FlatParameters:
 
     def optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """State of an optimiser of the single weights as one of the arrays; others as they are."""
-        if len(state["state"]) <= len(self.tensors):
+        if len(state.get("state", ())) <= len(self.tensors):
             return state
         joined: dict[int, dict[str, Any]] = {}
         groups = []

@@ -61,12 +61,6 @@ def initial_model(
     return model, notes
 
 
-def matrices_and_rest(model: torch.nn.Module) -> tuple[list, list]:
-    """Parameters with and without weight decay: decay is meant for matrices alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-
-
 def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
     """Exclude parameters from training.
 

@@ -32,9 +32,10 @@ from .interrupt import StopRequest
 from .log import Log
 from .loss import Loss
 from .metadata import training_metadata
+from .optimizer import build_optimizer, parameter_groups
 from .recovery import MAX_SKIPPED, Recovery
 from .schedule import Schedule
-from .start import NORMALIZE_FRAMES, initial_model, matrices_and_rest
+from .start import NORMALIZE_FRAMES, initial_model
 from .state import Progress, load_state, save_state
 from .tensorboard import TensorBoard
 
@@ -81,18 +82,10 @@ class Trainer:
         else:
             self.loss = Loss.from_config(settings)
         self.potentials = [Potential(network) for network in self._trained_networks()]
-        decayed, rest = matrices_and_rest(self.model)
-        self.parameters = decayed + rest
-        self.flat = FlatParameters(self.model, [decayed, rest])
-        decays = [d for d, g in ((settings.weight_decay, decayed), (0.0, rest)) if g]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [tensor], "weight_decay": decay}
-                for tensor, decay in zip(self.flat.tensors, decays, strict=True)
-            ],
-            lr=settings.learning_rate,
-            fused=True,
-        )
+        groups = parameter_groups(self.model, settings.optimizer)
+        self.parameters = [parameter for group in groups for parameter in group]
+        self.flat = FlatParameters(self.model, groups)
+        self.optimizer = build_optimizer(settings, self.flat, groups)
         self.average = WeightAverage(self.flat.tensors, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
         self.batches = Batches.from_config(settings, dataset.train)

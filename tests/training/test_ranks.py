@@ -50,8 +50,13 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     tensors = dict(content["model"]["state"])
     for number, average in enumerate(content["average"]["average"]):
         tensors[f"average.{number}"] = average
-    for number, state in content["optimizer"]["state"].items():
+    parts = content["optimizer"]
+    for number, state in parts.get("adamw", parts)["state"].items():
         tensors[f"moment.{number}"] = state["exp_avg"]
+    for state in parts.get("soap", {"state": {}})["state"].values():
+        for name, part in state.items():
+            if isinstance(part, dict):  # eigenvectors have no sign of their own, the mean has one
+                tensors[f"soap.{name}"] = part["exp_avg"]
     best, _ = load_model(folder / "run" / "model.pt")
     return tensors | {f"best.{k}": v for k, v in best.state_dict().items()}
 
@@ -106,8 +111,9 @@ def test_no_thread_of_the_group_outlives_a_command(tmp_path):
         # leaves nothing for the second rank
         {"batch_size": 4},
         {"max_edges_per_batch": 150, "accumulate": 2},
+        {"batch_size": 4, "optimizer": "soap"},
     ],
-    ids=["frames", "edges"],
+    ids=["frames", "edges", "soap"],
 )
 def test_two_ranks_give_the_weights_of_one(tmp_path, keys):
     one = folder_with(tmp_path / "one", 12, **keys)

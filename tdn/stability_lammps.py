@@ -1,0 +1,173 @@
+"""The run of `tdn.stability` in LAMMPS, with the plugin: what a production run will do."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import ase
+import ase.io
+import ase.units
+import numpy as np
+from ase.calculators.lammps import Prism
+from ase.io.lammpsdata import write_lammps_data
+
+from .compiled import is_compiled_file
+from .errors import TDNError
+from .stability import FRICTION, Stage, bonds_of, thermalise, trouble
+
+# room around a molecule, in angstrom
+VACUUM = 5.0
+
+SCRIPT = """\
+units           metal
+atom_style      atomic
+atom_modify     map yes
+boundary        {boundary}
+read_data       start.data
+pair_style      tdn device {device}
+pair_coeff      * * {model} {elements}
+timestep        {timestep}
+neighbor        1.0 bin
+neigh_modify    every 1 delay 0 check yes
+thermo          {every}
+thermo_style    custom step etotal ke
+thermo_modify   norm no format float %.15g flush yes
+fix             nve all nve
+fix             bath all langevin {temperature} {temperature} {damp} {seed}
+dump            NVT all custom {every} NVT.dump id type xu yu zu
+dump_modify     NVT sort id format float %.8f flush yes
+run             {steps}
+unfix           bath
+undump          NVT
+reset_timestep  0
+dump            NVE all custom {every} NVE.dump id type xu yu zu
+dump_modify     NVE sort id format float %.8f flush yes
+run             {steps}
+"""
+
+
+def run_stability_in_lammps(
+    atoms: ase.Atoms,
+    model: str | Path,
+    temperature: float = 300.0,
+    timestep: float = 0.5,
+    steps: int = 2000,
+    seed: int = 0,
+    sample_every: int = 5,
+    device: str = "auto",
+    dtype: str | None = None,
+    head: str | None = None,
+) -> list[Stage]:
+    """NVT (Langevin), then NVE from where it ended, as `tdn.stability.run_stability` does in ASE.
+
+    Parameters
+    ----------
+    atoms : where to start; not changed
+    model : a compiled file; a checkpoint is exported first
+    temperature : K
+    timestep : fs
+    steps : of each stage
+    seed : of velocities and thermostat
+    sample_every : steps between samples
+    device : as in ``pair_style tdn device``
+    dtype, head : of the export of a checkpoint
+
+    Returns
+    -------
+    list of Stage
+        As far as the run came.
+
+    Raises
+    ------
+    TDNError
+        If LAMMPS or the plugin is missing, or the run ends with an error before its first step.
+    """
+    from tdn_lammps import run_lmp
+
+    start = atoms.copy()
+    thermalise(start, temperature, np.random.default_rng(seed))
+    if not start.pbc.all():
+        start.center(vacuum=VACUUM, axis=np.flatnonzero(~start.pbc))
+    elements = sorted(set(start.get_chemical_symbols()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        compiled = Path(model)
+        if not is_compiled_file(compiled):
+            from tdn_export import export_model
+
+            compiled = folder / "model.tdn.pth"
+            export_model(model, compiled, dtype=dtype, head=head)
+        prism = Prism(start.get_cell(), pbc=start.pbc)
+        write_lammps_data(
+            folder / "start.data",
+            start,
+            prismobj=prism,
+            specorder=elements,
+            masses=True,
+            velocities=True,
+            units="metal",
+        )
+        (folder / "in.stability").write_text(
+            SCRIPT.format(
+                # a box that grows with a molecule but stays wider than the cutoff
+                boundary=" ".join("p" if periodic else "m" for periodic in start.pbc),
+                device=device,
+                model=compiled.resolve(),
+                elements=" ".join(elements),
+                timestep=1e-3 * timestep,
+                temperature=temperature,
+                damp=1e-3 / FRICTION,
+                seed=seed % 900_000_000 + 1,  # LAMMPS takes positive seeds only
+                every=sample_every,
+                steps=steps,
+            )
+        )
+        result = run_lmp("in.stability", "-log", "none", cwd=folder)
+        return _stages(folder, start, prism, result.stdout, temperature, timestep)
+
+
+def _stages(
+    folder: Path, start: ase.Atoms, prism: Prism, output: str, temperature: float, timestep: float
+) -> list[Stage]:
+    """What LAMMPS printed and wrote, with the checks of `tdn.stability` on every sample."""
+    bonds = bonds_of(start)
+    error = re.search(r"^ERROR.*", output, re.MULTILINE)
+    stages: list[Stage] = []
+    for name, block in zip(("NVT", "NVE"), _thermo(output), strict=False):
+        stage = Stage(name, len(start))
+        stages.append(stage)
+        frames = ase.io.iread(folder / f"{name}.dump", index=":", format="lammps-dump-text")
+        for (step, energy, kinetic), frame in zip(block, frames, strict=False):
+            if len(frame) != len(start):  # LAMMPS says next that it has lost atoms
+                break
+            work = start.copy()
+            work.positions = prism.vector_to_ase(frame.positions)
+            stage.time.append(1e-3 * timestep * step)
+            stage.energy.append(energy)
+            stage.temperature.append(2 * kinetic / (3 * len(start) * ase.units.kB))
+            stage.broken = trouble(work, bonds, stage.temperature[-1], temperature)
+            if stage.broken is not None:
+                return stages
+    if error is not None:
+        if not stages or not stages[-1].time:
+            raise TDNError(f"LAMMPS ended with: {error[0]}")
+        stages[-1].broken = f"LAMMPS ended with: {error[0]}"
+    return stages
+
+
+def _thermo(output: str) -> list[list[tuple[int, float, float]]]:
+    """Step, total and kinetic energy of every thermodynamic line, for each run."""
+    runs: list[list[tuple[int, float, float]]] = []
+    reading = False
+    for line in output.splitlines():
+        words = line.split()
+        if words[:2] == ["Step", "TotEng"]:
+            runs.append([])
+            reading = True
+        elif reading and len(words) == 3 and words[0].isdigit():
+            runs[-1].append((int(words[0]), float(words[1]), float(words[2])))
+        elif line.startswith("Loop time"):
+            reading = False
+    return runs

@@ -1,0 +1,72 @@
+"""``tdn-eval --md --engine lammps``: the run of ``--md`` with the plugin."""
+
+import json
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from structures import TRAINED_MODEL
+
+from tdn.calculator import TDNCalculator
+from tdn.evaluation_cli import main
+from tdn.stability import run_stability
+from tdn.stability_lammps import run_stability_in_lammps
+
+pytestmark = pytest.mark.lammps
+
+
+def water() -> ase.Atoms:
+    return molecule("H2O")
+
+
+def tilted_water() -> ase.Atoms:
+    """Eight molecules in a triclinic cell whose first vector is not along x."""
+    atoms = molecule("H2O")
+    atoms.set_cell([[0.0, 3.4, 0.0], [3.3, 0.6, 0.2], [0.3, -0.5, 3.6]])
+    atoms.pbc = True
+    return atoms.repeat(2)
+
+
+@pytest.mark.parametrize("build", [water, tilted_water])
+def test_both_engines_start_from_the_same_state(build):
+    """Total energy and temperature at the start, from equal velocities; both run to the end."""
+    atoms = build()
+    calculator = TDNCalculator(TRAINED_MODEL, "cpu", "float64")
+    conditions = {"temperature": 40.0, "timestep": 0.2, "steps": 20, "seed": 3}
+    expected = run_stability(atoms, calculator, **conditions)
+    found = run_stability_in_lammps(
+        atoms, TRAINED_MODEL, device="cpu", dtype="float64", **conditions
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.name == theirs.name and mine.broken is None and theirs.broken is None
+        np.testing.assert_allclose(mine.time, theirs.time, rtol=1e-12)
+    # files hold positions and velocities to nine digits or so; units differ in the seventh
+    kinetic = 1.5 * len(atoms) * 8.617e-5 * found[0].temperature[0]
+    assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
+    assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
+    # velocity Verlet conserves the energy; the thermostat before it does not
+    assert np.ptp(found[1].energy) < 0.02 * kinetic
+    # the second stage begins where the first ended
+    assert found[1].energy[0] == pytest.approx(found[0].energy[-1], abs=1e-9)
+
+
+def test_a_run_that_breaks_says_why(tmp_path, capsys):
+    """Steps of 40 fs are longer than a vibration of O-H: nothing holds."""
+    ase.io.write(tmp_path / "frames.xyz", water())
+    arguments = [str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--md", "--engine", "lammps"]
+    arguments += ["--timestep", "40", "--steps", "200", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "broke (" in capsys.readouterr().out
+    stage = json.loads((tmp_path / "out" / "runs.json").read_text())["md"]["NVT"]
+    assert stage["broken"] and stage["lifetime_ps"] < 8.0
+
+
+def test_what_lammps_refuses_is_one_line(tmp_path, capsys):
+    """An element that the model does not know."""
+    ase.io.write(tmp_path / "frames.xyz", molecule("CH4"))
+    arguments = [str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--md", "--engine", "lammps"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "tdn-eval: error: " in error and "element C of" in error

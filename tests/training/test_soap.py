@@ -1,0 +1,188 @@
+"""SOAP: the same updates as one matrix at a time, what it gains, the weights meant for it."""
+
+import dataclasses
+
+import pytest
+import torch
+from structures import random_model
+from torch import nn
+from training.helpers import write_config, write_frames
+
+from tdn.config_file import load_config
+from tdn.data import load_dataset
+from tdn.training.flat import FlatParameters
+from tdn.training.optimizer import OptimizerPair, mixing_matrices
+from tdn.training.soap import DECAY, EPSILON, RENEWAL, Soap
+from tdn.training.trainer import Trainer
+
+SHAPES = [(3, 6, 6), (6, 5), (2, 6, 6), (4, 5), (4, 0)]
+
+
+class OneMatrix:
+    """Algorithm 3 of arXiv 2409.11321 for a single matrix, step by step."""
+
+    def __init__(self, weight: torch.Tensor, lr: float, decay: float) -> None:
+        self.weight, self.lr, self.decay = weight.clone(), lr, decay
+        self.steps = 0
+
+    def step(self, g: torch.Tensor) -> None:
+        self.steps += 1
+        if self.steps == 1:
+            self.grams = [(1 - DECAY) * g @ g.T, (1 - DECAY) * g.T @ g]
+            self.bases = [torch.linalg.eigh(a)[1].flip(-1) for a in self.grams]
+            self.mean, self.square = torch.zeros_like(g), torch.zeros_like(g)
+            return
+        ql, qr = self.bases
+        self.mean = DECAY * self.mean + (1 - DECAY) * g
+        self.square = DECAY * self.square + (1 - DECAY) * (ql.T @ g @ qr) ** 2
+        correction = 1 - DECAY ** (self.steps - 1)
+        mean, square = ql.T @ self.mean @ qr / correction, self.square / correction
+        step = mean / (square.sqrt() + EPSILON * square.mean().sqrt())
+        self.weight = (1 - self.lr * self.decay) * self.weight - self.lr * ql @ step @ qr.T
+        self.grams[0] = DECAY * self.grams[0] + (1 - DECAY) * g @ g.T
+        self.grams[1] = DECAY * self.grams[1] + (1 - DECAY) * g.T @ g
+        if (self.steps - 1) % RENEWAL == 1:
+            for side, (q, a) in enumerate(zip(self.bases, self.grams, strict=True)):
+                order = torch.diagonal(q.T @ a @ q).argsort(descending=True)
+                self.bases[side] = torch.linalg.qr(a @ q[:, order])[0]
+                self.square = self.square[order] if side == 0 else self.square[:, order]
+
+
+def flat_weights() -> tuple[list[nn.Parameter], FlatParameters]:
+    torch.manual_seed(1)
+    weights = [nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in SHAPES]
+    model = nn.Module()
+    model.weights = nn.ParameterList(weights)
+    return weights, FlatParameters(model, [weights])
+
+
+def test_as_one_matrix_at_a_time():
+    weights, flat = flat_weights()
+    optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.02, weight_decay=0.1)
+    expected = [
+        [OneMatrix(m, 0.02, 0.1) for m in w.detach().reshape(-1, *w.shape[-2:])]
+        for w in weights
+        if w.numel()
+    ]
+    for _ in range(2 * RENEWAL + 3):  # two renewals of the bases after the first
+        for weight, ones in zip(weights, expected, strict=False):
+            weight.grad.copy_(torch.randn(weight.shape, dtype=torch.float64))
+            for one, gradient in zip(ones, weight.grad.reshape(-1, *weight.shape[-2:])):
+                one.step(gradient)
+        optimizer.step()
+    for weight, ones in zip(weights, expected, strict=False):
+        value = torch.stack([one.weight for one in ones]).reshape(weight.shape)
+        # random gradients keep the eigenvalues apart: rounding grows by their ratios, below 1e3
+        assert (weight.detach() - value).abs().max() < 1e-11
+
+
+def test_bases_stay_orthogonal_and_diagonal():
+    """Where G G^T has fixed eigenvectors the power iteration finds them, largest first."""
+    torch.manual_seed(3)
+    scale = torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.03], dtype=torch.float64))
+    axes = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))
+    model = nn.Module()
+    model.weight = weight
+    flat = FlatParameters(model, [[weight]])
+    optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.0)
+    for _ in range(40 * RENEWAL):
+        weight.grad.copy_(axes @ scale @ torch.randn(4, 4, dtype=torch.float64))
+        optimizer.step()
+    state = optimizer.state[flat.tensors[0]]["4x4"]
+    basis = state["left_basis"][0]
+    assert (basis.T @ basis - torch.eye(4, dtype=torch.float64)).abs().max() < 1e-13
+    # an average over about twenty samples leaves angles of some tenths of the ratio of scales
+    overlap = (basis.T @ axes).abs()
+    assert torch.diagonal(overlap).min() > 0.9
+
+
+def loss_after(optimizer_of, steps: int = 300) -> float:
+    """|| A W B - C ||^2 with ill-conditioned A and B: what mixing matrices meet in a network."""
+    torch.manual_seed(4)
+    decay = torch.logspace(0, -2, 12, dtype=torch.float64)
+    bases = torch.linalg.qr(torch.randn(4, 12, 12, dtype=torch.float64))[0]
+    a, b = bases[0] * decay @ bases[1], bases[2] * decay @ bases[3]
+    c = a @ torch.randn(12, 12, dtype=torch.float64) @ b
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
+    flat = FlatParameters(model, [[model.weight]])
+    optimizer = optimizer_of(flat)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * (1 - step / steps)
+        flat.zero_grad()
+        (a @ model.weight @ b - c).square().sum().backward()
+        optimizer.step()
+    rest = a @ model.weight.detach() @ b - c
+    return float(rest.square().sum() / c.square().sum())
+
+
+def test_ill_conditioned_problems_are_solved_faster():
+    soap = loss_after(lambda flat: Soap(flat.tensors[0], flat.blocks(0), lr=0.1))
+    adam = loss_after(lambda flat: torch.optim.Adam(flat.tensors, lr=0.1, betas=(0.95, 0.95)))
+    assert soap < 0.1 * adam
+
+
+def test_nothing_moves_without_a_gradient():
+    _, flat = flat_weights()
+    before = flat.tensors[0].detach().clone()
+    optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.1)
+    for _ in range(3):
+        optimizer.step()
+    assert torch.equal(flat.tensors[0], before)
+
+
+@pytest.mark.parametrize("name", ["default", "attention"])
+def test_every_linear_map_of_a_network_is_found(name):
+    """Mixing matrices map channels or radial functions; scales and embeddings are no maps."""
+    model = random_model(name).requires_grad_(True)
+    found = {id(p) for p in mixing_matrices(model)}
+    names = {n for n, p in model.named_parameters() if id(p) in found}
+    rest = {n for n, p in model.named_parameters() if id(p) not in found and p.ndim >= 2}
+    assert names and len(names) == len(found)
+    for name in names:
+        assert not any(word in name for word in ("scale", "product", "embedding.weight")), name
+    for name in rest:
+        assert any(
+            word in name for word in ("scale", "product", "embedding", "norm", "logit_weight")
+        ), name
+
+
+def longer(config, epochs):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, max_epochs=epochs))
+
+
+def trained(folder, **train):
+    folder.mkdir()
+    write_frames(folder / "train.xyz")
+    config = load_config(write_config(folder, train={"optimizer": "soap", **train}))
+    (folder / "run").mkdir()
+    trainer = Trainer(config, load_dataset(config))
+    assert trainer.fit()
+    return trainer
+
+
+def test_all_weights_train_and_the_loss_falls(tmp_path):
+    trainer = trained(tmp_path / "a", max_epochs=1)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    first = trainer.progress.best
+    trainer.config = longer(trainer.config, 20)
+    assert trainer.fit()
+    assert isinstance(trainer.optimizer, OptimizerPair)
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.numel():  # a layer of scalars has no gates
+            assert not torch.equal(parameter, before[name]), name
+    assert trainer.progress.best < 0.5 * first
+
+
+def test_state_comes_back(tmp_path):
+    """Weights after a stop and a resumption are those of a run without a stop."""
+    whole = trained(tmp_path / "whole", max_epochs=4, schedule="constant")
+    part = trained(tmp_path / "part", max_epochs=2, schedule="constant")
+    again = Trainer(longer(part.config, 4), part.dataset)
+    again.resume()
+    assert again.progress.epoch == 2 and again.fit()
+    found = dict(again.model.named_parameters())
+    for name, parameter in whole.model.named_parameters():
+        assert torch.equal(parameter, found[name]), name
