@@ -22,6 +22,17 @@ RENEWAL = 10
 # that no atom has a part in; they move less than the others
 EPSILON = 1e-5
 
+# a matrix with few gradients so far has directions without any: this part of the mean eigenvalue,
+# more for the first weights than for the last, decides on a basis there, not rounding
+RIDGE = 1e-5
+
+
+def _with_ridge(gram: Tensor) -> Tensor:
+    """Symmetric matrices [B, n, n] with a little on the diagonal."""
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    weights = torch.linspace(1, 0.5, gram.size(-1), dtype=gram.dtype, device=gram.device)
+    return gram + torch.diag_embed(RIDGE * diagonal.mean(dim=-1, keepdim=True) * weights)
+
 
 def _renewed(basis: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the power iteration, and the order of the old vectors by their eigenvalues.
@@ -31,7 +42,7 @@ def _renewed(basis: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     basis : [B, n, n], eigenvectors in columns, roughly
     gram : [B, n, n], symmetric
     """
-    image = gram @ basis
+    image = _with_ridge(gram) @ basis
     values = (basis * image).sum(dim=-2)  # [B, n]
     order = values.argsort(dim=-1, descending=True)
     image = image.gather(-1, order.unsqueeze(-2).expand_as(image))
@@ -96,8 +107,8 @@ class Soap(torch.optim.Optimizer):
             "exp_avg_sq": torch.zeros_like(gradient),
             "left": (1 - DECAY) * left,
             "right": (1 - DECAY) * right,
-            "left_basis": torch.linalg.eigh(left)[1].flip(-1).contiguous(),
-            "right_basis": torch.linalg.eigh(right)[1].flip(-1).contiguous(),
+            "left_basis": torch.linalg.eigh(_with_ridge(left))[1].flip(-1).contiguous(),
+            "right_basis": torch.linalg.eigh(_with_ridge(right))[1].flip(-1).contiguous(),
         }
 
     @staticmethod
