@@ -20,8 +20,14 @@
 #include <link.h>
 #include <mpi.h>
 #include <string>
+#include <unistd.h>
 
 using namespace LAMMPS_NS;
+
+// seconds; a script in Python may well keep a rank busy while the others come to the same command
+#ifndef TDN_PATIENCE
+#define TDN_PATIENCE 300
+#endif
 
 static const char REBUILD[] = "; run: tdn-lammps build";
 
@@ -78,11 +84,15 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   Dl_info self;
   dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
   const std::string path = self.dli_fname;
-  const std::string library = path.substr(0, path.find_last_of('/') + 1) + TDN_PAIR_LIBRARY;
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  const std::string library = folder + TDN_PAIR_LIBRARY;
 
   failure = damage(library);
-  // where the operators were when the plugin was built; they may have moved to its folder
-  if (failure.empty() && std::ifstream(TDN_OPS_LIBRARY)) failure = damage(TDN_OPS_LIBRARY);
+  // the operators are searched for in its folder, then where they were when it was built
+  const std::string operators = TDN_OPS_LIBRARY;
+  const std::string moved = folder + operators.substr(operators.find_last_of('/') + 1);
+  for (const auto &file : {moved, operators})
+    if (failure.empty() && std::ifstream(file)) failure = damage(file);
   if (!failure.empty()) {
     failure = "cannot load the plugin: " + failure + REBUILD;
     return nullptr;
@@ -98,19 +108,49 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   return reinterpret_cast<lammpsplugin_factory1 *>(factory);
 }
 
+/* ----------------------------------------------------------------------
+   a rank without this plugin does not know the style, and waits for the others to join it in that
+   error. They cannot see why it does not come here, but need not wait for ever.
+------------------------------------------------------------------------- */
+
+static void meet_other_ranks(LAMMPS *lmp)
+{
+  MPI_Request all_here;
+  MPI_Ibarrier(lmp->world, &all_here);
+  const double start = MPI_Wtime();
+  for (int done = 0; !done;) {
+    MPI_Test(&all_here, &done, MPI_STATUS_IGNORE);
+    if (!done && MPI_Wtime() - start > TDN_PATIENCE)
+      lmp->error->one(FLERR,
+                      "Pair style tdn: other ranks have not come here for {} s; the plugin may be "
+                      "missing or damaged on their nodes; run there: tdn-lammps info",
+                      TDN_PATIENCE);
+    if (!done) usleep(100);
+  }
+}
+
 /* ---------------------------------------------------------------------- */
 
 static void *create_pair(void *ptr)
 {
   auto *lmp = static_cast<LAMMPS *>(ptr);
+  meet_other_ranks(lmp);
   std::string failure;
   lammpsplugin_factory1 *factory = load_factory(failure);
 
-  int failed = factory ? 0 : 1, any_failed;
-  MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, lmp->world);
-  if (any_failed) {
-    if (failure.empty()) failure = "the plugin cannot be loaded on another rank";
-    lmp->error->all(FLERR, "Pair style tdn: " + failure);
+  // all stop with the reason of the first rank that has one
+  int me, num_ranks;
+  MPI_Comm_rank(lmp->world, &me);
+  MPI_Comm_size(lmp->world, &num_ranks);
+  int mine = factory ? num_ranks : me, first;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, lmp->world);
+  if (first < num_ranks) {
+    int length = static_cast<int>(failure.size());
+    MPI_Bcast(&length, 1, MPI_INT, first, lmp->world);
+    failure.resize(length);
+    MPI_Bcast(&failure[0], length, MPI_CHAR, first, lmp->world);
+    const std::string where = num_ranks > 1 ? fmt::format("on rank {}: ", first) : "";
+    lmp->error->all(FLERR, "Pair style tdn: " + where + failure);
   }
   return factory(ptr);
 }

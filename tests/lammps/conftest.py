@@ -93,6 +93,29 @@ def run_script(
     return result.stdout
 
 
+def run_command(
+    command: Sequence[str], folder: Path, *, fails: bool = False, **environment: str
+) -> str:
+    """Run any other program with the time limit of `run_script`, and give what it prints."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **WAIT_ASLEEP, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            pytest.fail(f"{command[0]} did not end within {TIME_LIMIT} s: a rank waits for ever")
+    assert (process.returncode != 0) == fails, output
+    return output
+
+
 @pytest.fixture
 def lmp(plugin: Path, models: Path, tmp_path: Path) -> LammpsRunner:
     """Function ``run(script, ranks=1, fails=False)``: `run_script` in ``tmp_path``."""

@@ -18,7 +18,7 @@ from tdn import TDNError, aotinductor, ops
 from tdn.checkpoint import save_model
 from tdn_export import export_model
 
-from .conftest import LammpsRunner, Structure
+from .conftest import LammpsRunner, Structure, run_command
 from .test_closed_form import TILTED, random_structure
 from .test_parallel import assert_same, slab
 
@@ -117,6 +117,26 @@ def test_nothing_is_left_behind(lmp: LammpsRunner, name: str, tmp_path: Path) ->
     assert not list(folder.iterdir())
     output = lmp(ATOMS.format(f"{name}.tdn.pt2"), fails=True, TMPDIR=str(tmp_path / "missing"))
     assert "set TMPDIR to one" in output
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_no_room_on_one_rank(
+    models: Path, name: str, tmp_path: Path, plugin: Path, bad: int
+) -> None:
+    """The other rank has unpacked its machine code by then, and stops with the same message."""
+    from tdn_lammps.runtime import find_program
+
+    if name != "attention":
+        pytest.skip("one network will do")
+    (tmp_path / "in.test").write_text(ATOMS.format(f"{name}.tdn.pt2"))
+    command = [find_program("mpiexec")]
+    for rank in range(2):
+        folder = tmp_path / "missing" if rank == bad else tmp_path
+        command += [":"] * rank + ["-n", "1", "-env", "TMPDIR", str(folder)]
+        command += [find_program("lmp"), "-in", "in.test", "-log", "none"]
+    output = run_command(command, tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
+    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    assert f"{name}.tdn.pt2: its machine code cannot be unpacked" in line
 
 
 # argv: folder, files; every one is damaged in many ways and given to one and the same LAMMPS

@@ -76,8 +76,13 @@ def test_without_plugin(
     assert len(error) == 1 and "not built" in error[0] and "tdn-lammps build" in error[0]
 
 
-def compile_loader(folder: Path, lammps_version: str, torch_version: str) -> None:
-    """Compile only the small library that LAMMPS loads, as if built for other versions."""
+def compile_loader(
+    folder: Path, lammps_version: str, torch_version: str, patience: int = 300
+) -> None:
+    """Compile only the small library that LAMMPS loads, as if built for other versions.
+
+    ``patience`` is how many seconds it waits for other ranks.
+    """
     from tdn_lammps.build import SOURCE_DIR, installed_lammps
     from tdn_lammps.runtime import mpich_file
 
@@ -95,6 +100,7 @@ def compile_loader(folder: Path, lammps_version: str, torch_version: str) -> Non
             f"-DTDN_LAMMPS_VERSION={lammps_version}",
             f'-DTDN_TORCH_DIR="{Path(torch.__file__).parent}"',
             f'-DTDN_TORCH_VERSION="{torch_version}"',
+            f"-DTDN_PATIENCE={patience}",
             '-DTDN_OPS_LIBRARY=""',
             '-DTDN_PAIR_LIBRARY="absent.so"',
             str(SOURCE_DIR / "src" / "tdnplugin.cpp"),
@@ -161,3 +167,40 @@ def test_sanitized_plugin_needs_a_folder_of_its_own(
     monkeypatch.delenv("TDN_LIB_DIR", raising=False)
     assert main(["build", "--sanitize"]) == 2
     assert "TDN_LIB_DIR" in capsys.readouterr().err
+
+
+def bigbig_errors(source: Path) -> str:
+    """What the compiler says of a source for a LAMMPS with 64-bit atom IDs; nothing is built."""
+    from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
+    from tdn_lammps.build import SOURCE_DIR, installed_lammps
+    from tdn_lammps.runtime import mpich_file
+
+    mpi = mpich_file("mpi.h")
+    if mpi is None:
+        pytest.skip("needs the headers of the pip package mpich")
+    command = [
+        os.environ.get("CXX", "c++"),
+        *("-fsyntax-only", "-std=c++17", "-Wall", "-Wextra", "-Werror"),
+        *("-DLAMMPS_BIGBIG", "-DOMPI_SKIP_MPICXX", "-DMPICH_SKIP_MPICXX"),
+        f"-DTDN_LAMMPS_VERSION={installed_lammps().version}",
+        *(f'-DTDN_{name}=""' for name in ("TORCH_DIR", "TORCH_VERSION")),
+        *(f'-DTDN_{name}=""' for name in ("OPS_LIBRARY", "PAIR_LIBRARY")),
+        f"-I{installed_lammps().headers}",
+        *("-isystem", str(mpi.parent)),
+        *(f"-I{folder}" for folder in (SOURCE_DIR / "src", OPS_SOURCE_DIR)),
+        str(source),
+    ]
+    return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def test_sources_fit_a_lammps_with_64_bit_ids(tmp_path: Path) -> None:
+    """All that know LAMMPS; and the mistake that is looked for would be found."""
+    from tdn_lammps.build import SOURCE_DIR
+
+    sources = [path for path in SOURCE_DIR.glob("src/*.cpp") if "lammps.org" in path.read_text()]
+    assert len(sources) >= 6
+    for path in sources:
+        assert bigbig_errors(path) == ""
+    mistake = tmp_path / "mistake.cpp"
+    mistake.write_text('#include "atom.h"\nint *ids(LAMMPS_NS::Atom *atom) { return atom->tag; }\n')
+    assert "tag" in bigbig_errors(mistake)

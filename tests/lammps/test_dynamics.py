@@ -17,10 +17,12 @@ pair_coeff * * toy2.tdn.pth H O
 neighbor 0.6 bin
 neigh_modify every 5 delay 0 check no
 velocity all create 2000 5 loop geom mom yes
-timestep 0.0005
+{twin}timestep 0.0005
 compute where all property/atom proc
 dump where all custom {nvt} where.dump id c_where
 dump_modify where sort id
+dump path all custom 20 path.dump id xu yu zu
+dump_modify path sort id format float %.17g
 fix 1 all nvt temp 1500 1500 0.1
 thermo 20
 thermo_style custom step pe temp econserve etotal
@@ -28,6 +30,7 @@ thermo_modify format float %.17g
 run {nvt}
 unfix 1
 undump where
+undump path
 fix 1 all nve
 run {nve}
 """
@@ -37,17 +40,18 @@ run {nve}
 def test_long_trajectory_on_four_ranks(lmp: LammpsRunner, tmp_path: Path) -> None:
     """While atoms change ranks: the same as on one rank until rounding errors have grown.
 
-    They start at 1e-16 and grow by the Lyapunov exponent of a hot liquid, a few per ps, hence by
-    much less than a factor of 1e6 over 100 steps of 0.5 fs. Afterwards energy is conserved equally
-    well.
+    Energies: errors start at 1e-16 and grow by the Lyapunov exponent of a hot liquid, a few per ps,
+    hence by much less than a factor of 1e6 over 100 steps of 0.5 fs. Positions: see
+    `grown_rounding`. Afterwards energy is conserved equally well.
     """
     structure = lattice(repeats=2, constant=2.2)
     structure.write(tmp_path / "data.start")
-    script = setup(structure, "data.start") + LONG.format(nvt=2000, nve=600)
-    drift, rows = {}, {}
+    script = setup(structure, "data.start") + LONG
+    drift, rows, paths = {}, {}, {}
     for ranks in (1, 4):
-        output = lmp(script, ranks=ranks, time_limit=900)
+        output = lmp(script.format(nvt=2000, nve=600, twin=""), ranks=ranks, time_limit=900)
         assert "Neighbor list builds = 400" in output
+        paths[ranks] = read_path(tmp_path / "path.dump")
         rows[ranks] = np.array(thermo_rows(output))
         nvt, nve = rows[ranks][:101], rows[ranks][101:]
         assert nvt[-1, 0] == 2000 and nve[-1, 0] == 2600
@@ -60,6 +64,43 @@ def test_long_trajectory_on_four_ranks(lmp: LammpsRunner, tmp_path: Path) -> Non
     first, last = (np.loadtxt(lines[k : k + 64]) for k in (9, 9 + 64 + 9))
     assert set(first[:, 1]) == {0, 1, 2, 3}
     assert np.count_nonzero(first[:, 1] != last[:, 1]) > 10  # atoms have migrated
+
+    lmp(script.format(nvt=100, nve=0, twin=TWIN))
+    twin = read_path(tmp_path / "path.dump")
+    found = root_mean_square(paths[4][:6] - paths[1][:6])
+    assert np.all(found <= grown_rounding(root_mean_square(twin - paths[1][:6])))
+    assert found[-1] > 0  # the order of sums does differ
+
+
+TWIN = "displace_atoms all random 1e-9 1e-9 1e-9 7\n"
+
+
+def read_path(path: Path) -> np.ndarray:
+    """Unwrapped positions of all frames, [frames, N, 3], sorted by id."""
+    frames = path.read_text().split("ITEM: TIMESTEP")[1:]
+    return np.array([np.loadtxt(frame.splitlines()[9:])[:, 1:] for frame in frames])
+
+
+def root_mean_square(values: np.ndarray) -> np.ndarray:
+    return np.sqrt((values**2).mean(axis=(1, 2)))
+
+
+def grown_rounding(twin: np.ndarray) -> np.ndarray:
+    """How far rounding alone takes a trajectory from another, every 20 steps, in angstrom.
+
+    A twin trajectory, which started 1e-9 angstrom away in random directions, has measured by how
+    much such differences grow. Every step adds rounding that grows in the same way from then on.
+    Of positions below 16 angstrom it is 2^-49 / sqrt(12). Forces are sums of some 1e2 terms, the
+    partial sums as large, which makes 10 * 2^-49 / sqrt(12) eV/A and, over the time in which a
+    hydrogen atom responds (1/w = 2 fs), 9649 / 1.008 * 0.002^2 times that in angstrom. Two
+    trajectories have twice the variance, and all steps are independent. Each is taken to have grown
+    by the largest factor until then.
+    """
+    position = 2.0**-49 / np.sqrt(12)
+    force = 10 * position * 9649 / 1.008 * 0.002**2
+    steps = 1 + 20 * np.arange(len(twin))
+    growth = np.maximum.accumulate(twin / twin[0])
+    return np.sqrt(2 * steps * (position**2 + force**2)) * growth
 
 
 FLUX = """\

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import TIME_LIMIT, LammpsRunner
+from .conftest import LammpsRunner, run_command
 from .special_toys import MANY_ATOMS, write_faulty, write_hungry
 
 # three quarters of the atoms in one half of the cell: with two ranks along x, one has too many
@@ -116,21 +114,7 @@ def two_folders(plugin: Path, tmp_path: Path) -> Callable[[], str]:
             (tmp_path / name).mkdir(exist_ok=True)
             command += [":"] * k + ["-n", "1", "-wdir", str(tmp_path / name), find_program("lmp")]
             command += ["-in", str(tmp_path / "in.test"), "-log", "none"]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                output, _ = process.communicate(timeout=TIME_LIMIT)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                pytest.fail("a rank waits for one that has failed")
-        assert process.returncode != 0
-        return output
+        return run_command(command, tmp_path, fails=True)
 
     return run
 

@@ -22,6 +22,7 @@ from tdn.checkpoint import save_model
 
 from .conftest import MEASURE, Measured, Structure, read_measured, run_script, thermo_rows
 from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure
+from .toy import all_edges
 
 MODEL = "matrix.tdn.pth"
 SPECTATORS = 4  # atoms of a type that only a style without forces knows
@@ -31,6 +32,15 @@ def in_vacuum(structure: Structure, cell: np.ndarray) -> Structure:
     return replace(structure, cell=cell)
 
 
+def gas() -> Structure:
+    """A few atoms together at one end, then single ones beyond the cutoff of each other."""
+    cluster = random_structure(12, 6, np.diag([5.0, 5.0, 5.0]))
+    positions = [[2.0 + 5.0 * (k % 2), 3.0, 10.0 + 6.0 * k] for k in range(10)]
+    species = np.concatenate([cluster.species, np.arange(10) % 2])
+    cell = np.diag([10.0, 10.0, 72.0])
+    return Structure(species, np.concatenate([cluster.positions, positions]), cell)
+
+
 # vacuum beyond the cutoff: whether that direction is periodic does not matter
 CELLS = {
     "orthogonal": random_structure(3, 40, np.diag([12.0, 9.5, 10.0])),
@@ -38,6 +48,7 @@ CELLS = {
     "below_cutoff": random_structure(4, 3, np.diag([2.6, 3.1, 3.9])),
     "slab": in_vacuum(random_structure(11, 20, np.diag([6.0, 6.0, 6.0])), np.diag([6.0, 6.0, 40])),
     "molecule": in_vacuum(random_structure(1, 9, None), np.diag([20.0, 20.0, 20.0])),
+    "gas": gas(),
 }
 BOUNDARY = {"slab": "p p f", "molecule": "f f f"}
 
@@ -143,6 +154,16 @@ def assert_close(found: Measured, want: Measured, case: Case, tolerance: float) 
         )
 
 
+def assert_sums(found: Measured, case: Case) -> None:
+    """Per-atom quantities make up the global ones; both kinds of virials."""
+    total = -found.pressure * np.linalg.det(CELLS[case.cell].cell)
+    atol = 1e-10 * np.abs(found.atom_stress).sum()
+    centroid = found.centroid_stress.sum(0)
+    assert found.atom_energy.sum() == pytest.approx(found.energy, rel=1e-10), case
+    for values in (found.atom_stress.sum(0), centroid[:6], centroid[[0, 1, 2, 6, 7, 8]]):
+        np.testing.assert_allclose(values, total, rtol=0, atol=atol, err_msg=str(case))
+
+
 def test_one_rank_is_the_calculator(alone: dict[Case, Measured], checkpoint: Path) -> None:
     calculator = TDNCalculator(checkpoint, device="cpu")
     want = {}
@@ -163,20 +184,24 @@ def test_one_rank_is_the_calculator(alone: dict[Case, Measured], checkpoint: Pat
         for values, expected in [(found.forces, forces), (found.pressure, pressure)]:
             atol = 1e-8 * np.abs(expected).max()
             np.testing.assert_allclose(values, expected, rtol=0, atol=atol, err_msg=str(case))
-        # per-atom quantities make up the global ones
-        volume = np.linalg.det(CELLS[case.cell].cell)
-        scale = np.abs(found.atom_stress).sum()
-        total = -found.pressure * volume
-        assert found.atom_energy.sum() == pytest.approx(found.energy, rel=1e-10)
-        np.testing.assert_allclose(found.atom_stress.sum(0), total, rtol=0, atol=1e-10 * scale)
-        centroid = found.centroid_stress.sum(0)
-        np.testing.assert_allclose(centroid[:6], total, rtol=0, atol=1e-10 * scale)
+        assert_sums(found, case)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4, 8])
 def test_ranks_agree(run_cases: Callable, alone: dict[Case, Measured], ranks: int) -> None:
     for case, found in run_cases(CASES, ranks).items():
         assert_close(found, alone[case], case, 1e-9)
+        assert_sums(found, case)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+def test_gas_leaves_ranks_with_atoms_but_no_edges(ranks: int) -> None:
+    """What the cell is for, with the ranks behind each other along z."""
+    structure = CELLS["gas"]
+    rank_of_atom = (structure.positions[:, 2] / structure.cell[2, 2] * ranks).astype(int)
+    centres = all_edges(structure.positions, structure.cell, 4.0)[0]
+    assert set(rank_of_atom) == set(range(ranks))
+    assert 0 < len(set(rank_of_atom[centres])) < ranks
 
 
 def test_one_exchange_forward_and_back_for_each_layer(
