@@ -52,7 +52,7 @@ def _renewed(basis: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
 class Soap(torch.optim.Optimizer):
     """SOAP for many small matrices that lie in one array; those of equal shape are one batch.
 
-    The first step only finds the bases.
+    The first gradient only gives the bases.
 
     Parameters
     ----------
@@ -85,8 +85,7 @@ class Soap(torch.optim.Optimizer):
         # a tensor, as in other optimisers: states hold tensors
         state["step"] = state.get("step", torch.zeros((), dtype=torch.float32)) + 1
         number = int(state["step"])
-        if number > 1:
-            flat.mul_(1 - group["lr"] * group["weight_decay"])
+        flat.mul_(1 - group["lr"] * group["weight_decay"])
         for (n, m), places in self._by_shape.items():
             gradient = torch.cat([flat.grad[start:end].view(-1, n, m) for start, end in places])
             name = f"{n}x{m}"

@@ -41,6 +41,8 @@ FREE_KEYS = frozenset(
 FROM_DATA = frozenset({"model.species", "model.avg_num_neighbors"})
 
 DEFAULTS = config_to_dict(Config())
+# what files without these keys were trained with, before there was a choice
+FORMER = {"train": {"optimizer": "adamw"}}
 
 
 @dataclass
@@ -130,7 +132,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
     found = []
     for section in new:
         # keys that came after the file was written had their defaults then
-        before = {**DEFAULTS[section], **old.get(section, {})}
+        before = {**DEFAULTS[section], **FORMER.get(section, {}), **old.get(section, {})}
         after = new[section]
         for key in sorted({*before, *after}):
             name = f"{section}.{key}"

@@ -33,6 +33,7 @@ class OneMatrix:
 
     def step(self, g: torch.Tensor) -> None:
         self.steps += 1
+        self.weight = (1 - self.lr * self.decay) * self.weight
         if self.steps == 1:
             self.grams = [(1 - DECAY) * g @ g.T, (1 - DECAY) * g.T @ g]
             self.bases = [torch.linalg.eigh(with_ridge(a))[1].flip(-1) for a in self.grams]
@@ -44,7 +45,7 @@ class OneMatrix:
         correction = 1 - DECAY ** (self.steps - 1)
         mean, square = ql.T @ self.mean @ qr / correction, self.square / correction
         step = mean / (square.sqrt() + EPSILON * square.mean().sqrt())
-        self.weight = (1 - self.lr * self.decay) * self.weight - self.lr * ql @ step @ qr.T
+        self.weight = self.weight - self.lr * ql @ step @ qr.T
         self.grams[0] = DECAY * self.grams[0] + (1 - DECAY) * g @ g.T
         self.grams[1] = DECAY * self.grams[1] + (1 - DECAY) * g.T @ g
         if (self.steps - 1) % RENEWAL == 1:
