@@ -1,9 +1,10 @@
-# make install | demo | test | bench | lint | clean
+# make install | demo | test | sanitize | bench | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
 # TORCH    which torch to install first, e.g. TORCH="torch --index-url <index of a CUDA build>"
 # JOBS     parallel compilations
+# TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_gate.py
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,14 +12,15 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo test bench lint format clean help FORCE
+.PHONY: install demo test sanitize bench lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
 	@echo "test:    everything that needs no GPU"
+	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 
 install: $(STAMP)/plugin
@@ -55,6 +57,17 @@ demo: $(STAMP)/plugin
 
 test: $(STAMP)/plugin
 	$(BIN)/python -m pytest -m "not gpu"
+
+# A library with sanitizers loads only where their runtime is preloaded: a folder of its own. Leaks
+# are not looked for, since Python and PyTorch keep memory until the end on purpose.
+TESTS ?= tests/ops
+sanitize: export TDN_LIB_DIR := $(CURDIR)/build/sanitized
+sanitize: export OMP_NUM_THREADS := 1
+sanitize: export ASAN_OPTIONS := detect_leaks=0
+sanitize: $(STAMP)/packages
+	$(BIN)/tdn-ops build --sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  $(BIN)/python -m pytest -m "not gpu" $(TESTS) --ignore-glob '*build.py'
 
 bench: $(STAMP)/plugin
 	$(BIN)/python examples/benchmarks/run_all.py

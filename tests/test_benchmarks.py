@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from tdn import ops
+from tdn.errors import UsageError
 
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
-# script, options, and what a number of its table must match: a row's title
+# script, options, and rows of its tables that must hold numbers, by their titles
 CASES = {
-    "operators": ([], r"forward"),
+    "operators": (
+        [],
+        r"forward",
+        r"radial, \d+ edges \+ double backward",
+        r"gate_with_scalars, 32 atoms forward",
+    ),
     "inference": (["--files"], r"small, water 96"),
     "training": ([], r"float32"),
     "memory": (["--files", "--atoms", "4000", "8000"], r"8000"),
@@ -69,17 +75,27 @@ def test_benchmark_in_lammps(script, models, capsys, tmp_path):
 
 
 def check(name, script, models, capsys, tmp_path) -> None:
-    options, title = CASES[name]
+    options, *titles = CASES[name]
     options = [x for o in options for x in ([o, str(models)] if o == "--files" else [o])]
     figure = tmp_path / "figure.png"
     assert script(name, "-o", str(figure), *options) == 0
     output = capsys.readouterr().out
-    row = re.search(rf"^{title}(.*)$", output, re.MULTILINE)
-    assert row, output
-    numbers = [float(word) for word in row[1].split() if word != "-"]
-    # rounding may leave small parts of a step as 0, not the first column
-    assert numbers and numbers[0] > 0 and min(numbers) >= 0, row[0]
+    for title in titles:
+        row = re.search(rf"^{title}(.*)$", output, re.MULTILINE)
+        assert row, output
+        numbers = [float(word) for word in row[1].split() if word != "-"]
+        # rounding may leave small parts of a step as 0, not the first column
+        assert numbers and numbers[0] > 0 and min(numbers) >= 0, row[0]
     assert figure.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["operators", "inference", "training"])
+def test_devices_that_are_not_there(name, script):
+    """One line and exit code 2, as `tdn.cli.run_main` makes of it."""
+    with pytest.raises(UsageError, match=r"^--device = 'gpu': expected auto, cpu, cuda or cuda:N$"):
+        script(name, "--device", "gpu")
+    with pytest.raises(UsageError, match=r"^--device = 'cuda:99': this machine has "):
+        script(name, "--device", "cuda:99")
 
 
 def test_read_loops_of_lammps(monkeypatch):

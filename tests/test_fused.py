@@ -30,6 +30,7 @@ CHANGES = {
     "scalars": {},
     "shared": {"l_max": 2, "radial": "shared", "correlation": 2, "num_layers": 2, **SMALL},
     "three_layers": {"l_max": 1, "correlation": 1, "num_layers": 3, "zbl": True, **SMALL},
+    "no_gate": {"gate": False, "radial_decay": 1.0, "l_max": 2, "num_layers": 2, **SMALL},
     "three_species": {"species": ("H", "C", "O"), "num_channels": 17, "radial_hidden": (4,)},
 }
 NAMES = [*CHANGES, "trained"]
@@ -100,12 +101,13 @@ def test_float64_equals_the_network(name, where):
 @pytest.mark.parametrize("where", list(STRUCTURES))
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_is_as_good_as_the_network_in_float32_and_the_table(name, where):
-    """Errors against float64: at most twice those of the float32 network plus those of the table.
+    """Errors against float64: at most four times those of the float32 network, and of the table.
 
-    Twice, since both are the largest of a few dozen numbers with random rounding. Errors of the
-    table are relative to the largest slope, which stands at short distance: where atoms are 3
-    angstrom apart and forces cancel, as in the slab, they count some fifty times. Trained networks,
-    which are smooth, are right to 1e-5 altogether.
+    Both round at random, in other operations, and the errors are the largest of a few dozen
+    numbers; a network that happens to round to less than 1e-6 (eight last places) does not count as
+    better. Errors of the table are relative to the largest slope, which stands at short distance:
+    where atoms are 3 angstrom apart and forces cancel, as in the slab, they count some fifty times.
+    Trained networks, which are smooth, are right to 1e-5 altogether.
     """
     model, table = eager(name), fused(name, torch.float32)
     atoms = structure(where, model)
@@ -113,7 +115,7 @@ def test_float32_is_as_good_as_the_network_in_float32_and_the_table(name, where)
     own = relative_errors(evaluate(eager(name, torch.float32), atoms), expected, model, atoms)
     errors = relative_errors(evaluate(table, atoms), expected, model, atoms)
     for key, error in errors.items():
-        assert error <= 2 * max(own[key], 3e-7) + 60 * table.table_error, (errors, own)
+        assert error <= 4 * max(own[key], 1e-6) + 60 * table.table_error, (errors, own)
         assert error <= 1e-5 or name != "trained"
     assert max(own.values()) > 1e-7
 

@@ -1,6 +1,7 @@
 """Energies, forces and virial in Python: microseconds per atom, by network, system and route.
 
     python examples/benchmarks/inference.py -o inference.png
+    python examples/benchmarks/inference.py --device cuda
 
 The routes: ``reference``, all operators in plain PyTorch (small system only); ``cp_message``, the
 network as it is trained, with the compiled message operator; ``fused``, rewritten for inference
@@ -15,7 +16,9 @@ from collections.abc import Callable
 import torch
 from measure import (
     Table,
+    add_device,
     best_times,
+    chosen_device,
     figure,
     files,
     grouped_bars,
@@ -30,6 +33,7 @@ from systems import system
 from tdn import ops
 from tdn.cli import run_main
 from tdn.compiled import CompiledModel, load_compiled
+from tdn.errors import UsageError
 from tdn.fused import fuse
 from tdn.graph import Graph, graph_from_atoms
 from tdn.potential import Potential
@@ -71,12 +75,18 @@ def _main() -> int:
         action="store_true",
         help="also the default network compiled by AOTInductor, on water (takes minutes)",
     )
+    add_device(command)
     arguments = command.parse_args()
     systems = SYSTEMS
     if arguments.quick:
         systems, arguments.networks, arguments.repeats = [("water", 96)], ["small"], 2
     require_compiled()
-    print(machine())
+    device = chosen_device(arguments)
+    if arguments.aotinductor and device.type != "cpu":
+        raise UsageError(
+            f"--aotinductor compiles for the processor; leave it out with --device {device}"
+        )
+    print(machine(device))
     for name in arguments.networks:
         print(describe(name))
     print("\nfloat32, microseconds per atom\n")
@@ -91,15 +101,16 @@ def _main() -> int:
         for name in arguments.networks:
             for material, num_atoms in systems:
                 model = network(name, material, folder)
-                fused = fuse(model, torch.float32)
-                compiled = load_compiled(compiled_file(name, material, folder))
+                fused = fuse(model, torch.float32).to(device)
+                compiled = load_compiled(compiled_file(name, material, folder), device)
                 atoms = system(material, num_atoms)
-                graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+                graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max).to(device)
+                model = model.to(device)
                 functions = routes(model, fused, compiled, graph)
                 if arguments.aotinductor and (name, material) == ("default", "water"):
                     machine_code = load_compiled(compiled_file(name, material, folder, AOTINDUCTOR))
                     functions["aotinductor"] = lambda m=machine_code, g=graph: m(g)
-                times = best_times(functions, arguments.repeats)
+                times = best_times(functions, arguments.repeats, device=device)
                 per_atom = {key: 1e6 * value / num_atoms for key, value in times.items()}
                 found[name, material, num_atoms] = per_atom
                 ratio = per_atom.get("reference", float("nan")) / per_atom["compiled"]

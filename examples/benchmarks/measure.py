@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from tdn import ops
+from tdn.devices import select_device
 from tdn.errors import TDNError
 from tdn.files import atomic_write
-from tdn.ops.build import library_problem
+from tdn.ops.build import library_problem, read_stamp
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -35,6 +36,33 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--files", type=Path, metavar="FOLDER", help="keep models here, or take them from here"
     )
     return result
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """The option ``--device`` of the benchmarks that can use a GPU; see `chosen_device`."""
+    command.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu (default), cuda, cuda:N or auto"
+    )
+
+
+def chosen_device(arguments: argparse.Namespace) -> torch.device:
+    """The device of ``--device``.
+
+    Raises
+    ------
+    UsageError
+        For an unknown device or one that this machine lacks.
+    TDNError
+        For a GPU for which the operators have no kernels: the figures would be wrong.
+    """
+    device = select_device(arguments.device, "--device")
+    built = read_stamp().get("cuda", "none")
+    if device.type == "cuda" and built.startswith("none"):
+        raise TDNError(
+            f"nothing to measure on {device} without kernels for GPUs ({built}); "
+            "run `tdn-ops build --cuda yes`"
+        )
+    return device
 
 
 @contextmanager
@@ -63,8 +91,8 @@ def require_compiled() -> None:
         raise TDNError(f"nothing to measure without the compiled operators: {reason}")
 
 
-def machine() -> str:
-    """What the figures are measured on: processor, cores, threads, versions."""
+def machine(device: torch.device | None = None) -> str:
+    """What the figures are measured on: processor, cores, threads, versions, and a GPU if used."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -75,14 +103,20 @@ def machine() -> str:
             versions.append(f"{name} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             versions.append(f"no {name}")
-    return (
+    used = ""
+    if device is not None and device.type == "cuda":
+        used = f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda}) with "
+    return used + (
         f"{', '.join(sorted(names)) or platform.processor()}, {cores} cores, "
         f"{torch.get_num_threads()} threads, kernels {kernels}; {', '.join(versions)}"
     )
 
 
 def best_times(
-    functions: dict[str, Callable[[], object]], repeats: int = 5, budget: float = 20.0
+    functions: dict[str, Callable[[], object]],
+    repeats: int = 5,
+    budget: float = 20.0,
+    device: torch.device | None = None,
 ) -> dict[str, float]:
     """Shortest time of each of some functions in seconds: what the machine can do when left alone.
 
@@ -94,7 +128,13 @@ def best_times(
     functions : by name
     repeats : turns
     budget : seconds after which no further turn starts
+    device : where they compute; a GPU has finished its work when the clock starts and stops
     """
+
+    def wait() -> None:
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     for function in functions.values():
         function()
     best = dict.fromkeys(functions, float("inf"))
@@ -103,8 +143,10 @@ def best_times(
         if turn > 0 and time.perf_counter() - began > budget:
             break
         for name, function in functions.items():
+            wait()
             start = time.perf_counter()
             function()
+            wait()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
 

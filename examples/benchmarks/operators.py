@@ -1,11 +1,13 @@
 """Time of the operators: compiled, as TorchScript and eager, beside what the machine could do.
 
     python examples/benchmarks/operators.py --atoms 1000 --neighbours 40 -o operators.png
+    python examples/benchmarks/operators.py --device cuda
 
 First `cp_message` on random edges. ``copy`` is the time a plain copy takes to move the bytes that
 the operator has to read and write at least (inputs and results once each; a copy reads half of them
 and writes half), ``arithmetic`` that of its additions and multiplications at the rate of a
-matrix product; neither can be beaten. Then the operators of a compiled network on a copper crystal.
+matrix product; neither can be beaten. Then the operators of a compiled network on a copper crystal,
+and the others of training (`training_operators`).
 """
 
 import argparse
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 import torch
 from measure import (
     Table,
+    add_device,
     best_times,
+    chosen_device,
     figure,
     grouped_bars,
     machine,
@@ -27,6 +31,7 @@ from measure import (
 from models import NETWORKS, build_random
 from systems import system
 from torch import Tensor, nn
+from training_operators import compare_training_operators
 
 from tdn import ops, torchscript
 from tdn.cli import run_main
@@ -85,15 +90,17 @@ def make_problem(arguments: argparse.Namespace) -> Problem:
     """Random edges; neighbours in memory are neighbours in space, as LAMMPS sorts its atoms."""
     torch.manual_seed(0)
     n, e = arguments.atoms, arguments.atoms * arguments.neighbours
+    device = arguments.device
     centre = torch.arange(n).repeat_interleave(arguments.neighbours)
     neighbour = (centre + torch.randint(-100, 101, (e,))) % n
+    edge_index = torch.stack([centre, neighbour]).to(device)
     shapes = (
         (n, arguments.rank, arguments.channels),
         (e, arguments.degrees, arguments.rank),
         (e, arguments.degrees, arguments.channels),
     )
-    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
-    return Problem(*inputs, ops.sort_edges(torch.stack([centre, neighbour]), n, n))
+    inputs = [torch.randn(shape, device=device, requires_grad=True) for shape in shapes]
+    return Problem(*inputs, ops.sort_edges(edge_index, n, n))
 
 
 def message_cases(
@@ -129,7 +136,8 @@ def compare_messages(problem: Problem, repeats: int, path) -> None:
     }
     cases = {name: message_cases(function, problem) for name, function in routes.items()}
     moved, operations = problem.bytes(), problem.operations()
-    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    device = problem.u.device
+    a, b = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
     table = Table(
         {"cp_message (ms)": 18, "fused": 9, "TorchScript": 9, "eager": 9, "eager/fused": 9}
         | {"copy": 8, "fused/copy": 8, "MB": 6, "arithmetic": 8, "GFlop": 6}
@@ -137,12 +145,14 @@ def compare_messages(problem: Problem, repeats: int, path) -> None:
     bars: dict[str, list[float | None]] = {name: [] for name in [*routes, "copy", "arithmetic"]}
     rates = []
     for case in CASES:
-        source = torch.ones(int(moved[case]) // 8)  # half of the bytes, in numbers of four
+        # half of the bytes, in numbers of four
+        source = torch.ones(int(moved[case]) // 8, device=device)
         target = torch.zeros_like(source)
         times = best_times(
             {name: functions[case] for name, functions in cases.items()}
             | {"copy": lambda s=source, t=target: t.copy_(s), "mm": lambda: torch.mm(a, b)},
             repeats,
+            device=device,
         )
         rate = 2 * MATRIX**3 / times["mm"]
         rates.append((moved[case] / times["copy"], rate))
@@ -174,18 +184,18 @@ def compare_messages(problem: Problem, repeats: int, path) -> None:
 
 
 def network_operators(
-    name: str, num_atoms: int
+    name: str, num_atoms: int, device: torch.device
 ) -> dict[str, tuple[Callable[..., Tensor], list[Tensor], list]]:
     """Function, differentiable inputs and further arguments of the operators in a network."""
     model = build_random(NETWORKS[name], "copper")
-    network = fuse(model, torch.float32)
+    network = fuse(model, torch.float32).to(device)
     graph = graph_from_atoms(system("copper", num_atoms), model.atomic_numbers, model.r_max)
+    graph = graph.to(device)
     edges = ops.sort_edges(graph.edge_index, num_atoms, num_atoms)
     first, later = network.first, network.layers[0]
     vectors = graph.edge_vec.detach().requires_grad_(True)
-    features = torch.randn(
-        num_atoms, len(later.input1), later.mix.size(2), dtype=torch.float32, requires_grad=True
-    )
+    shape = num_atoms, len(later.input1), later.mix.size(2)
+    features = torch.randn(shape, dtype=torch.float32, device=device, requires_grad=True)
     product = first.product
     weights = [getattr(product, n) for n in ("linear", "left", "right", "weight")]
     factors = [product.input1, product.input2, product.output]
@@ -210,10 +220,12 @@ def network_operators(
     }
 
 
-def compare_network_operators(name: str, num_atoms: int, repeats: int) -> None:
+def compare_network_operators(
+    name: str, num_atoms: int, repeats: int, device: torch.device
+) -> None:
     """The table of the operators for inference."""
     table = Table({f"{name} network, copper (ms)": 32, "fused": 9, "eager": 9, "eager/fused": 9})
-    for title, (function, inputs) in network_operators(name, num_atoms).items():
+    for title, (function, inputs) in network_operators(name, num_atoms, device).items():
         cotangent = torch.randn_like(function(*inputs).detach())
 
         def forward(function=function, inputs=inputs) -> None:
@@ -228,7 +240,8 @@ def compare_network_operators(name: str, num_atoms: int, repeats: int) -> None:
                 run()
 
         for suffix, run in (("", forward), (" + backward", backward)):
-            times = best_times({"fused": run, "eager": lambda run=run: slow(run)}, repeats)
+            routes = {"fused": run, "eager": lambda run=run: slow(run)}
+            times = best_times(routes, repeats, device=device)
             fused, eager = times["fused"], times["eager"]
             table.row(title + suffix, 1e3 * fused, 1e3 * eager, eager / fused)
 
@@ -241,11 +254,13 @@ def _main() -> int:
     command.add_argument("--channels", type=positive, default=64)
     command.add_argument("--degrees", type=positive, default=3)
     command.add_argument("--repeats", type=positive, default=10)
+    add_device(command)
     arguments = command.parse_args()
     if arguments.quick:
         arguments.atoms, arguments.repeats = 32, 2
     require_compiled()
-    print(machine())
+    arguments.device = chosen_device(arguments)
+    print(machine(arguments.device))
     print(
         f"cp_message: {arguments.atoms} atoms, {arguments.atoms * arguments.neighbours} edges, "
         f"rank {arguments.rank}, {arguments.channels} channels, {arguments.degrees} degrees, "
@@ -254,7 +269,9 @@ def _main() -> int:
     compare_messages(make_problem(arguments), arguments.repeats, arguments.output)
     print()
     name = "small" if arguments.quick else "default"
-    compare_network_operators(name, arguments.atoms, arguments.repeats)
+    compare_network_operators(name, arguments.atoms, arguments.repeats, arguments.device)
+    print()
+    compare_training_operators(name, arguments.atoms, arguments.repeats, arguments.device)
     return 0
 
 

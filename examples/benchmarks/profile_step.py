@@ -36,6 +36,8 @@ GROUPS = {
     "density, adjoint": ("tdn::density_adjoint",),
     "node products": ("tdn::node_product",),
     "node products, adjoint": ("tdn::node_product_adjoint",),
+    # its matrix products stand with channel mixing
+    "gates": ("tdn::gate", "tdn::gate_with_scalars", "tdn::gate_adjoint"),
     "channel mixing": (
         "tdn::degree_linear",
         "aten::mm",

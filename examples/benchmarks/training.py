@@ -1,11 +1,13 @@
 """Time of an epoch of training: compiled operators against the reference, in one process.
 
     python examples/benchmarks/training.py
+    python examples/benchmarks/training.py --device cuda
 
 Force-matching on molecules of acetylacetone where that data set is found (``--data``), else on the
 demo's boxes of water, with `tdn.training.trainer.Trainer` as tdn-train uses it: batches of 5,
 default network. Of several epochs in a row the shortest counts; writing files at the end of a run
-does not. Then how far the operators let the weights drift apart in one epoch of float64.
+does not. An epoch ends with reading its mean losses, so a GPU has finished by then. Then how far
+the operators let the weights drift apart in one epoch of float64.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from measure import Table, figure, grouped_bars, machine, parser, positive, require_compiled
+from measure import (
+    Table,
+    add_device,
+    chosen_device,
+    figure,
+    grouped_bars,
+    machine,
+    parser,
+    positive,
+    require_compiled,
+)
 
 from tdn import ops
 from tdn.cli import run_main
@@ -84,17 +96,20 @@ def _main() -> int:
     command.add_argument("--data", type=Path, help="folder with train_300K.xyz of acetylacetone")
     command.add_argument("--repeats", type=positive, default=2)
     command.add_argument("--frames", type=positive, help="use the first training frames only")
+    add_device(command)
     arguments: argparse.Namespace = command.parse_args()
     model = ModelConfig()
     if arguments.quick:
         arguments.frames, arguments.repeats = 10, 1
         model = ModelConfig(l_max=1, num_channels=8)
     require_compiled()
-    print(machine())
+    device = chosen_device(arguments)
+    print(machine(device))
     config = Config(
         model=model,
         data=find_data(arguments.data),
-        train=TrainConfig(max_epochs=1, batch_size=5, device="cpu"),
+        # the operators are compared; what SOAP adds to a step is the same for both
+        train=TrainConfig(max_epochs=1, batch_size=5, device=str(device), optimizer="adamw"),
     )
     dataset = shortened(load_dataset(config), arguments.frames)
     print(

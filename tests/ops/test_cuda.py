@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from cuda_problems import edges_to_gpu, require_gpu, to_gpu
 from node_product_problems import SHAPES as NODE_SHAPES
 from node_product_problems import make_node_problem
-from torch import Tensor
 
 from tdn import ops
-from tdn.ops import build, inference_reference, nodes_reference, reference
+from tdn.ops import inference_reference, nodes_reference, reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -32,19 +32,7 @@ SHAPES = [
 
 @pytest.fixture(scope="module")
 def gpu(compiled) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    stamp = build.read_stamp().get("cuda", "none")
-    if stamp.startswith("none"):
-        pytest.skip(f"the operators have no CUDA kernels: {stamp}")
-
-
-def to_gpu(x: Tensor) -> Tensor:
-    return x.detach().cuda().requires_grad_(x.requires_grad)
-
-
-def edges_to_gpu(edges: ops.Edges) -> ops.Edges:
-    return ops.Edges(*map(to_gpu, edges))
+    require_gpu()
 
 
 def assert_close(found, expected, factor=1):

@@ -14,10 +14,12 @@ import torch
 import convolution_problems
 import edge_problems
 import node_product_problems
+import training_problems
 print(torch.ops.tdn.cpu_capability())
 convolution_problems.check_shapes()
 node_product_problems.check_shapes()
 edge_problems.check_shapes()
+training_problems.check_shapes()
 """
 
 

@@ -139,109 +139,104 @@ void second_derivatives(AutogradContext *ctx, const Tensor &v_u, const Tensor &v
     if (ctx->needs_input_grad(k)) result[k] = found[k];
 }
 
-// With cotangents h_b, h_w the scalar is F(g, u, h_b, w) + F(g, u, b, h_w).
-struct EdgeGradients : Function<EdgeGradients> {
+// The same, put together from operators that can be differentiated again: the derivative is the sum
+// of F(g, v_u, b, w), F(g, u, v_b, w) and F(g, u, b, v_w).
+void derivatives_apart(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b,
+                       const Tensor &v_w, const variable_list &s, variable_list &result)
+{
+  const Tensor &g = s[0];
+  const bool need_b = ctx->needs_input_grad(2), need_w = ctx->needs_input_grad(3);
+  // one of these terms; what is a direction in it has no gradient
+  const auto add = [&](const Tensor &u, const Tensor &b, const Tensor &w, bool by_u, bool by_b,
+                       bool by_w) {
+    if (ctx->needs_input_grad(0))
+      result[0] = plus(result[0], call_message(u, b, w, s[4], s[5], s[6], s[7], s[8]));
+    if (by_u && ctx->needs_input_grad(1))
+      result[1] = plus(result[1], call_transposed(g, b, w, s[4], s[5], s[6], s[7], s[8]));
+    Tensor for_b, for_w;
+    edge_gradients(g, u, b, w, s[4], s[5], s[6], s[7], s[8], by_b && need_b, by_w && need_w,
+                   for_b, for_w);
+    result[2] = plus(result[2], for_b);
+    result[3] = plus(result[3], for_w);
+  };
+  if (v_u.defined()) add(v_u, s[2], s[3], false, true, true);
+  if (v_b.defined()) add(s[1], v_b, s[3], true, false, true);
+  if (v_w.defined()) add(s[1], s[2], v_w, true, true, false);
+}
+
+// What both functions below have in common: they give gradients of F(g, u, b, w), those of b and w
+// where they are needed, and so their derivatives are second derivatives of F.
+struct Gradients {
+  static void save(AutogradContext *ctx, const Tensor &g, const Tensor &u, const Tensor &b,
+                   const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b, bool need_w)
+  {
+    ctx->save_for_backward({g, u, b, w, TDN_EDGE_ARGUMENTS});
+    ctx->saved_data["need_b"] = need_b;
+    ctx->saved_data["need_w"] = need_w;
+    ctx->set_materialize_grads(false);
+  }
+
+  static void mark_unneeded(AutogradContext *ctx, const Tensor &grad_b, const Tensor &grad_w)
+  {
+    variable_list unneeded;
+    if (!ctx->saved_data["need_b"].toBool()) unneeded.push_back(grad_b);
+    if (!ctx->saved_data["need_w"].toBool()) unneeded.push_back(grad_w);
+    ctx->mark_non_differentiable(unneeded);
+  }
+
+  // Of those that nobody differentiates again, as in training, all take one pass.
+  static variable_list derivatives(AutogradContext *ctx, const Tensor &v_u, const Tensor &for_b,
+                                   const Tensor &for_w)
+  {
+    variable_list result(11);
+    const Tensor v_b = ctx->saved_data["need_b"].toBool() ? for_b : Tensor();
+    const Tensor v_w = ctx->saved_data["need_w"].toBool() ? for_w : Tensor();
+    if (!v_u.defined() && !v_b.defined() && !v_w.defined()) return result;
+    const variable_list s = ctx->get_saved_variables();
+    if (at::GradMode::is_enabled() || !s[0].is_cpu())
+      derivatives_apart(ctx, v_u, v_b, v_w, s, result);
+    else
+      second_derivatives(ctx, v_u, v_b, v_w, s, result);
+    return result;
+  }
+};
+
+// Gradients of b and w.
+struct EdgeGradients : Function<EdgeGradients>, Gradients {
   static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &u,
                                const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
                                bool need_w)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({g, u, b, w, TDN_EDGE_ARGUMENTS});
-    ctx->saved_data["need_b"] = need_b;
-    ctx->saved_data["need_w"] = need_w;
-    ctx->set_materialize_grads(false);
+    save(ctx, g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
     const auto [grad_b, grad_w] = call_edges(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
-    variable_list unused;
-    if (!need_b) unused.push_back(grad_b);
-    if (!need_w) unused.push_back(grad_w);
-    ctx->mark_non_differentiable(unused);
+    mark_unneeded(ctx, grad_b, grad_w);
     return {grad_b, grad_w};
   }
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
-    variable_list result(11);
-    const Tensor h_b = ctx->saved_data["need_b"].toBool() ? gradients[0] : Tensor();
-    const Tensor h_w = ctx->saved_data["need_w"].toBool() ? gradients[1] : Tensor();
-    if (!h_b.defined() && !h_w.defined()) return result;
-    const variable_list s = ctx->get_saved_variables();
-    if (!at::GradMode::is_enabled() && s[0].is_cpu()) {
-      second_derivatives(ctx, Tensor(), h_b, h_w, s, result);
-      return result;
-    }
-    const Tensor &g = s[0], &u = s[1], &b = s[2], &w = s[3];
-    const auto add = [&](const Tensor &left, const Tensor &right, bool by_b, bool by_w) {
-      if (ctx->needs_input_grad(0))
-        result[0] = plus(result[0], call_message(u, left, right, s[4], s[5], s[6], s[7], s[8]));
-      if (ctx->needs_input_grad(1))
-        result[1] = plus(result[1], call_transposed(g, left, right, s[4], s[5], s[6], s[7], s[8]));
-      edge_gradients(g, u, left, right, s[4], s[5], s[6], s[7], s[8],
-                     by_b && ctx->needs_input_grad(2), by_w && ctx->needs_input_grad(3), result[2],
-                     result[3]);
-    };
-    if (h_b.defined()) add(h_b, w, false, true);
-    if (h_w.defined()) add(b, h_w, true, false);
-    return result;
+    return derivatives(ctx, Tensor(), gradients[0], gradients[1]);
   }
 };
 
-// All three at once. Of its derivatives, the ones that nobody differentiates again, as in training,
-// take one pass; the others are put together from the functions above.
-struct Adjoint : Function<Adjoint> {
+// Gradients of u, b and w at once.
+struct Adjoint : Function<Adjoint>, Gradients {
   static variable_list forward(AutogradContext *ctx, const Tensor &g, const Tensor &u,
                                const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
                                bool need_w)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({g, u, b, w, TDN_EDGE_ARGUMENTS});
-    ctx->saved_data["need_b"] = need_b;
-    ctx->saved_data["need_w"] = need_w;
-    ctx->set_materialize_grads(false);
+    save(ctx, g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
     const auto [grad_u, grad_b, grad_w] =
         call_adjoint(g, u, b, w, TDN_EDGE_ARGUMENTS, need_b, need_w);
-    variable_list unused;
-    if (!need_b) unused.push_back(grad_b);
-    if (!need_w) unused.push_back(grad_w);
-    ctx->mark_non_differentiable(unused);
+    mark_unneeded(ctx, grad_b, grad_w);
     return {grad_u, grad_b, grad_w};
   }
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
-    variable_list result(11);
-    const Tensor v_u = gradients[0];
-    const Tensor v_b = ctx->saved_data["need_b"].toBool() ? gradients[1] : Tensor();
-    const Tensor v_w = ctx->saved_data["need_w"].toBool() ? gradients[2] : Tensor();
-    if (!v_u.defined() && !v_b.defined() && !v_w.defined()) return result;
-    const variable_list s = ctx->get_saved_variables();
-    if (at::GradMode::is_enabled() || !s[0].is_cpu())
-      apart(ctx, v_u, v_b, v_w, s, result);
-    else
-      second_derivatives(ctx, v_u, v_b, v_w, s, result);
-    return result;
-  }
-
- private:
-  static void apart(AutogradContext *ctx, const Tensor &v_u, const Tensor &v_b, const Tensor &v_w,
-                    const variable_list &s, variable_list &result)
-  {
-    const bool need_b = ctx->needs_input_grad(2), need_w = ctx->needs_input_grad(3);
-    // the terms F(x_g, x_u, x_b, x_w) of the derivative, each with one direction in place
-    const auto add = [&](const Tensor &u, const Tensor &b, const Tensor &w, bool by_u, bool by_b,
-                         bool by_w) {
-      if (ctx->needs_input_grad(0))
-        result[0] = plus(result[0], call_message(u, b, w, s[4], s[5], s[6], s[7], s[8]));
-      if (by_u && ctx->needs_input_grad(1))
-        result[1] = plus(result[1], call_transposed(s[0], b, w, s[4], s[5], s[6], s[7], s[8]));
-      Tensor for_b, for_w;
-      edge_gradients(s[0], u, b, w, s[4], s[5], s[6], s[7], s[8], by_b && need_b, by_w && need_w,
-                     for_b, for_w);
-      result[2] = plus(result[2], for_b);
-      result[3] = plus(result[3], for_w);
-    };
-    if (v_u.defined()) add(v_u, s[2], s[3], false, true, true);
-    if (v_b.defined()) add(s[1], v_b, s[3], true, false, true);
-    if (v_w.defined()) add(s[1], s[2], v_w, true, true, false);
+    return derivatives(ctx, gradients[0], gradients[1], gradients[2]);
   }
 };
 
@@ -255,8 +250,9 @@ Tensor cp_message_autograd(const Tensor &u, const Tensor &b, const Tensor &w, TD
       (!(b.is_cpu() || b.is_meta()) ||
        b.sym_size(1) > max_scalar_degrees * max_scalar_degrees)) {
     check_message(u, b, w, TDN_EDGE_ARGUMENTS);
+    const int64_t degrees = w.sym_size(1).guard_int(__FILE__, __LINE__);
     return Message::apply(u.expand_symint({u.sym_size(0), b.sym_size(1), u.sym_size(2)}),
-                          factors_of_harmonics(b, w.sym_size(1).guard_int(__FILE__, __LINE__)), w, TDN_EDGE_ARGUMENTS);
+                          factors_of_harmonics(b, degrees), w, TDN_EDGE_ARGUMENTS);
   }
   return Message::apply(u, b, w, TDN_EDGE_ARGUMENTS);
 }

@@ -2,6 +2,7 @@
 #include "convolution_kernels.h"
 #include "cp_message_kernels.h"
 #include "degree_linear_kernels.h"
+#include "gate_kernels.h"
 #include "node_product_kernels.h"
 #include "radial_kernels.h"
 #include "scalar_message_kernels.h"
@@ -17,6 +18,7 @@ namespace tdn {
   extern const ConvolutionTable convolution_##isa;                                               \
   extern const DensityTable density_##isa;                                                       \
   extern const DegreeLinearTable degree_linear_##isa;                                            \
+  extern const GateTable gate_##isa;                                                             \
   extern const NodeProductTable node_product_##isa;                                              \
   extern const RadialKernelTable radial_##isa;                                                   \
   extern const ScalarMessageTable scalar_message_##isa;
@@ -70,6 +72,7 @@ const ComponentLinearTable &component_linear_table() { TDN_CHOOSE(component_line
 const ConvolutionTable &convolution_table() { TDN_CHOOSE(convolution) }
 const DensityTable &density_table() { TDN_CHOOSE(density) }
 const DegreeLinearTable &degree_linear_table() { TDN_CHOOSE(degree_linear) }
+const GateTable &gate_table() { TDN_CHOOSE(gate) }
 const NodeProductTable &node_product_table() { TDN_CHOOSE(node_product) }
 const RadialKernelTable &radial_table() { TDN_CHOOSE(radial) }
 const ScalarMessageTable &scalar_message_table() { TDN_CHOOSE(scalar_message) }

@@ -1,5 +1,7 @@
 #include "gate.h"
 
+#include "gate_kernels.h"
+#include "node_product.h"
 #include "parallel.h"
 
 #include <ATen/ATen.h>
@@ -32,6 +34,34 @@ void check_like(const char *name, const Tensor &g, const Tensor &x)
                     ", found ", g.sym_sizes(), " of ", g.scalar_type());
 }
 
+template <typename T> const GateKernels<T> &kernels();
+template <> const GateKernels<float> &kernels<float>() { return gate_table().float32; }
+template <> const GateKernels<double> &kernels<double>() { return gate_table().float64; }
+
+// Matrix products and sigmoids of PyTorch depend in the last place on how threads share them; those
+// here do not. x [N, C], weight [C, C'], y [N, C'].
+Tensor mix(const Tensor &x, const Tensor &weight)
+{
+  return degree_linear_cpu(x.unsqueeze(1), weight.unsqueeze(0)).squeeze(1);
+}
+
+Tensor mix_weight(const Tensor &x, const Tensor &y)
+{
+  return degree_linear_weight_cpu(x.unsqueeze(1), y.unsqueeze(1)).squeeze(0);
+}
+
+// In place.
+Tensor sigmoid_of(const Tensor &x)
+{
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "gate", [&] {
+    scalar_t *const p = x.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, x.numel(), grain(16), [&](int64_t begin, int64_t end) {
+      kernels<scalar_t>().sigmoid(p, begin, end);
+    });
+  });
+  return x;
+}
+
 // Contiguous arguments and both sigmoids.
 struct Problem {
   int64_t degrees, components, channels, num_nodes;
@@ -39,9 +69,9 @@ struct Problem {
 
   Problem(const Tensor &x_, const Tensor &weight) :
       degrees(check(x_, weight)), components(x_.size(1)), channels(x_.size(2)),
-      num_nodes(x_.size(0)), x(x_.contiguous()), scalars(x.select(1, 0)),
-      sigmoid(at::sigmoid(scalars).contiguous()),
-      gates(at::sigmoid(at::mm(scalars, weight)).contiguous())
+      num_nodes(x_.size(0)), x(x_.contiguous()),
+      scalars(x.select(1, 0).clone(at::MemoryFormat::Contiguous)),
+      sigmoid(sigmoid_of(scalars.clone())), gates(sigmoid_of(mix(scalars, weight)))
   {
   }
 
@@ -114,8 +144,8 @@ std::tuple<Tensor, Tensor> gate_adjoint_cpu(const Tensor &g, const Tensor &x, co
       }
     });
   });
-  if (p.degrees > 1) grad_x.select(1, 0).addmm_(grad_z, weight.t());
-  return {grad_x, need_weight ? at::mm(p.scalars.t(), grad_z) : at::empty({0}, x.options())};
+  if (p.degrees > 1) grad_x.select(1, 0).add_(mix(grad_z, weight.t()));
+  return {grad_x, need_weight ? mix_weight(p.scalars, grad_z) : at::empty({0}, x.options())};
 }
 
 // With h = v[:, 0] weight, the derivative of z along v:
@@ -128,7 +158,7 @@ std::tuple<Tensor, Tensor, Tensor> gate_second_cpu(const Tensor &v, const Tensor
   check_like("the gradient", g, x);
   check_like("the direction", v, x);
   const Tensor gradient = g.contiguous(), direction = v.contiguous();
-  const Tensor along = at::mm(direction.select(1, 0), weight);
+  const Tensor v_scalars = direction.select(1, 0), along = mix(v_scalars, weight);
   Tensor grad_g = at::empty(p.x.sizes(), p.x.options());
   Tensor grad_x = at::empty(p.x.sizes(), p.x.options());
   Tensor grad_z = at::empty(p.gates.sizes(), p.x.options());    // of z and of h
@@ -173,11 +203,10 @@ std::tuple<Tensor, Tensor, Tensor> gate_second_cpu(const Tensor &v, const Tensor
       }
     });
   });
-  if (p.degrees > 1) grad_x.select(1, 0).addmm_(grad_z, weight.t());
+  if (p.degrees > 1) grad_x.select(1, 0).add_(mix(grad_z, weight.t()));
   Tensor grad_weight = at::empty({0}, x.options());
   if (need_weight)
-    grad_weight =
-        at::mm(p.scalars.t(), grad_z).addmm_(direction.select(1, 0).t(), grad_h);
+    grad_weight = mix_weight(p.scalars, grad_z).add_(mix_weight(v_scalars, grad_h));
   return {grad_g, grad_x, grad_weight};
 }
 

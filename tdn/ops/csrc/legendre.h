@@ -1,5 +1,6 @@
 // Coefficients of the recursion of Legendre functions behind the spherical harmonics.
-// Included by files that are compiled once per instruction set: everything is internal to them.
+// Included by files that are compiled once per instruction set (and by kernels for GPUs, which take
+// the coefficients from the host): everything is internal to them.
 
 #ifndef TDN_LEGENDRE_H
 #define TDN_LEGENDRE_H
@@ -16,7 +17,8 @@ namespace {
 // ("component" normalisation of e3nn):
 // Q_m^m = first[m], Q_l^m = a[l][m] (z Q_{l-1}^m - b[l][m] Q_{l-2}^m).
 template <typename T> struct LegendreCoefficients {
-  T first[max_l_max + 1], a[max_l_max + 1][max_l_max + 1], b[max_l_max + 1][max_l_max + 1];
+  T first[max_l_max + 1] = {};
+  T a[max_l_max + 1][max_l_max + 1] = {}, b[max_l_max + 1][max_l_max + 1] = {};
 
   explicit LegendreCoefficients(int64_t l_max)
   {

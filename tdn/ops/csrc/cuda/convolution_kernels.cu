@@ -20,28 +20,6 @@ namespace {
 constexpr const char *bad_indices =
     "convolution: edges or species have indices out of range; take edges from sort_edges";
 
-// Normalised recursion of Legendre functions; see ../edge_batch.h.
-template <typename T> struct Legendre {
-  T first[max_l_max + 1], a[max_l_max + 1][max_l_max + 1], b[max_l_max + 1][max_l_max + 1];
-};
-
-template <typename T> Legendre<T> legendre_coefficients(int64_t l_max)
-{
-  Legendre<T> table{};
-  double value = 1.0;
-  for (int64_t m = 0; m <= l_max; ++m) {
-    if (m > 0) value *= std::sqrt((2.0 * m + 1) / (2.0 * m) * (m == 1 ? 2.0 : 1.0));
-    table.first[m] = static_cast<T>(value);
-    for (int64_t l = m + 1; l <= l_max; ++l) {
-      const double p = l - 1.0, ll = double(l) * l, mm = double(m) * m;
-      table.a[l][m] = static_cast<T>(std::sqrt((4 * ll - 1) / (ll - mm)));
-      table.b[l][m] =
-          l == m + 1 ? T(0) : static_cast<T>(std::sqrt((p * p - mm) / (4 * p * p - 1)));
-    }
-  }
-  return table;
-}
-
 // How the work of a node is cut: passes over `lanes` channels and `tiles` groups of N ranks, a
 // thread for each pair of them, with batches of as many edges as shared memory holds.
 constexpr int ranks = 6;    // N: fits 6, 17, 32 and 62 ranks (l_max 1 to 4) with little left over
@@ -109,7 +87,7 @@ template <typename T> struct Sums {
 template <typename T, bool adjoint> struct Convolution {
   EdgeConvolution<T> a;
   Shape<T, adjoint> shape;
-  Legendre<T> legendre;
+  LegendreCoefficients<T> legendre;
 
   TDN_DEVICE void operator()(int64_t node, const Block &block) const
   {
@@ -394,7 +372,7 @@ int launch(const EdgeConvolution<T> &a, int64_t num_nodes, const Queue &queue)
 {
   if (a.channels == 0 || a.rank == 0) return 0;
   const Shape<T, adjoint> shape(a.l_max, a.edges.table.degrees, a.rank, a.channels);
-  const Convolution<T, adjoint> kernel{a, shape, legendre_coefficients<T>(a.l_max)};
+  const Convolution<T, adjoint> kernel{a, shape, LegendreCoefficients<T>(a.l_max)};
   return launch_blocks(kernel, num_nodes, shape.threads(), shape.bytes(), queue);
 }
 

@@ -1,0 +1,60 @@
+"""The pair style on a GPU gives what it gives on the CPU. Needs a GPU and kernels built for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_problems import require_gpu
+from structures import random_model
+
+from tdn.checkpoint import save_model
+
+from .conftest import Measured
+from .test_parallel import FIELDS, structures
+
+pytestmark = pytest.mark.gpu
+
+# sums in another order, in units of the largest number; forces cancel by two digits at most
+BOUND = {"float64": 1e-10, "float32": 3e-4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> None:
+    require_gpu()
+
+
+def assert_close(found: Measured, want: Measured, bound: float) -> None:
+    assert found.energy == pytest.approx(want.energy, rel=bound)
+    for name in FIELDS:
+        scale = np.abs(getattr(want, name)).max()
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(want, name), rtol=0, atol=bound * scale, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("dtype", BOUND)
+def test_gpu_agrees(measure: Callable, models: Path, dtype: str, ranks: int) -> None:
+    """With two ranks both share the GPU, and features of ghosts travel through the host."""
+    from tdn_export import export_model
+
+    checkpoint = models / f"gpu_{dtype}.pt"
+    compiled = models / f"gpu_{dtype}.tdn.pth"
+    if not compiled.exists():
+        save_model(checkpoint, random_model("default"), {})
+        export_model(checkpoint, compiled, dtype=dtype)
+    cases = structures()
+    alone = measure(cases, compiled.name, style="tdn device cpu")
+    there = measure(cases, compiled.name, style="tdn device cuda", ranks=ranks)
+    for want, found in zip(alone, there, strict=True):
+        assert_close(found, want, BOUND[dtype])
+
+
+def test_same_bits_every_time(measure: Callable, models: Path) -> None:
+    cases = structures()[:1]
+    first, second = (measure(cases, "toy2.tdn.pth", style="tdn device cuda:0")[0] for _ in range(2))
+    assert first.energy == pytest.approx(second.energy, rel=1e-13)
+    np.testing.assert_allclose(first.forces, second.forces, rtol=0, atol=1e-12)
