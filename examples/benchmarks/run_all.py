@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], list[str]]] = {
     "operators": ("operators.py", [], ["--quick"]),
     "inference": ("inference.py", ["--aotinductor"], ["--quick"]),
     "lammps_md": ("lammps_md.py", [], ["--quick"]),
+    "weak_scaling": ("weak_scaling.py", [], ["--quick"]),
     "training": ("training.py", [], ["--quick"]),
     "memory": ("memory.py", [], ["--quick"]),
     "memory_lammps": ("memory.py", ["--lammps", "--steps", "2"], ["--lammps", "--quick"]),

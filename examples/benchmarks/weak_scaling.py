@@ -1,6 +1,6 @@
 """Weak scaling of pair_style tdn: the same number of atoms per rank on 1, 2, ... MPI ranks.
 
-python examples/benchmarks/lammps_weak_scaling.py [--model model.tdn.pth --ranks 1 2]
+    python examples/benchmarks/weak_scaling.py [--model model.tdn.pth --ranks 1 2]
 
 Every rank has one thread. The efficiency is the time of one rank over that of n ranks, of medians
 of several launches that take turns, so that a change of the machine's speed meets all alike.
@@ -8,15 +8,18 @@ of several launches that take turns, so that a change of the machine's speed mee
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ase.io
 from ase.io.lammpsdata import write_lammps_data
+from measure import Table, figure, grouped_bars, machine, parser, positive, require_compiled
 
+from tdn.cli import run_main
+from tdn.errors import TDNError, UsageError
 from tdn_export import export_model
 from tdn_lammps import run_lmp
 
@@ -48,7 +51,7 @@ def seconds_per_step(folder: Path, ranks: int, steps: int) -> float:
     environment = {"OMP_NUM_THREADS": "1"}
     result = run_lmp("in.scaling", "-log", "none", ranks=ranks, cwd=folder, environment=environment)
     if result.returncode != 0:
-        raise SystemExit(result.stdout)
+        raise TDNError(f"lmp ended with an error: {result.stdout.strip().splitlines()[-1]}")
     seconds, procs, count, atoms = re.findall(
         r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms", result.stdout
     )[-1]
@@ -56,13 +59,19 @@ def seconds_per_step(folder: Path, ranks: int, steps: int) -> float:
     return float(seconds) / int(count)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="compiled file that knows H and O")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+def _main() -> int:
+    command = parser(__doc__)
+    command.add_argument("--model", type=Path, help="compiled file that knows H and O")
+    command.add_argument("--ranks", type=positive, nargs="+", default=[1, 2])
+    command.add_argument("--steps", type=positive, default=20)
+    command.add_argument("--repeats", type=positive, default=5)
+    arguments = command.parse_args()
+    if arguments.quick:
+        arguments.steps, arguments.repeats = 2, 1
+    if arguments.model is not None and not arguments.model.is_file():
+        raise UsageError(f"--model {arguments.model} not found; give a compiled file")
+    require_compiled()
+    print(machine())
     box = next(f for f in ase.io.read(WATER, ":") if f.info["config_type"] == "n32_d1.00_T300")
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,17 +84,23 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for ranks in arguments.ranks:
                 times[ranks].append(seconds_per_step(folder, ranks, arguments.steps))
-    print(f"{ATOMS_PER_RANK} atoms per rank, one thread per rank, median of {arguments.repeats}")
-    print(f"{'ranks':>6s}{'atoms':>9s}{'ms/step':>10s}{'spread':>16s}{'efficiency':>12s}")
+    print(f"{ATOMS_PER_RANK} atoms and one thread per rank, median of {arguments.repeats}\n")
+    columns = {"ms/step": 9, "shortest": 10, "longest": 9, "efficiency": 12}
+    table = Table({"ranks, atoms": 14, **columns})
     first = statistics.median(times[arguments.ranks[0]])
     for ranks, values in times.items():
         median = statistics.median(values)
-        spread = f"{1e3 * min(values):.1f} .. {1e3 * max(values):.1f}"
-        print(
-            f"{ranks:6d}{ranks * ATOMS_PER_RANK:9d}{1e3 * median:10.1f}{spread:>16s}"
-            f"{first / median:12.2f}"
-        )
+        milliseconds = (1e3 * median, 1e3 * min(values), 1e3 * max(values))
+        table.row(f"{ranks}, {ranks * ATOMS_PER_RANK}", *milliseconds, first / median)
+    with figure(arguments.output, width=4) as axes:
+        if axes is not None:
+            ideal = [1e3 * first] * len(times)
+            medians = [1e3 * statistics.median(values) for values in times.values()]
+            grouped_bars(axes, [str(r) for r in times], {"measured": medians, "ideal": ideal})
+            axes.set_xlabel("ranks")
+            axes.set_ylabel("ms per step")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(_main, "weak_scaling.py"))
