@@ -157,7 +157,7 @@ def test_last_file_of_another_run(folder, capsys):
     capsys.readouterr()
     assert run(config, "train.learning_rate=0.002") == 1
     error = capsys.readouterr().err
-    assert "train.learning_rate: 0.01 there, 0.002 here" in error and "--restart" in error
+    assert "train.learning_rate: 0.005 there, 0.002 here" in error and "--restart" in error
     frames = _frames(folder)
     frames[0].positions[0, 0] += 0.01
     frames[0].calc = _frames(folder)[0].calc
