@@ -109,7 +109,13 @@ def _main() -> int:
         model=model,
         data=find_data(arguments.data),
         # the operators are compared; what SOAP adds to a step is the same for both
-        train=TrainConfig(max_epochs=1, batch_size=5, device=str(device), optimizer="adamw"),
+        train=TrainConfig(
+            max_epochs=1,
+            batch_size=5,
+            device=str(device),
+            optimizer="adamw",
+            learning_rate=0.01,
+        ),
     )
     dataset = shortened(load_dataset(config), arguments.frames)
     print(
