@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,7 @@ atom_modify     map yes
 boundary        {boundary}
 read_data       start.data
 pair_style      tdn device {device}
-pair_coeff      * * {model} {elements}
+pair_coeff      * * "{model}" {elements}
 timestep        {timestep}
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes
@@ -125,7 +126,21 @@ def run_stability_in_lammps(
             )
         )
         result = run_lmp("in.stability", "-log", "none", cwd=folder)
-        return _stages(folder, start, prism, result.stdout, temperature, timestep)
+        stages = _stages(folder, start, prism, result.stdout, temperature, timestep)
+        return _with_end(stages, result)
+
+
+def _with_end(stages: list[Stage], result: subprocess.CompletedProcess[str]) -> list[Stage]:
+    """The stages, the last of them broken if LAMMPS did not come to its end."""
+    if stages and stages[-1].broken is not None:
+        return stages
+    error = re.search(r"^ERROR.*", result.stdout, re.MULTILINE)
+    reason = error[0] if error else f"exit code {result.returncode}"  # a crash prints no error
+    if not stages or not stages[-1].time:
+        raise TDNError(f"LAMMPS ended before its first step with: {reason}")
+    if error or result.returncode != 0:
+        stages[-1].broken = f"LAMMPS ended with: {reason}"
+    return stages
 
 
 def _stages(
@@ -133,7 +148,6 @@ def _stages(
 ) -> list[Stage]:
     """What LAMMPS printed and wrote, with the checks of `tdn.stability` on every sample."""
     bonds = bonds_of(start)
-    error = re.search(r"^ERROR.*", output, re.MULTILINE)
     stages: list[Stage] = []
     for name, block in zip(("NVT", "NVE"), _thermo(output), strict=False):
         stage = Stage(name, len(start))
@@ -150,10 +164,6 @@ def _stages(
             stage.broken = trouble(work, bonds, stage.temperature[-1], temperature)
             if stage.broken is not None:
                 return stages
-    if error is not None:
-        if not stages or not stages[-1].time:
-            raise TDNError(f"LAMMPS ended with: {error[0]}")
-        stages[-1].broken = f"LAMMPS ended with: {error[0]}"
     return stages
 
 

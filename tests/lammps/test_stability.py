@@ -1,6 +1,7 @@
 """``tdn-eval --md --engine lammps``: the run of ``--md`` with the plugin."""
 
 import json
+import subprocess
 
 import ase
 import ase.io
@@ -10,9 +11,10 @@ from ase.build import molecule
 from structures import TRAINED_MODEL
 
 from tdn.calculator import TDNCalculator
+from tdn.errors import TDNError
 from tdn.evaluation_cli import main
-from tdn.stability import run_stability
-from tdn.stability_lammps import run_stability_in_lammps
+from tdn.stability import Stage, run_stability
+from tdn.stability_lammps import _with_end, run_stability_in_lammps
 
 pytestmark = pytest.mark.lammps
 
@@ -70,3 +72,15 @@ def test_what_lammps_refuses_is_one_line(tmp_path, capsys):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "tdn-eval: error: " in error and "element C of" in error
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_a_crash_is_no_stable_run(samples):
+    """A program that is killed prints no error; what it wrote before does not make it stable."""
+    stage = Stage("NVT", 3, [0.1] * samples, [0.0] * samples, [300.0] * samples)
+    killed = subprocess.CompletedProcess("lmp", -9, "Step TotEng KinEng\n")
+    if samples == 0:
+        with pytest.raises(TDNError, match="before its first step with: exit code -9"):
+            _with_end([stage], killed)
+        return
+    assert _with_end([stage], killed)[0].broken == "LAMMPS ended with: exit code -9"
