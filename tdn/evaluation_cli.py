@@ -324,7 +324,7 @@ def _run(arguments: argparse.Namespace, output: Path | None) -> int:
             arguments.seed,
         )
         if arguments.engine == "lammps":
-            from .stability_lammps import run_stability_in_lammps
+            from tdn_lammps.stability import run_stability_in_lammps
 
             stages = run_stability_in_lammps(
                 atoms,

@@ -45,6 +45,7 @@ CONFIGS = {
         zbl=True,
     ),
 }
+CONVOLUTION = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
 
 
 def random_model(name: str, seed: int = 1, **changes) -> ConvolutionModel:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from structures import CONFIGS, random_model, water_cluster
+from structures import CONFIGS, CONVOLUTION, random_model, water_cluster
 
 from tdn.convolution import CPConvolution, CPMatrices, NodeProduct, scalar_convolution_factors
 from tdn.cp import load_factors
@@ -84,7 +84,7 @@ def test_node_product_equals_dense_products(l_max, scalars_only):
     torch.testing.assert_close(product(m, species), expected, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", [n for n, c in CONFIGS.items() if c.architecture == "convolution"])
+@pytest.mark.parametrize("name", CONVOLUTION)
 def test_normalisation_makes_activations_of_order_one(name):
     model = random_model(name)
     graph = graph_from_atoms(water_cluster(count=8), model.atomic_numbers, model.r_max)

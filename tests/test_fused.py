@@ -101,7 +101,7 @@ def test_float64_equals_the_network(name, where):
 @pytest.mark.parametrize("where", list(STRUCTURES))
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_is_as_good_as_the_network_in_float32_and_the_table(name, where):
-    """Errors against float64: at most four times those of the float32 network, and of the table.
+    """Errors against float64: at most four times those of the float32 network, and the table's.
 
     Both round at random, in other operations, and the errors are the largest of a few dozen
     numbers; a network that happens to round to less than 1e-6 (eight last places) does not count as

@@ -9,7 +9,7 @@ import pytest
 import torch
 from cuda_problems import DEVICE, is_there, require_gpu
 from network_problems import assert_networks_agree, everything
-from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, evaluate, random_model
+from structures import CONVOLUTION, STRUCTURES, TRAINED_MODEL, evaluate, random_model
 
 from tdn import TDNCalculator, ops, torchscript
 from tdn.checkpoint import load_model
@@ -22,7 +22,6 @@ from tdn_export.wrapper import deployed_module
 
 pytestmark = pytest.mark.gpu
 
-CONVOLUTION = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 QUANTITIES = ("atom_energy", "forces", "virial")
 

@@ -8,7 +8,7 @@ k u times the same polynomial of the absolute values (the classical bound, for a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from node_product_problems import SHAPES as NODE_SHAPES
@@ -46,12 +46,12 @@ class Problem:
         def all_of(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(map(function, tensors))
 
-        return Problem(
-            self.compiled,
-            self.reference,
-            *map(all_of, (self.inputs, self.constants, self.cotangents, self.directions)),
-            self.roundings,
-            self.polynomial,
+        return replace(
+            self,
+            inputs=all_of(self.inputs),
+            constants=all_of(self.constants),
+            cotangents=all_of(self.cotangents),
+            directions=all_of(self.directions),
         )
 
 

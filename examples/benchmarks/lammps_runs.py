@@ -70,8 +70,6 @@ def run_dynamics(
     TDNError
         If LAMMPS or the plugin is missing, or LAMMPS stops with an error, whose line is shown.
     """
-    from tdn_lammps import run_lmp
-
     data = folder / f"{material}_{num_atoms}.data"
     if not data.exists():
         write_data(data, material, num_atoms)
@@ -84,14 +82,28 @@ def run_dynamics(
     # the atoms stand where the last run left them, so nothing has to be set up again
     script = folder / f"in.{material}_{num_atoms}"
     script.write_text(text + f"run             {steps} pre no\n" * runs)
+    loops = read_loops(run_script(script, ranks, threads))[-runs:]
+    return min(loops, key=lambda loop: loop.total)
+
+
+def run_script(script: Path, ranks: int = 1, threads: int | None = None) -> str:
+    """What ``lmp`` prints, run in the folder of a script.
+
+    Raises
+    ------
+    TDNError
+        If LAMMPS or the plugin is missing, or LAMMPS stops with an error, whose line is shown.
+    """
+    from tdn_lammps import run_lmp
+
     try:
         done = run_lmp(
             script.name,
             *("-log", "none"),
             ranks=ranks,
-            cwd=folder,
+            cwd=script.parent,
             timeout=TIME_LIMIT,
-            environment={"OMP_NUM_THREADS": str(threads)},
+            environment={} if threads is None else {"OMP_NUM_THREADS": str(threads)},
         )
     except subprocess.TimeoutExpired:
         raise TDNError(f"lmp did not end within {TIME_LIMIT:g} s") from None
@@ -99,8 +111,7 @@ def run_dynamics(
         errors = [line for line in done.stdout.splitlines() if "ERROR" in line]
         lines = errors or done.stdout.strip().splitlines()[-3:]
         raise TDNError(f"lmp failed with exit code {done.returncode}: {' '.join(lines)}")
-    loops = read_loops(done.stdout)[-runs:]
-    return min(loops, key=lambda loop: loop.total)
+    return done.stdout
 
 
 def read_loops(output: str) -> list[Loop]:

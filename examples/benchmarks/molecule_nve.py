@@ -18,12 +18,12 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase.io.lammpsdata import write_lammps_data
+from lammps_runs import run_script
 from measure import positive
 
 from tdn.cli import run_main
-from tdn.errors import TDNError, UsageError
+from tdn.errors import UsageError
 from tdn.stability import Stage
-from tdn_lammps import run_lmp
 
 LIMIT = 0.1  # meV per atom in 100 ps
 SAMPLES = 2000
@@ -91,11 +91,9 @@ def run(argv: list[str] | None) -> int:
                 every=max(1, arguments.steps // SAMPLES),
             )
         )
-        result = run_lmp("in.nve", "-log", "none", cwd=folder)
-        if result.returncode != 0:
-            raise TDNError(f"lmp ended with an error: {result.stdout.strip().splitlines()[-1]}")
+        output = run_script(folder / "in.nve")
         time, energy, temperature = np.loadtxt(folder / "energy.dat", unpack=True)
-    seconds = float(re.findall(r"Loop time of (\S+)", result.stdout)[-1])
+    seconds = float(re.findall(r"Loop time of (\S+)", output)[-1])
     stage = Stage("NVE", len(atoms), list(time), list(energy), list(temperature))
     drift = 100 * stage.drift
     print(f"{atoms.get_chemical_formula()}, {time[-1]:.1f} ps at {arguments.timestep:g} fs")

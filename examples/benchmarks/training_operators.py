@@ -19,8 +19,6 @@ from tdn import ops
 from tdn.graph import graph_from_atoms
 from tdn.layers import SILU_SCALE
 
-GATE_SCALE = 1.7
-
 
 @dataclass
 class Case:
@@ -122,7 +120,7 @@ def training_cases(name: str, num_atoms: int, device: torch.device) -> dict[str,
             [randn(num_atoms, components, channels), *weights],
         ),
         f"gate_with_scalars, {nodes}": Case(
-            lambda x, w: ops.gate_with_scalars(x, w, GATE_SCALE),
+            lambda x, w: ops.gate_with_scalars(x, w, SILU_SCALE),
             [randn(num_atoms, components, channels), randn(channels, (degrees - 1) * channels)],
         ),
     }

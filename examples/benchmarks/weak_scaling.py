@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import ase.io
 from ase.io.lammpsdata import write_lammps_data
+from lammps_runs import run_script
 from measure import Table, figure, grouped_bars, machine, parser, positive, require_compiled
 
 from tdn.cli import run_main
-from tdn.errors import TDNError, UsageError
+from tdn.errors import UsageError
 from tdn_export import export_model
-from tdn_lammps import run_lmp
 
 ROOT = Path(__file__).parents[2]
 WATER = ROOT / "examples" / "water" / "water.xyz.gz"
@@ -47,13 +47,11 @@ run {steps}
 
 def seconds_per_step(folder: Path, ranks: int, steps: int) -> float:
     """Time of one step in a launch of LAMMPS, without the first steps and all preparation."""
-    (folder / "in.scaling").write_text(SCRIPT.format(copies=ranks, steps=steps))
-    environment = {"OMP_NUM_THREADS": "1"}
-    result = run_lmp("in.scaling", "-log", "none", ranks=ranks, cwd=folder, environment=environment)
-    if result.returncode != 0:
-        raise TDNError(f"lmp ended with an error: {result.stdout.strip().splitlines()[-1]}")
+    script = folder / "in.scaling"
+    script.write_text(SCRIPT.format(copies=ranks, steps=steps))
+    output = run_script(script, ranks, threads=1)
     seconds, procs, count, atoms = re.findall(
-        r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms", result.stdout
+        r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms", output
     )[-1]
     assert (int(procs), int(atoms)) == (ranks, ranks * ATOMS_PER_RANK)
     return float(seconds) / int(count)

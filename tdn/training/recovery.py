@@ -8,6 +8,7 @@ import torch
 
 from ..errors import TDNError
 from .ema import WeightAverage
+from .optimizer import OptimizerPair
 from .state import Progress
 
 # batches in a row with a non-finite loss before the last good weights come back, and how often
@@ -39,7 +40,7 @@ class Recovery:
     def __init__(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | OptimizerPair,
         average: WeightAverage,
         max_jump: float,
     ) -> None:

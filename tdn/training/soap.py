@@ -21,7 +21,6 @@ RENEWAL = 10
 # directions whose gradients are smaller than this part of the mean are noise of rounding, as those
 # that no atom has a part in; they move less than the others
 EPSILON = 1e-5
-
 # a matrix with few gradients so far has directions without any: this part of the mean eigenvalue,
 # more for the first weights than for the last, decides on a basis there, not rounding
 RIDGE = 1e-5
@@ -32,6 +31,11 @@ def _with_ridge(gram: Tensor) -> Tensor:
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     weights = torch.linspace(1, 0.5, gram.size(-1), dtype=gram.dtype, device=gram.device)
     return gram + torch.diag_embed(RIDGE * diagonal.mean(dim=-1, keepdim=True) * weights)
+
+
+def _eigenvectors(gram: Tensor) -> Tensor:
+    """Of symmetric matrices [B, n, n], in columns, the largest eigenvalue first."""
+    return torch.linalg.eigh(_with_ridge(gram))[1].flip(-1).contiguous()
 
 
 def _renewed(basis: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,8 +110,8 @@ class Soap(torch.optim.Optimizer):
             "exp_avg_sq": torch.zeros_like(gradient),
             "left": (1 - DECAY) * left,
             "right": (1 - DECAY) * right,
-            "left_basis": torch.linalg.eigh(_with_ridge(left))[1].flip(-1).contiguous(),
-            "right_basis": torch.linalg.eigh(_with_ridge(right))[1].flip(-1).contiguous(),
+            "left_basis": _eigenvectors(left),
+            "right_basis": _eigenvectors(right),
         }
 
     @staticmethod

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from structures import CONFIGS, TRAINED_MODEL, random_model
+from structures import CONVOLUTION, TRAINED_MODEL, random_model
 
 from tdn import tabulation
 from tdn.checkpoint import load_model, save_model
 from tdn.errors import TDNError
 from tdn_export import export_model, inspect
 from tdn_export.table_error import table_errors
-
-CONVOLUTION = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
 
 
 @pytest.mark.parametrize("name", [*CONVOLUTION, "trained"])

@@ -93,6 +93,16 @@ def run_script(
     return result.stdout
 
 
+def on_ranks(*ranks: Sequence[str]) -> list[str]:
+    """A command that starts one rank for each entry: options of mpiexec, then ``lmp`` or so."""
+    from tdn_lammps.runtime import find_program
+
+    command = [find_program("mpiexec")]
+    for number, words in enumerate(ranks):
+        command += [":"] * (number > 0) + ["-n", "1", *words]
+    return command
+
+
 def run_command(
     command: Sequence[str], folder: Path, *, fails: bool = False, **environment: str
 ) -> str:

@@ -18,7 +18,7 @@ from tdn import TDNError, aotinductor, ops
 from tdn.checkpoint import save_model
 from tdn_export import export_model
 
-from .conftest import LammpsRunner, Structure, run_command
+from .conftest import LammpsRunner, Structure, on_ranks, run_command
 from .test_closed_form import TILTED, random_structure
 from .test_parallel import assert_same, slab
 
@@ -129,11 +129,9 @@ def test_no_room_on_one_rank(
     if name != "attention":
         pytest.skip("one network will do")
     (tmp_path / "in.test").write_text(ATOMS.format(f"{name}.tdn.pt2"))
-    command = [find_program("mpiexec")]
-    for rank in range(2):
-        folder = tmp_path / "missing" if rank == bad else tmp_path
-        command += [":"] * rank + ["-n", "1", "-env", "TMPDIR", str(folder)]
-        command += [find_program("lmp"), "-in", "in.test", "-log", "none"]
+    lmp = [find_program("lmp"), "-in", "in.test", "-log", "none"]
+    folders = [tmp_path / "missing" if rank == bad else tmp_path for rank in range(2)]
+    command = on_ranks(*(["-env", "TMPDIR", str(folder), *lmp] for folder in folders))
     output = run_command(command, tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
     (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
     assert f"{name}.tdn.pt2: its machine code cannot be unpacked" in line

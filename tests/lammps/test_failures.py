@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LammpsRunner, run_command
+from .conftest import LammpsRunner, on_ranks, run_command
 from .special_toys import MANY_ATOMS, write_faulty, write_hungry
 
 # three quarters of the atoms in one half of the cell: with two ranks along x, one has too many
@@ -109,11 +109,11 @@ def two_folders(plugin: Path, tmp_path: Path) -> Callable[[], str]:
 
     def run() -> str:
         (tmp_path / "in.test").write_text(ATOMS)
-        command = [find_program("mpiexec")]
-        for k, name in enumerate(("first", "second")):
-            (tmp_path / name).mkdir(exist_ok=True)
-            command += [":"] * k + ["-n", "1", "-wdir", str(tmp_path / name), find_program("lmp")]
-            command += ["-in", str(tmp_path / "in.test"), "-log", "none"]
+        lmp = [find_program("lmp"), "-in", str(tmp_path / "in.test"), "-log", "none"]
+        folders = [tmp_path / name for name in ("first", "second")]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        command = on_ranks(*(["-wdir", str(folder), *lmp] for folder in folders))
         return run_command(command, tmp_path, fails=True)
 
     return run

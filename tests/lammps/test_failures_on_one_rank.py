@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import run_command
+from .conftest import on_ranks, run_command
 from .special_toys import write_hungry
 from .test_build import compile_loader
 from .test_failures import ATOMS
@@ -37,14 +37,13 @@ def unlike_ranks(plugin: Path, models: Path, tmp_path: Path) -> UnlikeRanks:
         before: Sequence[str] = (),
     ) -> list[str]:
         (tmp_path / "in.test").write_text(script)
-        command = [find_program("mpiexec")]
+        lmp = [find_program("lmp"), "-in", "in.test", "-log", "none"]
+        ranks = []
         for rank in range(2):
-            command += [":"] * rank + ["-n", "1"]
-            for name, value in ((variables if rank == bad else other) or {}).items():
-                command += ["-env", name, value]
-            command += before if rank == bad else ()
-            command += [find_program("lmp"), "-in", "in.test", "-log", "none"]
-        output = run_command(command, tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
+            settings = (variables if rank == bad else other) or {}
+            environment = [word for pair in settings.items() for word in ("-env", *pair)]
+            ranks.append([*environment, *(before if rank == bad else ()), *lmp])
+        output = run_command(on_ranks(*ranks), tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
         assert "Loop time" not in output
         return [line for line in output.splitlines() if line.startswith("ERROR")]
 

@@ -14,7 +14,7 @@ from tdn.calculator import TDNCalculator
 from tdn.errors import TDNError
 from tdn.evaluation_cli import main
 from tdn.stability import Stage, run_stability
-from tdn.stability_lammps import _with_end, run_stability_in_lammps
+from tdn_lammps.stability import _with_end, run_stability_in_lammps
 
 pytestmark = pytest.mark.lammps
 

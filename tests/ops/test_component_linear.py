@@ -9,6 +9,7 @@ from edge_problems import (
     derivatives,
     make_component_problem,
 )
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import nodes_reference
@@ -61,16 +62,7 @@ def test_non_contiguous_inputs():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_same_bits_for_any_number_of_threads(dtype):
     problem = make_component_problem(17, 9, 33, num_nodes=500, dtype=dtype)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(ops.component_linear, problem))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(lambda: derivatives(ops.component_linear, problem))
 
 
 def test_inference_mode_and_other_types():

@@ -16,6 +16,7 @@ from convolution_problems import (
     make_problem,
 )
 from e3nn.o3 import spherical_harmonics
+from threads import same_bits_on_threads
 
 from tdn import ops
 
@@ -175,16 +176,7 @@ def test_same_bits_for_any_number_of_threads(name, dtype):
     problem = make_problem(
         rank=7, channels=20, num_centres=301, num_nodes=350, num_edges=9000, dtype=dtype
     )
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(name, problem))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(lambda: derivatives(name, problem))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

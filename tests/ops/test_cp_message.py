@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import reference
@@ -148,17 +149,7 @@ def test_same_bits_for_any_number_of_threads(make_problem, dtype):
     problem = make_problem(
         num_centres=301, num_nodes=250, num_edges=9000, rank=7, channels=20, dtype=dtype
     )
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(ops.cp_message, problem))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for x, y in zip(results[0], other, strict=True):
-            assert torch.equal(x, y)
+    same_bits_on_threads(lambda: derivatives(ops.cp_message, problem))
 
 
 @pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])

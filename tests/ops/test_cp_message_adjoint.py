@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from convolution_problems import assert_all_close
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import reference
@@ -164,24 +165,13 @@ def test_same_bits_for_any_number_of_threads(make_problem, scalar):
     if scalar:
         problem = scalar_problem(problem)
     inputs = [x.detach() for x in (problem.g, *problem.inputs)]
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            tdn = torch.ops.tdn
-            results.append(
-                [
-                    *tdn.cp_message_adjoint(*inputs, *problem.edges, True, True),
-                    *tdn.cp_message_second(
-                        *directions(problem), *inputs, *problem.edges, *[True] * 4
-                    ),
-                ]
-            )
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    tdn = torch.ops.tdn
+    same_bits_on_threads(
+        lambda: [
+            *tdn.cp_message_adjoint(*inputs, *problem.edges, True, True),
+            *tdn.cp_message_second(*directions(problem), *inputs, *problem.edges, *[True] * 4),
+        ]
+    )
 
 
 def test_wrong_inputs_are_named(make_problem):

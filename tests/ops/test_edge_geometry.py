@@ -4,6 +4,7 @@ import pytest
 import torch
 from convolution_problems import assert_all_close, assert_close
 from edge_problems import check_geometry, derivatives, geometry, make_vectors
+from threads import same_bits_on_threads
 
 from tdn import ops
 
@@ -95,16 +96,7 @@ def test_other_devices_run_the_same_mathematics():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_same_bits_for_any_number_of_threads(dtype):
     vectors = (make_vectors(3001),)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(geometry(3, dtype, ops), vectors))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(lambda: derivatives(geometry(3, dtype, ops), vectors))
 
 
 def test_non_contiguous_inputs():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from threads import same_bits_on_threads
 
 from tdn import ops
 
@@ -61,15 +62,7 @@ def test_gradcheck():
 
 def test_threads_give_the_same():
     x, weight = problem(3, 64, 500)
-    results = []
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(evaluate(x, weight)[1])
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    same_bits_on_threads(lambda: evaluate(x, weight))
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 3), (4, 9), (4, 9, 4)])

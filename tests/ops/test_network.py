@@ -5,18 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from network_problems import assert_networks_agree, everything
-from structures import CONFIGS, STRUCTURES, random_model
+from structures import CONVOLUTION, STRUCTURES, random_model
 
 from tdn import ops
 from tdn.graph import graph_from_atoms
 from tdn.network import set_dtype
 
-NETWORKS = [name for name, config in CONFIGS.items() if config.architecture == "convolution"]
-
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("where", list(STRUCTURES))
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CONVOLUTION)
 def test_networks_agree(name, where, dtype):
     """To 1e-12 and 1e-5 of the largest entry (weights: four times that): sums in another order."""
     model = set_dtype(random_model(name), dtype).requires_grad_(True)

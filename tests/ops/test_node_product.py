@@ -11,6 +11,7 @@ from node_product_problems import (
     node_derivatives,
     node_product,
 )
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import nodes_reference
@@ -75,16 +76,7 @@ def test_strided_inputs_and_expanded_cotangents():
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_same_bits_for_any_number_of_threads(dtype):
     arguments, g = make_node_problem(rank=17, channels=20, num_nodes=501, dtype=dtype)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(node_derivatives(arguments, g))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(lambda: node_derivatives(arguments, g))
 
 
 MISTAKES = [

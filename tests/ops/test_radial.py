@@ -13,6 +13,7 @@ from edge_problems import (
     in_float64,
     make_radial_problem,
 )
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import edges_reference
@@ -164,17 +165,9 @@ def test_distance_zero_is_not_a_number():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_same_bits_for_any_number_of_threads(dtype):
     arguments = make_radial_problem([8, 32, 17, 48], num_edges=2003, dtype=dtype)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            w = ops.radial(*arguments).detach()
-            results.append([w, *force_loss(ops.radial, arguments)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(
+        lambda: [ops.radial(*arguments).detach(), *force_loss(ops.radial, arguments)]
+    )
 
 
 def test_non_contiguous_inputs():

@@ -9,6 +9,7 @@ from edge_problems import (
     derivatives,
     make_scalar_problem,
 )
+from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.ops import reference
@@ -118,16 +119,7 @@ def test_same_bits_for_any_number_of_threads(shared, dtype):
     problem = make_scalar_problem(
         3, 20, shared, num_centres=301, num_nodes=250, num_edges=9000, dtype=dtype
     )
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(ops.scalar_message, problem))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    same_bits_on_threads(lambda: derivatives(ops.scalar_message, problem))
 
 
 @pytest.mark.parametrize("shape", [{}, {"shared": True}, {"l_max": 8}], ids=str)

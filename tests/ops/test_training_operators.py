@@ -4,6 +4,7 @@ import pytest
 import torch
 from convolution_problems import make_problem as make_convolution_problem
 from node_product_problems import make_node_problem
+from threads import same_bits_on_threads
 from training_problems import (
     GATE_SCALE,
     OPERATORS,
@@ -34,18 +35,9 @@ def test_derivatives_agree_with_reference(name, shape, dtype):
 def test_same_bits_for_any_number_of_threads(name, dtype):
     make, _, large = OPERATORS[name]
     problem = make(dtype=dtype, **large)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(derivatives(problem))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+    results = same_bits_on_threads(lambda: derivatives(problem))
     # the numbers are not just the same but right, and there is something to compare
-    assert all(x.abs().max() > 0 for x in results[0])
+    assert all(x.abs().max() > 0 for x in results)
     check(problem)
 
 

@@ -14,9 +14,12 @@ import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
-from .compiled import is_compiled_file
-from .errors import TDNError
-from .stability import FRICTION, Stage, bonds_of, thermalise, trouble
+from tdn.compiled import is_compiled_file
+from tdn.errors import TDNError
+from tdn.stability import FRICTION, Stage, bonds_of, thermalise, trouble
+from tdn_export import export_model
+
+from .runtime import run_lmp
 
 # room around a molecule, in angstrom
 VACUUM = 5.0
@@ -85,8 +88,6 @@ def run_stability_in_lammps(
     TDNError
         If LAMMPS or the plugin is missing, or the run ends with an error before its first step.
     """
-    from tdn_lammps import run_lmp
-
     start = atoms.copy()
     thermalise(start, temperature, np.random.default_rng(seed))
     if not start.pbc.all():
@@ -96,8 +97,6 @@ def run_stability_in_lammps(
         folder = Path(name)
         compiled = Path(model)
         if not is_compiled_file(compiled):
-            from tdn_export import export_model
-
             compiled = folder / "model.tdn.pth"
             export_model(model, compiled, dtype=dtype, head=head)
         prism = Prism(start.get_cell(), pbc=start.pbc)
