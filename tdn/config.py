@@ -193,7 +193,7 @@ class TrainConfig:
     optimizer: str = _option(
         "soap",
         "soap for matrices that mix channels (with adamw for the other weights), or adamw for "
-        "all: cheaper steps, but many more of them",
+        "all: cheaper steps, larger errors",
         choices=("soap", "adamw"),
     )
     learning_rate: float = _option(0.005, "peak learning rate", minimum=0.0)
@@ -202,7 +202,7 @@ class TrainConfig:
     schedule: str = _option(
         "cosine", "learning-rate schedule", choices=("cosine", "linear", "constant")
     )
-    weight_decay: float = _option(1e-6, "decoupled weight decay of AdamW", minimum=0.0)
+    weight_decay: float = _option(1e-6, "decoupled weight decay, of arrays of several indices", minimum=0.0)
     clip_norm: float = _option(10.0, "largest norm of the gradient; 0: unlimited", minimum=0.0)
     ema_decay: float = _option(
         0.99, "decay of the average of weights; 0: none", minimum=0.0, maximum=0.99999

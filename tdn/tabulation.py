@@ -22,7 +22,7 @@ from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
 TABLE_BLOCK = 16
 # order of the polynomials (odd), and largest errors of values and slopes relative to the largest
 # value and slope. The largest slope stands at short distance: where atoms are far apart and forces
-# cancel, networks that are not smooth lose a factor of up to 100. Tables may change energies and
+# cancel, networks that are not smooth lose a factor of up to 50. Tables may change energies and
 # forces by a tenth of what a compiled file may deviate, 1e-6 and 1e-11 (`tdn_export.table_error`).
 # A higher order needs fewer intervals; these decide how much rounding counts in slopes
 ORDER = {torch.float32: 7, torch.float64: 11}

@@ -91,7 +91,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         f"  num_channels: {default.num_channels}  # accuracy and cost grow with it: 32 to 128",
         f"  num_layers: {default.num_layers}",
         "  # smooth functions of the distance and no nonlinearity beside the products of messages",
-        "  # were the most accurate on molecules",
+        "  # were the most accurate on a molecule",
         "  gate: false",
         "  radial_hidden: [64]",
         "  radial_decay: 1",
