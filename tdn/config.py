@@ -202,7 +202,9 @@ class TrainConfig:
     schedule: str = _option(
         "cosine", "learning-rate schedule", choices=("cosine", "linear", "constant")
     )
-    weight_decay: float = _option(1e-6, "decoupled weight decay, of arrays of several indices", minimum=0.0)
+    weight_decay: float = _option(
+        1e-6, "decoupled weight decay, of arrays of several indices", minimum=0.0
+    )
     clip_norm: float = _option(10.0, "largest norm of the gradient; 0: unlimited", minimum=0.0)
     ema_decay: float = _option(
         0.99, "decay of the average of weights; 0: none", minimum=0.0, maximum=0.99999
