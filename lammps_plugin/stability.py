@@ -14,6 +14,7 @@ import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
+from tdn.checkpoint import load_model
 from tdn.compiled import is_compiled_file
 from tdn.errors import TDNError
 from tdn.stability import FRICTION, Stage, bonds_of, thermalise, trouble
@@ -24,13 +25,14 @@ from .runtime import run_lmp
 # room around a molecule, in angstrom
 VACUUM = 5.0
 
+# direct forces are admitted: that they do not conserve the energy is what such a run shows
 SCRIPT = """\
 units           metal
 atom_style      atomic
 atom_modify     map yes
 boundary        {boundary}
 read_data       start.data
-pair_style      tdn device {device}
+pair_style      tdn device {device} direct yes
 pair_coeff      * * "{model}" {elements}
 timestep        {timestep}
 neighbor        1.0 bin
@@ -98,7 +100,9 @@ def run_stability_in_lammps(
         compiled = Path(model)
         if not is_compiled_file(compiled):
             compiled = folder / "model.tdn.pth"
-            export_model(model, compiled, dtype=dtype, head=head)
+            network, _ = load_model(model, head=head)
+            direct = getattr(network, "direct_forces", False)
+            export_model(model, compiled, dtype=dtype, head=head, direct_forces=direct)
         prism = Prism(start.get_cell(), pbc=start.pbc)
         write_lammps_data(
             folder / "start.data",
@@ -135,6 +139,8 @@ def _with_end(stages: list[Stage], result: subprocess.CompletedProcess[str]) -> 
         return stages
     error = re.search(r"^ERROR.*", result.stdout, re.MULTILINE)
     reason = error[0] if error else f"exit code {result.returncode}"  # a crash prints no error
+    if "pair style 'tdn'" in reason:
+        raise TDNError("LAMMPS does not know pair_style tdn; for the reason run: tdn-lammps info")
     if not stages or not stages[-1].time:
         raise TDNError(f"LAMMPS ended before its first step with: {reason}")
     if error or result.returncode != 0:

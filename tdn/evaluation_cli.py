@@ -141,6 +141,15 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.worst and arguments.output is None:
         raise UsageError("--worst needs a place for the frames: -o worst.xyz or -o DIR")
     runs = arguments.md or arguments.scan is not None
+    asked = {
+        "--md": (arguments.md, ("engine", "temperature", "timestep", "steps", "seed")),
+        "--scan": (arguments.scan is not None, ("points",)),
+        "--md or --scan": (runs, ("frame",)),
+    }
+    for run, (given, options) in asked.items():
+        for option in options:
+            if not given and getattr(arguments, option) != parser().get_default(option):
+                raise UsageError(f"--{option} is an option of {run}, which is missing")
     for option, given in (("--worst", arguments.worst), ("--split", arguments.split)):
         if given and runs:
             raise UsageError(f"{option} does not go with --md and --scan: they start from --frame")
@@ -278,6 +287,8 @@ def _run(arguments: argparse.Namespace, output: Path | None) -> int:
     from .data import read_frames
     from .training.report import write_json
 
+    if is_compiled_file(arguments.model):
+        _refuse_choices_of_export(arguments)
     frames = read_frames(arguments.frames)
     if arguments.frame > len(frames):
         raise UsageError(f"--frame {arguments.frame}: {arguments.frames} has {len(frames)} frames")
@@ -287,7 +298,7 @@ def _run(arguments: argparse.Namespace, output: Path | None) -> int:
 
     def calculator(dtype: str | None) -> TDNCalculator:
         if is_compiled_file(arguments.model):
-            dtype = arguments.dtype
+            dtype = None
         return TDNCalculator(arguments.model, arguments.device, dtype, arguments.head)
 
     if arguments.scan is not None:
@@ -356,11 +367,7 @@ def _load(arguments: argparse.Namespace, device: torch.device):
 
     path = arguments.model
     if is_compiled_file(path):
-        for option, value in (("--dtype", arguments.dtype), ("--head", arguments.head)):
-            if value is not None:
-                raise UsageError(
-                    f"{option} does not apply to a compiled file: it was fixed at export"
-                )
+        _refuse_choices_of_export(arguments)
         model = load_compiled(path, device)
         return model, model.atomic_numbers, model.r_max
     from .checkpoint import load_model
@@ -368,3 +375,10 @@ def _load(arguments: argparse.Namespace, device: torch.device):
 
     model, _ = load_model(path, device, arguments.dtype, arguments.head)
     return Potential(model), model.atomic_numbers, model.r_max
+
+
+def _refuse_choices_of_export(arguments: argparse.Namespace) -> None:
+    """Of a compiled file."""
+    for option, value in (("--dtype", arguments.dtype), ("--head", arguments.head)):
+        if value is not None:
+            raise UsageError(f"{option} does not apply to a compiled file: it was fixed at export")

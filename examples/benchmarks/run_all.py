@@ -2,9 +2,10 @@
 
     python examples/benchmarks/run_all.py
     python examples/benchmarks/run_all.py --quick --results /somewhere/else
+    python examples/benchmarks/run_all.py --device cuda --results /somewhere/else
 
 Each table is what the script of that name prints. On a machine with nothing else to do this takes
-up to 20 minutes; other programs that run at the same time spoil the figures.
+some 25 minutes; other programs that run at the same time spoil the figures.
 """
 
 from __future__ import annotations
@@ -34,14 +35,18 @@ BENCHMARKS: dict[str, tuple[str, list[str], list[str]]] = {
 }
 # scripts that use the common models
 WITH_MODELS = ("inference.py", "lammps_md.py", "memory.py", "profile_step.py")
+# scripts that can use a GPU
+WITH_DEVICE = ("operators.py", "inference.py", "training.py")
 
 
-def run(name: str, quick: bool, results: Path, models: str) -> int:
+def run(name: str, quick: bool, device: str, results: Path, models: str) -> int:
     """Run one benchmark, show what it prints, and keep it if it succeeds."""
     script, full, short = BENCHMARKS[name]
     options = [*(short if quick else full), "-o", str(results / f"{name}.png")]
     if script in WITH_MODELS:
         options += ["--files", models]
+    if device != "cpu":
+        options += ["--device", device]
     command = [sys.executable, str(HERE / script), *options]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -61,19 +66,33 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="smallest sizes: does it work at all?")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu (default), cuda, cuda:N or auto, of those that can"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
     if arguments.quick and arguments.results == RESULTS:
         parser.error("--quick measures nothing worth keeping: name another folder with --results")
+    names = arguments.names or list(BENCHMARKS)
+    if arguments.device != "cpu":
+        if arguments.results == RESULTS:
+            parser.error("--device: the results that are kept are those of processors: --results")
+        able = [name for name in names if BENCHMARKS[name][0] in WITH_DEVICE]
+        if arguments.names and able != names:
+            parser.error(f"--device: only {', '.join(WITH_DEVICE)} can use a GPU")
+        names = able
     arguments.results.mkdir(parents=True, exist_ok=True)
     failed = []
     with TemporaryDirectory() as models:
-        for name in arguments.names or BENCHMARKS:
+        for name in names:
             print(f"== {name}", flush=True)
             start = time.monotonic()
-            if run(name, arguments.quick, arguments.results.resolve(), models) != 0:
+            if (
+                run(name, arguments.quick, arguments.device, arguments.results.resolve(), models)
+                != 0
+            ):
                 failed.append(name)
             print(f"({time.monotonic() - start:.0f} s)\n", flush=True)
     if failed:

@@ -88,11 +88,11 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   const std::string library = folder + TDN_PAIR_LIBRARY;
 
   failure = damage(library);
-  // the operators are searched for in its folder, then where they were when it was built
-  const std::string operators = TDN_OPS_LIBRARY;
-  const std::string moved = folder + operators.substr(operators.find_last_of('/') + 1);
-  for (const auto &file : {moved, operators})
-    if (failure.empty() && std::ifstream(file)) failure = damage(file);
+  // the operators are taken from its folder, else from where they were when it was built
+  const std::string built = TDN_OPS_LIBRARY;
+  const std::string moved = folder + built.substr(built.find_last_of('/') + 1);
+  const std::string &operators = std::ifstream(moved) ? moved : built;
+  if (failure.empty()) failure = damage(operators);
   if (!failure.empty()) {
     failure = "cannot load the plugin: " + failure + REBUILD;
     return nullptr;

@@ -8,9 +8,10 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
-from structures import TRAINED_MODEL
+from structures import TRAINED_MODEL, random_model
 
 from tdn.calculator import TDNCalculator
+from tdn.checkpoint import save_model
 from tdn.errors import TDNError
 from tdn.evaluation_cli import main
 from tdn.stability import Stage, run_stability
@@ -72,6 +73,26 @@ def test_what_lammps_refuses_is_one_line(tmp_path, capsys):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "tdn-eval: error: " in error and "element C of" in error
+
+
+def test_direct_forces_run_too(tmp_path):
+    """A checkpoint whose forces are no gradient: exported and run as in ASE."""
+    model = tmp_path / "direct.pt"
+    save_model(model, random_model("attention", forces="direct"), {})
+    conditions = {"temperature": 40.0, "timestep": 0.2, "steps": 10, "seed": 3}
+    expected = run_stability(water(), TDNCalculator(model, "cpu", "float64"), **conditions)
+    with pytest.warns(UserWarning, match="direct forces are no gradient"):
+        found = run_stability_in_lammps(water(), model, device="cpu", dtype="float64", **conditions)
+    assert [stage.name for stage in found] == ["NVT", "NVE"]
+    assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
+
+
+def test_a_missing_plugin_is_named(tmp_path):
+    unknown = subprocess.CompletedProcess(
+        "lmp", 1, "ERROR: Unrecognized pair style 'tdn' (src/force.cpp:275)\n"
+    )
+    with pytest.raises(TDNError, match="does not know pair_style tdn.*run: tdn-lammps info"):
+        _with_end([], unknown)
 
 
 @pytest.mark.parametrize("samples", [0, 2])

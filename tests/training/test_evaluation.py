@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import ase
 import ase.io
@@ -236,6 +237,10 @@ def test_errors_of_frames():
         (["-o", "worst.xyz"], 2, "a file with frames needs --worst"),
         (["--worst", "1", "-o", "no/worst.xyz"], 1, "does not exist"),
         (["--md", "--worst", "1", "-o", "worst.xyz"], 2, "does not go with --md"),
+        (["--engine", "lammps"], 2, "--engine is an option of --md, which is missing"),
+        (["--scan", "0", "1", "--steps", "9"], 2, "--steps is an option of --md"),
+        (["--md", "--points", "99"], 2, "--points is an option of --scan"),
+        (["--frame", "2"], 2, "--frame is an option of --md or --scan"),
         (["--md", "--frame", "9"], 2, "has 5 frames"),
         (["--md", "--timestep", "0"], 2, "--timestep 0: expected a positive number"),
         (["--scan", "0", "7"], 2, "there is no atom 7"),
@@ -248,3 +253,14 @@ def test_mistakes_of_runs(folder, capsys, monkeypatch, arguments, code, expected
     assert main(["model.pt", "frames.xyz", *arguments]) == code
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "run", [[], ["--md"], ["--md", "--engine", "lammps"], ["--scan", "0", "1"]]
+)
+@pytest.mark.parametrize("choice", [["--dtype", "float64"], ["--head", "dft"]])
+def test_what_export_has_fixed_cannot_be_chosen(folder, capsys, run, choice):
+    """Of a compiled file, in every kind of evaluation: not ignored, but refused."""
+    compiled = Path(__file__).parents[1] / "data" / "compiled_format_1.tdn.pth"
+    assert main([str(compiled), str(folder / "frames.xyz"), *run, *choice]) == 2
+    assert f"{choice[0]} does not apply to a compiled file" in capsys.readouterr().err
