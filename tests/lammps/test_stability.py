@@ -91,7 +91,7 @@ def test_a_missing_plugin_is_named(tmp_path):
     unknown = subprocess.CompletedProcess(
         "lmp", 1, "ERROR: Unrecognized pair style 'tdn' (src/force.cpp:275)\n"
     )
-    with pytest.raises(TDNError, match="does not know pair_style tdn.*run: tdn-lammps info"):
+    with pytest.raises(TDNError, match=r"does not know pair_style tdn.*run: tdn-lammps info"):
         _with_end([], unknown)
 
 
