@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--head", metavar="NAME", help="level of theory, of a network trained on several"
     )
+    parser.add_argument(
+        "--species",
+        metavar="SYMBOLS",
+        help="keep these elements only, as in --species Cu,Zn,O (default: all); smaller and faster",
+    )
     parser.add_argument("--inspect", metavar="FILE", help="print what a compiled file contains")
     parser.add_argument("--json", action="store_true", help="with --inspect: print JSON")
     parser.add_argument(
@@ -80,6 +85,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "--no-fused": not args.fused,
         "--direct-forces": args.direct_forces,
         "--head": args.head,
+        "--species": args.species is not None,
     }
     given = [option for option, value in export_only.items() if value]
     if modes != ["checkpoint"] and given:
@@ -114,9 +120,18 @@ def _main(argv: Sequence[str] | None) -> int:
             fused=args.fused,
             direct_forces=args.direct_forces,
             head=args.head,
+            species=None if args.species is None else _symbols(args.species),
         )
         print(summarise(report))
     return 0
+
+
+def _symbols(text: str) -> list[str]:
+    """Chemical symbols separated by commas or blanks."""
+    symbols = text.replace(",", " ").split()
+    if not symbols:
+        raise UsageError("--species: expected chemical symbols, as in --species Cu,Zn,O")
+    return symbols
 
 
 def _read_frames(path: str) -> list[ase.Atoms]:

@@ -24,9 +24,13 @@ from tdn.network import Network, model_dtype
 
 from .metadata import build_metadata, committee_metadata
 from .reference import build_reference, reference_graph
-from .table_error import table_errors
+from .table_error import TablesTooCoarse, table_errors
 from .verify import Deviation, verify
 from .wrapper import deployed_module, deployed_network, predicts_forces
+
+# of tables, see `tdn.tabulation.tabulate`: tried one after the other until what they change in
+# energies and forces is small enough. Few networks need the second
+FINENESS = (1.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def export_model(
     fused: bool = True,
     direct_forces: bool = False,
     head: str | None = None,
+    species: Sequence[str] | None = None,
 ) -> ExportReport:
     """Compile the network of a checkpoint, check it, and write it.
 
@@ -86,6 +91,8 @@ def export_model(
     fused : whether functions of the distance may become tables, for speed
     direct_forces : take a network with ``forces: direct``, whose forces are no gradient
     head : which head of a network that was trained on several levels of theory
+    species : chemical symbols of the elements to keep; None keeps all. Tables grow with the square
+        of their number
 
     Returns
     -------
@@ -117,7 +124,7 @@ def export_model(
     stored, trainings = [], []
     for path in checkpoints:
         say(f"reading {path}")
-        model, training = load_model(path, head=head)
+        model, training = load_model(path, head=head, species=species)
         _check_finite(model, path)
         _check_forces(model, path, direct_forces)
         stored.append(model)
@@ -131,13 +138,25 @@ def export_model(
                 f"{', '.join(stored[0].config.species)}; choose other frames"
             )
     precision = DTYPES[dtype] if dtype else _common_dtype(stored, checkpoints)
-    networks, errors = _deploy(checkpoints, fused, head)
+    for fineness in FINENESS:
+        networks, errors = _deploy(checkpoints, fused, head, species, fineness)
+        try:
+            effects = [
+                None if error is None else table_errors(model, precision, fineness)
+                for model, error in zip(stored, errors[precision], strict=True)
+            ]
+            break
+        except TablesTooCoarse:
+            if fineness == FINENESS[-1]:
+                raise
+            say("tables are too coarse for this network: making finer ones")
 
     say("computing the reference")
     described = []
-    for model, training, error in zip(stored, trainings, errors[precision], strict=True):
-        effects = None if error is None else table_errors(model, precision)
-        described.append(build_metadata(model, precision, training, fused, error, effects))
+    for model, training, error, effect in zip(
+        stored, trainings, errors[precision], effects, strict=True
+    ):
+        described.append(build_metadata(model, precision, training, fused, error, effect))
     metadata = described[0] if len(described) == 1 else committee_metadata(described)
     reference = build_reference(networks, precision)
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
@@ -155,7 +174,7 @@ def export_model(
         compiled = _load_new(temporary, place)
         originals = None
         if metadata["radial_table_error"] is not None:
-            originals = [load_model(p, place, precision, head)[0] for p in checkpoints]
+            originals = [load_model(p, place, precision, head, species)[0] for p in checkpoints]
         deployed = [network.to(place) for network in networks[precision]]
         deviations = verify(deployed, compiled, frames, originals)
     if direct_forces:
@@ -170,14 +189,18 @@ def export_model(
 
 
 def _deploy(
-    checkpoints: list[str | Path], fused: bool, head: str | None
+    checkpoints: list[str | Path],
+    fused: bool,
+    head: str | None,
+    species: Sequence[str] | None,
+    fineness: float,
 ) -> tuple[dict[torch.dtype, list[Network]], dict[torch.dtype, list[float | None]]]:
     """Networks as they are compiled, in either precision, with the errors of their tables."""
     networks: dict[torch.dtype, list[Network]] = {}
     errors: dict[torch.dtype, list[float | None]] = {}
     for dtype in DTYPES.values():
-        models = [load_model(p, dtype=dtype, head=head)[0] for p in checkpoints]
-        pairs = [deployed_network(model, fused) for model in models]
+        models = [load_model(p, "cpu", dtype, head, species)[0] for p in checkpoints]
+        pairs = [deployed_network(model, fused, fineness) for model in models]
         networks[dtype] = [network for network, _ in pairs]
         errors[dtype] = [error for _, error in pairs]
     return networks, errors

@@ -21,7 +21,13 @@ from .wrapper import deployed_module
 SHARE = 0.1
 
 
-def table_errors(model: ConvolutionModel, dtype: torch.dtype) -> dict[str, float]:
+class TablesTooCoarse(TDNError):
+    """Tables change energies or forces by more than they may."""
+
+
+def table_errors(
+    model: ConvolutionModel, dtype: torch.dtype, fineness: float = 1.0
+) -> dict[str, float]:
     """Largest errors on the standard structures, of tables as fine as those of ``dtype``.
 
     Both networks compute in float64: what differs are the tables.
@@ -30,6 +36,7 @@ def table_errors(model: ConvolutionModel, dtype: torch.dtype) -> dict[str, float
     ----------
     model : a trained network; it is not changed
     dtype : precision of the compiled file
+    fineness : of its tables, see `tdn.tabulation.tabulate`
 
     Returns
     -------
@@ -39,12 +46,14 @@ def table_errors(model: ConvolutionModel, dtype: torch.dtype) -> dict[str, float
 
     Raises
     ------
-    TDNError
+    TablesTooCoarse
         If one is above `SHARE` of what `tdn_export.verify.BOUND` allows a compiled file as a whole.
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False).eval()
     exact.atomic_energies.zero_()  # energies of interaction, without the rounding that E0 adds
-    original, tables = (deployed_module([n]) for n in (exact, fuse(exact, torch.float64, dtype)))
+    original, tables = (
+        deployed_module([n]) for n in (exact, fuse(exact, torch.float64, dtype, fineness))
+    )
     errors = dict.fromkeys(TABLE_ERRORS, 0.0)
     for atoms in standard_structures(exact.atomic_numbers, exact.r_max).values():
         graph = graph_from_atoms(atoms, exact.atomic_numbers, exact.r_max)
@@ -54,8 +63,9 @@ def table_errors(model: ConvolutionModel, dtype: torch.dtype) -> dict[str, float
     bound = SHARE * BOUND[str(dtype).removeprefix("torch.")]
     for name, error in errors.items():
         if error > bound:
-            raise TDNError(
+            raise TablesTooCoarse(
                 f"tables of the radial functions change {name.split('_')[1]} by {error:.1e} "
-                f"(relative), allowed {bound:.0e}; no file was written. Export with --no-fused"
+                f"(relative), allowed {bound:.0e}; no file was written. Export fewer elements with "
+                "--species, or all with --no-fused"
             )
     return errors

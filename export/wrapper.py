@@ -14,13 +14,16 @@ from tdn.network import Network, model_dtype
 from tdn.ops import sort_edges
 
 
-def deployed_network(model: Network, fused: bool) -> tuple[Network, float | None]:
+def deployed_network(
+    model: Network, fused: bool, fineness: float = 1.0
+) -> tuple[Network, float | None]:
     """A copy of a network in the form in which it is compiled.
 
     Parameters
     ----------
     model : in the precision of the compiled file
     fused : whether functions of the distance may become tables
+    fineness : of the tables, see `tdn.tabulation.tabulate`
 
     Returns
     -------
@@ -28,7 +31,7 @@ def deployed_network(model: Network, fused: bool) -> tuple[Network, float | None
     radial_table_error : that error, relative; None where nothing is tabulated
     """
     if fused and isinstance(model, ConvolutionModel):
-        network = fuse(model, model_dtype(model))
+        network = fuse(model, model_dtype(model), fineness=fineness)
         return network, network.table_error
     return copy.deepcopy(model), None
 

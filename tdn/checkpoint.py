@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .files import atomic_write
 from .heads import MultiHeadNetwork, networks_of, select_head
 from .model import ConvolutionModel, build_model
 from .network import exact_constants, model_dtype, set_dtype
+from .species import select_species
 from .version import __version__
 
 FORMAT = "tdn-checkpoint"
@@ -130,6 +132,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     head: str | None = None,
+    species: Sequence[str] | None = None,
 ) -> tuple[ConvolutionModel, dict[str, Any]]:
     """Load a network for inference.
 
@@ -138,6 +141,7 @@ def load_model(
     device : where to put it
     dtype : float32 or float64; None keeps the precision of the checkpoint
     head : which head of a network trained on several levels of theory; it becomes a plain network
+    species : chemical symbols, to keep these elements only; None keeps all
 
     Returns
     -------
@@ -146,10 +150,12 @@ def load_model(
     Raises
     ------
     TDNError
-        If the file is no checkpoint, its weights do not fit its configuration, or it has heads and
-        not the one that is asked for.
+        If the file is no checkpoint, its weights do not fit its configuration, or it lacks the head
+        or an element that is asked for.
     """
     content = select_head(read_checkpoint(path), head, path)
+    if species is not None:
+        content = select_species(content, species, path)
     try:
         model = model_from_dict(content)
     except (KeyError, RuntimeError, TypeError) as error:

@@ -86,7 +86,7 @@ class FusedFirstLayer(nn.Module):
 
     table: Tensor
 
-    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
+    def __init__(self, model: ConvolutionModel, dtype: torch.dtype, fineness: float) -> None:
         super().__init__()
         layer = model.layers[0]
         features = layer.mix_in(model.embedding.unsqueeze(1))[:, 0]
@@ -98,6 +98,7 @@ class FusedFirstLayer(nn.Module):
             dtype,
             features,
             stored=torch.float64,
+            fineness=fineness,
         )
         degrees = layer.mix_message.l_max + 1
         values = table.values.expand(-1, -1, -1, -1, degrees, -1, -1).contiguous()
@@ -129,7 +130,9 @@ class FusedLayer(nn.Module):
     input2: Tensor
     output: Tensor
 
-    def __init__(self, model: ConvolutionModel, index: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: ConvolutionModel, index: int, dtype: torch.dtype, fineness: float
+    ) -> None:
         super().__init__()
         layer = model.layers[index]
         table = tabulate(
@@ -139,6 +142,7 @@ class FusedLayer(nn.Module):
             model.num_species,
             dtype,
             stored=torch.float64,
+            fineness=fineness,
         )
         self.table_error = table.error
         self.r_max = model.r_max
@@ -188,6 +192,7 @@ class FusedModel(Network):
     ----------
     model : trained network in float64; it is not changed
     dtype : decides how fine the tables are; all numbers are float64 at first
+    fineness : see `tdn.tabulation.tabulate`
 
     Attributes
     ----------
@@ -201,13 +206,13 @@ class FusedModel(Network):
 
     embedding: Tensor
 
-    def __init__(self, model: ConvolutionModel, dtype: torch.dtype) -> None:
+    def __init__(self, model: ConvolutionModel, dtype: torch.dtype, fineness: float = 1.0) -> None:
         super().__init__(model.config)
         self.set_statistics(model.atomic_energies, model.scale)
         self.register_buffer("embedding", model.embedding.detach().clone())
-        self.first = FusedFirstLayer(model, dtype)
+        self.first = FusedFirstLayer(model, dtype, fineness)
         self.layers = nn.ModuleList(
-            FusedLayer(model, index, dtype) for index in range(1, len(model.layers))
+            FusedLayer(model, index, dtype, fineness) for index in range(1, len(model.layers))
         )
         self.first_readout = model.readouts[0]
         self.readouts = nn.ModuleList(model.readouts[1:])
@@ -224,7 +229,10 @@ class FusedModel(Network):
 
 
 def fuse(
-    model: ConvolutionModel, dtype: torch.dtype, tables: torch.dtype | None = None
+    model: ConvolutionModel,
+    dtype: torch.dtype,
+    tables: torch.dtype | None = None,
+    fineness: float = 1.0,
 ) -> FusedModel:
     """Rewrite a trained network for inference.
 
@@ -234,6 +242,7 @@ def fuse(
     dtype : precision of the result
     tables : the precision whose tables it gets, if that is another: with coarse tables in float64
         what separates it from the network is the error of the tables alone
+    fineness : see `tdn.tabulation.tabulate`
 
     Raises
     ------
@@ -242,4 +251,4 @@ def fuse(
         fast.
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
-    return set_dtype(FusedModel(exact, tables or dtype), dtype).eval()
+    return set_dtype(FusedModel(exact, tables or dtype, fineness), dtype).eval()

@@ -23,7 +23,8 @@ TABLE_BLOCK = 16
 # order of the polynomials (odd), and largest errors of values and slopes relative to the largest
 # value and slope. The largest slope stands at short distance: where atoms are far apart and forces
 # cancel, networks that are not smooth lose a factor of up to 50. Tables may change energies and
-# forces by a tenth of what a compiled file may deviate, 1e-6 and 1e-11 (`tdn_export.table_error`).
+# forces by a tenth of what a compiled file may deviate, 1e-6 and 1e-11 (`tdn_export.table_error`);
+# where they do more, finer ones are tried.
 # A higher order needs fewer intervals; these decide how much rounding counts in slopes
 ORDER = {torch.float32: 7, torch.float64: 11}
 TOLERANCE = {torch.float32: 2e-8, torch.float64: 2e-13}
@@ -65,6 +66,7 @@ def tabulate(
     dtype: torch.dtype,
     features: Tensor | None = None,
     stored: torch.dtype | None = None,
+    fineness: float = 1.0,
 ) -> RadialTable:
     """Table of the weights w_l,c(r) of each pair of species.
 
@@ -75,13 +77,14 @@ def tabulate(
     dtype : of the table; decides its accuracy as well
     features : [S, C], features of the neighbours to be multiplied in (first layer)
     stored : precision of the coefficients, if it is not ``dtype``
+    fineness : divides the error that is aimed at (not the one that is accepted)
 
     Raises
     ------
     TDNError
         If the table would be larger than `MAX_BYTES`, or the tolerance cannot be reached.
     """
-    order, tolerance = ORDER[dtype], TOLERANCE[dtype]
+    order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
     blocks = -(-radial.num_channels // TABLE_BLOCK)
     per_interval = blocks * TABLE_BLOCK * radial.num_degrees * (order + 1) * dtype.itemsize
 
@@ -103,7 +106,8 @@ def tabulate(
         if size > MAX_BYTES and not good:
             raise TDNError(
                 f"tables of the radial network for {num_species} species need more than "
-                f"{MAX_BYTES // 2**20} MB"
+                f"{MAX_BYTES // 2**20} MB; export the elements of your simulations only, as in "
+                "--species Cu,Zn,O, or all of them with --no-fused, which is slower"
             )
         if size > MAX_BYTES:
             break

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
-from torch import Tensor
+from ase.data import atomic_numbers
 
 from ..checkpoint import model_from_dict, read_checkpoint
 from ..config import Config, ModelConfig, model_config_from_dict
@@ -19,17 +18,14 @@ from ..data.statistics import count_elements, least_squares_energies
 from ..errors import TDNError, UsageError
 from ..evaluation import evaluate
 from ..heads import networks_of, select_head
-from ..model import build_model
-from ..network import Network
 from ..potential import Potential
+from ..species import pick_species, species_axes
 
 # relative noise on what a new element takes from a known one, so that two new ones differ
 NOISE = 0.1
 # frames that E0 are fitted to
 REFIT_FRAMES = 500
 NOBLE_GASES = (2, 10, 18, 36, 54, 86)
-# numbers of elements for which networks are built to see what depends on the elements
-PROBES = (3, 5)
 
 
 def _checkpoint(path: str) -> dict:
@@ -109,12 +105,9 @@ def start_from_checkpoint(
         if name not in state:
             raise TDNError(f"{path} lacks '{name}': its network has another form; train a new one")
         value = state[name]
+        value = pick_species(value, axes.get(name, {}), torch.tensor(source), len(old))
         for axis, power in axes.get(name, {}).items():
-            index, is_new = torch.tensor(source), fresh
-            if power == 2:
-                index = (index[:, None] * len(old) + index[None]).flatten()
-                is_new = (fresh[:, None] | fresh[None]).flatten()
-            value = value.index_select(axis, index)
+            is_new = fresh if power == 1 else (fresh[:, None] | fresh[None]).flatten()
             if name in trained:
                 noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
                 shape = [-1 if a == axis else 1 for a in range(value.ndim)]
@@ -201,29 +194,3 @@ def _group(number: int) -> set[tuple[str, int]]:
     if behind - number <= 4:
         marks.add(("holes", behind - number))
     return marks
-
-
-def species_axes(config: ModelConfig) -> dict[str, dict[int, int]]:
-    """Which axes of a network's tensors count elements (1) or pairs of them (2).
-
-    Found by building the network for two numbers of elements and comparing shapes, so that it holds
-    for every architecture.
-    """
-    few, many = (_shapes(config, count) for count in PROBES)
-    found: dict[str, dict[int, int]] = {}
-    for name, shape in few.items():
-        for axis, (a, b) in enumerate(zip(shape, many[name], strict=True)):
-            if a == b:
-                continue
-            power = {PROBES: 1, tuple(p**2 for p in PROBES): 2}.get((a, b))
-            if power is None:
-                raise TDNError(f"train.init_from: '{name}' cannot be carried over to new elements")
-            found.setdefault(name, {})[axis] = power
-    return found
-
-
-def _shapes(config: ModelConfig, count: int) -> dict[str, tuple[int, ...]]:
-    species = tuple(chemical_symbols[1 : count + 1])
-    network: Network = build_model(dataclasses.replace(config, species=species), seed=0)
-    state: dict[str, Tensor] = network.state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -10,7 +10,7 @@ from tdn import tabulation
 from tdn.checkpoint import load_model, save_model
 from tdn.errors import TDNError
 from tdn_export import export_model, inspect
-from tdn_export.table_error import table_errors
+from tdn_export.table_error import TablesTooCoarse, table_errors
 
 
 @pytest.mark.parametrize("name", [*CONVOLUTION, "trained"])
@@ -38,6 +38,21 @@ def test_errors_follow_the_tables(monkeypatch, tmp_path):
     report = export_model(tmp_path / "model.pt", dtype="float32")
     metadata = inspect(report.path)
     assert {name: metadata[name] for name in fine} == pytest.approx(fine, rel=1e-3)
+
+
+def test_finer_tables_where_they_matter_more(monkeypatch, tmp_path):
+    """Where the effect in forces is too large, export takes finer tables instead of giving up."""
+    monkeypatch.setitem(tabulation.TOLERANCE, torch.float32, 2e-6)
+    monkeypatch.setitem(tabulation.ACCEPTED, torch.float32, 2e-6)
+    model = random_model("default")
+    with pytest.raises(TablesTooCoarse):
+        table_errors(model, torch.float32)
+    save_model(tmp_path / "model.pt", model, {})
+    lines = []
+    metadata = export_model(tmp_path / "model.pt", dtype="float32", progress=lines.append).metadata
+    assert metadata["radial_table_error"] < 2e-6 / 10
+    assert metadata["table_energy_error"] <= 1e-6 and metadata["table_forces_error"] <= 1e-6
+    assert any("finer" in line for line in lines)
 
 
 def test_nothing_to_say_without_tables(tmp_path):

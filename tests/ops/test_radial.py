@@ -162,9 +162,10 @@ def test_distance_zero_is_not_a_number():
     assert edges_reference.radial(r, *arguments[1:]).isnan().all()
 
 
+@pytest.mark.parametrize("num_edges", [2003, 9001])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_same_bits_for_any_number_of_threads(dtype):
-    arguments = make_radial_problem([8, 32, 17, 48], num_edges=2003, dtype=dtype)
+def test_same_bits_for_any_number_of_threads(dtype, num_edges):
+    arguments = make_radial_problem([8, 32, 17, 48], num_edges=num_edges, dtype=dtype)
     same_bits_on_threads(
         lambda: [ops.radial(*arguments).detach(), *force_loss(ops.radial, arguments)]
     )

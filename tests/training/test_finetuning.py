@@ -17,8 +17,9 @@ from tdn.evaluation import evaluate
 from tdn.graph import graph_from_atoms
 from tdn.model import build_model
 from tdn.potential import Potential
+from tdn.species import species_axes
 from tdn.training.cli import main
-from tdn.training.finetuning import adopt_network, most_alike, species_axes
+from tdn.training.finetuning import adopt_network, most_alike
 from tdn.training.trainer import Trainer
 
 CONFIG = ModelConfig(**TINY, species=("H", "O"), avg_num_neighbors=2.5)

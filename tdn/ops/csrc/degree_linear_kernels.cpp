@@ -112,6 +112,7 @@ TDN_INLINE void weight_tile(const DegreeLinearArguments<T> &a, int64_t l, int64_
     T *const out = a.out + (l * a.channels_in + c + r) * a.stride + first;
     for (int b = 0; b < B; ++b) {
       const int64_t columns = a.channels_out - first - b * V;
+      if (a.add) total[r][b] += load_part(out + b * V, columns);
       if (columns >= V) {
         store<T, V>(out + b * V, total[r][b]);
       } else {

@@ -44,18 +44,24 @@ void check(TDN_RADIAL_PARAMETERS)
                     r_max, " and ", power);
 }
 
-// The network on all edges, with its intermediate values: rows of 2 E, see radial_kernels.h.
+// Edges that go through the network together: what they need in between stays in the cache.
+constexpr int64_t chunk_size = 128;
+// Chunks are summed in so many groups at most, in one order for any number of threads.
+constexpr int64_t max_groups = 64;
+
+// The network on one chunk of edges after the other, each thread with memory of its own.
 template <typename T> struct Network {
   const Tables<T> tables;
   const int64_t num_edges, layers;    // layers: number of matrices
-  at::IntArrayRef widths;
+  const at::IntArrayRef widths;
+  const double r_max;
+  const int64_t power;
   const Tensor r, pair, scale;
-  std::vector<Tensor> matrices;       // with the scale of silu
-  std::vector<Tensor> inputs, sums;   // of matrix i: inputs[i] [2 E, widths[i]], sums[i] its results
+  std::vector<Tensor> matrices, packed;    // with the scale of silu; packed: padded to vectors
 
   explicit Network(TDN_RADIAL_PARAMETERS) :
-      num_edges(r.size(0)), layers(int64_t(widths.size()) - 1), widths(widths),
-      r(r.contiguous()), pair(pair.contiguous()), scale(scale.contiguous())
+      num_edges(r.size(0)), layers(int64_t(widths.size()) - 1), widths(widths), r_max(r_max),
+      power(power), r(r.contiguous()), pair(pair.contiguous()), scale(scale.contiguous())
   {
     const int64_t *const index = this->pair.template const_data_ptr<int64_t>();
     for (int64_t e = 0; e < num_edges; ++e)
@@ -66,12 +72,12 @@ template <typename T> struct Network {
       const int64_t size = widths[i] * widths[i + 1];
       const Tensor matrix = weights.slice(0, offset, offset + size).view({widths[i], widths[i + 1]});
       matrices.push_back(i > 0 ? matrix * silu_scale : matrix.contiguous());
-      inputs.push_back(at::empty({2 * num_edges, widths[i]}, r.options()));
-      if (i + 1 < layers) sums.push_back(at::empty({2 * num_edges, widths[i + 1]}, r.options()));
+      packed.push_back(padded(matrices.back()));
       offset += size;
     }
   }
 
+  // Multiplications of values and derivatives of an edge.
   int64_t work() const
   {
     int64_t sum = 0;
@@ -87,20 +93,36 @@ template <typename T> struct Network {
     return at::constant_pad_nd(matrix, {0, stride - columns}).contiguous();
   }
 
-  // Rows [begin, end) of x matrix.
-  void multiply(const T *x, int64_t columns_in, const Tensor &padded_matrix, int64_t columns,
-                int64_t begin, int64_t end, T *out) const
+  // out = x matrix, of `rows` rows.
+  void multiply(const T *x, int64_t rows, int64_t columns_in, const Tensor &padded_matrix,
+                int64_t columns, T *out) const
   {
     DegreeLinearArguments<T> a{};
     a.degrees = 1;
     a.channels_in = columns_in;
     a.channels_out = columns;
-    a.num_nodes = end;
+    a.num_nodes = rows;
     a.stride = padded_matrix.size(1);
     a.x = x;
     a.w = padded_matrix.template const_data_ptr<T>();
     a.out = out;
-    tables.linear.forward(a, begin, end);
+    tables.linear.forward(a, 0, rows);
+  }
+
+  // out += x^T y, of `rows` rows.
+  void add_product(const T *x, const T *y, int64_t rows, int64_t columns_x, int64_t columns_y,
+                   T *out) const
+  {
+    DegreeLinearArguments<T> a{};
+    a.degrees = 1;
+    a.channels_in = columns_x;
+    a.channels_out = a.stride = columns_y;
+    a.num_nodes = rows;
+    a.x = x;
+    a.y = y;
+    a.out = out;
+    a.add = true;
+    tables.linear.weight(a, 0, columns_x);
   }
 
   const T *scale_of(int64_t i) const
@@ -108,30 +130,91 @@ template <typename T> struct Network {
     return i == 0 ? scale.template const_data_ptr<T>() : nullptr;
   }
 
-  // Everything but the last product; function(begin, end) for the edges that are ready.
-  template <typename F> void run(double r_max, int64_t power, const F &function)
+  const int64_t *pairs(int64_t begin) const
   {
-    std::vector<Tensor> packed;
-    for (int64_t i = 0; i + 1 < layers; ++i) packed.push_back(padded(matrices[i]));
-    const T *const length = r.template const_data_ptr<T>();
-    const int64_t *const index = pair.template const_data_ptr<int64_t>();
-    at::parallel_for(0, num_edges, grain(2 * work()), [&](int64_t first, int64_t last) {
-      // a few edges at a time stay in the cache on their way through the layers
-      for (int64_t begin = first; begin < last; begin += 64) {
-        const int64_t end = std::min(begin + 64, last);
-        tables.radial.basis(length, num_edges, widths[0], r_max, power, begin, end,
-                            inputs[0].template mutable_data_ptr<T>());
-        for (int64_t i = 0; i + 1 < layers; ++i) {
-          const T *const x = inputs[i].template const_data_ptr<T>();
-          T *const z = sums[i].template mutable_data_ptr<T>();
-          for (const int64_t shift : {int64_t(0), num_edges})
-            multiply(x, widths[i], packed[i], widths[i + 1], shift + begin, shift + end, z);
-          tables.radial.activate(z, scale_of(i), index, num_edges, widths[i + 1], begin, end,
-                                 inputs[i + 1].template mutable_data_ptr<T>());
-        }
-        function(begin, end);
+    return pair.template const_data_ptr<int64_t>() + begin;
+  }
+};
+
+// Intermediate values of a chunk of n edges. Matrices have 2 n rows, see radial_kernels.h.
+template <typename T> struct Chunk {
+  const Network<T> &network;
+  int64_t begin = 0, n = 0;
+  std::vector<std::vector<T>> inputs, sums;   // of matrix i: inputs[i], its results sums[i]
+
+  explicit Chunk(const Network<T> &network) : network(network)
+  {
+    for (int64_t i = 0; i < network.layers; ++i) {
+      inputs.emplace_back(2 * chunk_size * network.widths[i]);
+      if (i + 1 < network.layers) sums.emplace_back(2 * chunk_size * network.widths[i + 1]);
+    }
+  }
+
+  // Everything but the last product, for the edges [first, end).
+  void run(int64_t first, int64_t end)
+  {
+    begin = first;
+    n = end - first;
+    const auto &kernels = network.tables.radial;
+    kernels.basis(network.r.template const_data_ptr<T>() + begin, n, network.widths[0],
+                  network.r_max, network.power, 0, n, inputs[0].data());
+    for (int64_t i = 0; i + 1 < network.layers; ++i) {
+      const int64_t columns = network.widths[i + 1];
+      network.multiply(inputs[i].data(), 2 * n, network.widths[i], network.packed[i], columns,
+                       sums[i].data());
+      kernels.activate(sums[i].data(), network.scale_of(i), network.pairs(begin), n, columns, 0, n,
+                       inputs[i + 1].data());
+    }
+  }
+};
+
+// Gradients by the matrices, over chunks that one thread takes one after the other.
+template <typename T> struct Adjoint {
+  const Network<T> &network;
+  const std::vector<Tensor> &transposed;    // padded
+  const T *const g, *const g_slope;         // [E, K], null: zero
+  Chunk<T> chunk;
+  std::vector<std::vector<T>> grads;        // of sums
+
+  Adjoint(const Network<T> &network, const std::vector<Tensor> &transposed, const T *g,
+          const T *g_slope) :
+      network(network), transposed(transposed), g(g), g_slope(g_slope), chunk(network)
+  {
+    for (const auto &z : chunk.sums) grads.emplace_back(z.size());
+  }
+
+  // Adds to `out`, all matrices one after the other; by_edge [E, H1] is what each edge adds to the
+  // gradient of its row of scale.
+  void run(int64_t begin, int64_t end, T *out, T *by_edge)
+  {
+    chunk.run(begin, end);
+    const int64_t n = end - begin, last = network.layers - 1, columns = network.widths[last + 1];
+    const int64_t inner = network.widths[last], size = inner * columns;
+    T *to = out + network.work() / 2 - size;    // work: twice the number of weights
+    for (const bool slope : {false, true}) {
+      const int64_t row = slope ? n : 0;
+      T *const back = grads[last - 1].data() + row * inner;
+      const T *const from = slope ? g_slope : g;
+      if (!from) {
+        std::fill(back, back + n * inner, T(0));
+        continue;
       }
-    });
+      const T *const rows = from + begin * columns;
+      network.multiply(rows, n, columns, transposed[last], inner, back);
+      network.add_product(chunk.inputs[last].data() + row * inner, rows, n, inner, columns, to);
+    }
+    for (int64_t i = last - 1; i >= 0; --i) {
+      const int64_t width = network.widths[i + 1];
+      network.tables.radial.deactivate(chunk.sums[i].data(), network.scale_of(i),
+                                       network.pairs(begin), n, width, 0, n, grads[i].data(),
+                                       i == 0 ? by_edge + begin * width : nullptr);
+      to -= network.widths[i] * width;
+      network.add_product(chunk.inputs[i].data(), grads[i].data(), 2 * n, network.widths[i], width,
+                          to);
+      if (i > 0)
+        network.multiply(grads[i].data(), 2 * n, width, transposed[i], network.widths[i],
+                         grads[i - 1].data());
+    }
   }
 };
 
@@ -144,16 +227,19 @@ std::tuple<Tensor, Tensor> radial_slope_cpu(TDN_RADIAL_PARAMETERS)
   Tensor values = at::empty({num_edges, columns}, r.options());
   Tensor slopes = at::empty({num_edges, columns}, r.options());
   AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "radial", [&] {
-    Network<scalar_t> network(TDN_RADIAL_ARGUMENTS);
-    const int64_t last = network.layers - 1;
-    const Tensor matrix = network.padded(network.matrices[last]);
-    const scalar_t *const x = network.inputs[last].template const_data_ptr<scalar_t>();
+    const Network<scalar_t> network(TDN_RADIAL_ARGUMENTS);
+    const int64_t last = network.layers - 1, inner = widths[last];
     scalar_t *const value = values.mutable_data_ptr<scalar_t>();
     scalar_t *const slope = slopes.mutable_data_ptr<scalar_t>();
-    network.run(r_max, power, [&](int64_t begin, int64_t end) {
-      network.multiply(x, widths[last], matrix, columns, begin, end, value);
-      network.multiply(x + num_edges * widths[last], widths[last], matrix, columns, begin, end,
-                       slope);
+    at::parallel_for(0, num_edges, grain(network.work()), [&](int64_t first, int64_t final) {
+      Chunk<scalar_t> chunk(network);
+      for (int64_t begin = first; begin < final; begin += chunk_size) {
+        chunk.run(begin, std::min(begin + chunk_size, final));
+        const scalar_t *const x = chunk.inputs[last].data();
+        network.multiply(x, chunk.n, inner, network.packed[last], columns, value + begin * columns);
+        network.multiply(x + chunk.n * inner, chunk.n, inner, network.packed[last], columns,
+                         slope + begin * columns);
+      }
     });
   });
   return {values, slopes};
@@ -173,74 +259,44 @@ std::tuple<Tensor, Tensor> radial_adjoint_cpu(const std::optional<Tensor> &g,
   };
   const Tensor for_value = gradient(g), for_slope = gradient(g_slope);
   Tensor grad_scale = at::zeros(scale.sizes(), scale.options());
-  Tensor grad_weights = at::empty(weights.sizes(), weights.options());
+  Tensor grad_weights = at::zeros(weights.sizes(), weights.options());
   AT_DISPATCH_FLOATING_TYPES(r.scalar_type(), "radial_adjoint", [&] {
     using T = scalar_t;
-    Network<T> network(TDN_RADIAL_ARGUMENTS);
-    const int64_t layers = network.layers;
-    std::vector<Tensor> transposed, grads;    // grads[i]: of sums[i]
-    for (int64_t i = 0; i < layers; ++i)
-      transposed.push_back(network.padded(network.matrices[i].t().contiguous()));
-    for (const Tensor &z : network.sums) grads.push_back(at::empty(z.sizes(), z.options()));
+    const Network<T> network(TDN_RADIAL_ARGUMENTS);
+    const auto pointer = [](const Tensor &x) {
+      return x.defined() ? x.template const_data_ptr<T>() : nullptr;
+    };
+    std::vector<Tensor> transposed;
+    for (const Tensor &matrix : network.matrices)
+      transposed.push_back(network.padded(matrix.t().contiguous()));
     Tensor by_edge = at::empty({num_edges, widths[1]}, r.options());
-    const int64_t *const index = network.pair.template const_data_ptr<int64_t>();
-    network.run(r_max, power, [&](int64_t begin, int64_t end) {
-      for (int64_t i = layers - 1; i > 0; --i) {
-        T *const to = grads[i - 1].template mutable_data_ptr<T>();
-        for (const bool slope : {false, true}) {
-          const int64_t shift = slope ? num_edges : 0;
-          const Tensor &from = i + 1 < layers ? grads[i] : slope ? for_slope : for_value;
-          if (!from.defined()) {
-            std::fill(to + (shift + begin) * widths[i], to + (shift + end) * widths[i], T(0));
-            continue;
-          }
-          const T *const x = from.template const_data_ptr<T>() +
-              (i + 1 < layers ? shift * widths[i + 1] : 0);
-          network.multiply(x, widths[i + 1], transposed[i], widths[i], begin, end,
-                           to + shift * widths[i]);
-        }
-        network.tables.radial.deactivate(
-            network.sums[i - 1].template const_data_ptr<T>(), network.scale_of(i - 1), index,
-            num_edges, widths[i], begin, end, to,
-            i == 1 ? by_edge.template mutable_data_ptr<T>() : nullptr);
+    T *const by = by_edge.mutable_data_ptr<T>();
+
+    const int64_t num_chunks = (num_edges + chunk_size - 1) / chunk_size;
+    const int64_t per_group = (num_chunks + max_groups - 1) / max_groups * chunk_size;
+    const int64_t num_groups = num_edges > 0 ? (num_edges + per_group - 1) / per_group : 0;
+    const int64_t num_weights = weights.size(0);
+    Tensor partial = at::zeros({num_groups, num_weights}, weights.options());
+    T *const parts = partial.mutable_data_ptr<T>();
+    at::parallel_for(0, num_groups, grain(2 * per_group * network.work()),
+                     [&](int64_t first, int64_t final) {
+      Adjoint<T> adjoint(network, transposed, pointer(for_value), pointer(for_slope));
+      for (int64_t group = first; group < final; ++group) {
+        const int64_t end = std::min((group + 1) * per_group, num_edges);
+        for (int64_t begin = group * per_group; begin < end; begin += chunk_size)
+          adjoint.run(begin, std::min(begin + chunk_size, end), parts + group * num_weights, by);
       }
     });
-    // matrices: rows of all edges, in one order for any number of threads
-    int64_t offset = 0;
-    for (int64_t i = 0; i < layers; ++i) {
-      Tensor out = grad_weights.slice(0, offset, offset + widths[i] * widths[i + 1])
-                       .view({widths[i], widths[i + 1]});
-      offset += widths[i] * widths[i + 1];
-      bool first = true;
-      for (const bool slope : {false, true}) {
-        const bool last = i + 1 == layers;
-        const Tensor &from = last ? (slope ? for_slope : for_value) : grads[i];
-        if (!from.defined()) continue;
-        const int64_t shift = slope ? num_edges : 0;
-        Tensor part = first ? out : at::empty(out.sizes(), out.options());
-        DegreeLinearArguments<T> a{};
-        a.degrees = 1;
-        a.channels_in = widths[i];
-        a.channels_out = a.stride = widths[i + 1];
-        a.num_nodes = num_edges;
-        a.x = network.inputs[i].template const_data_ptr<T>() + shift * widths[i];
-        a.y = from.template const_data_ptr<T>() + (last ? 0 : shift * widths[i + 1]);
-        a.out = part.template mutable_data_ptr<T>();
-        at::parallel_for(0, widths[i], grain(num_edges * widths[i + 1]),
-                         [&](int64_t begin, int64_t end) {
-                           network.tables.linear.weight(a, begin, end);
-                         });
-        if (!first) out.add_(part);
-        first = false;
-      }
-      if (first) out.zero_();
-      if (i > 0) out.mul_(silu_scale);
-    }
-    const T *const from = by_edge.template const_data_ptr<T>();
+    T *const out = grad_weights.mutable_data_ptr<T>();
+    for (int64_t group = 0; group < num_groups; ++group)
+      for (int64_t i = 0; i < num_weights; ++i) out[i] += parts[group * num_weights + i];
+    const int64_t *const index = network.pairs(0);
     T *const to = grad_scale.mutable_data_ptr<T>();
     for (int64_t e = 0; e < num_edges; ++e)
-      for (int64_t c = 0; c < widths[1]; ++c) to[index[e] * widths[1] + c] += from[e * widths[1] + c];
+      for (int64_t c = 0; c < widths[1]; ++c) to[index[e] * widths[1] + c] += by[e * widths[1] + c];
   });
+  // every matrix but the first acts on silu times its scale
+  grad_weights.slice(0, widths[0] * widths[1]).mul_(silu_scale);
   return {grad_scale, grad_weights};
 }
 
