@@ -28,9 +28,9 @@ from .table_error import TablesTooCoarse, table_errors
 from .verify import Deviation, verify
 from .wrapper import deployed_module, deployed_network, predicts_forces
 
-# of tables, see `tdn.tabulation.tabulate`: tried one after the other until what they change in
-# energies and forces is small enough. Few networks need the second
-FINENESS = (1.0, 30.0)
+# fineness of tables (`tdn.tabulation.tabulate`) where the usual ones change energies or forces by
+# more than they may
+FINER = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,29 +133,26 @@ def export_model(
     for frame in frames or []:
         unknown = sorted(set(frame.symbols) - set(stored[0].config.species))
         if unknown:
+            which = f"{checkpoints[0]} knows" if species is None else "--species keeps only"
             raise TDNError(
-                f"a frame to verify contains {unknown[0]}, but {checkpoints[0]} knows "
+                f"a frame to verify contains {unknown[0]}, but {which} "
                 f"{', '.join(stored[0].config.species)}; choose other frames"
             )
     precision = DTYPES[dtype] if dtype else _common_dtype(stored, checkpoints)
-    for fineness in FINENESS:
-        networks, errors = _deploy(checkpoints, fused, head, species, fineness)
-        try:
-            effects = [
-                None if error is None else table_errors(model, precision, fineness)
-                for model, error in zip(stored, errors[precision], strict=True)
-            ]
-            break
-        except TablesTooCoarse:
-            if fineness == FINENESS[-1]:
-                raise
-            say("tables are too coarse for this network: making finer ones")
+    options = checkpoints, fused, head, species, precision
+    networks, errors = _deploy(*options)
+    try:
+        effects = _table_effects(stored, errors, precision)
+    except TablesTooCoarse:
+        if precision != torch.float32:  # rounding is what limits those of float64
+            raise
+        say("tables are too coarse for this network: making finer ones")
+        networks, errors = _deploy(*options, FINER)
+        effects = _table_effects(stored, errors, precision, FINER)
 
     say("computing the reference")
     described = []
-    for model, training, error, effect in zip(
-        stored, trainings, errors[precision], effects, strict=True
-    ):
+    for model, training, error, effect in zip(stored, trainings, errors, effects, strict=True):
         described.append(build_metadata(model, precision, training, fused, error, effect))
     metadata = described[0] if len(described) == 1 else committee_metadata(described)
     reference = build_reference(networks, precision)
@@ -193,17 +190,34 @@ def _deploy(
     fused: bool,
     head: str | None,
     species: Sequence[str] | None,
-    fineness: float,
-) -> tuple[dict[torch.dtype, list[Network]], dict[torch.dtype, list[float | None]]]:
-    """Networks as they are compiled, in either precision, with the errors of their tables."""
+    precision: torch.dtype,
+    fineness: float = 1.0,
+) -> tuple[dict[torch.dtype, list[Network]], list[float | None]]:
+    """Networks as they are compiled, in either precision, and the errors of their tables.
+
+    Both have the tables of the precision of the file: what separates them is rounding.
+    """
     networks: dict[torch.dtype, list[Network]] = {}
-    errors: dict[torch.dtype, list[float | None]] = {}
+    errors: list[float | None] = []
     for dtype in DTYPES.values():
         models = [load_model(p, "cpu", dtype, head, species)[0] for p in checkpoints]
-        pairs = [deployed_network(model, fused, fineness) for model in models]
+        pairs = [deployed_network(model, fused, precision, fineness) for model in models]
         networks[dtype] = [network for network, _ in pairs]
-        errors[dtype] = [error for _, error in pairs]
+        errors = [error for _, error in pairs]
     return networks, errors
+
+
+def _table_effects(
+    models: list[Network],
+    errors: list[float | None],
+    precision: torch.dtype,
+    fineness: float = 1.0,
+) -> list[dict[str, float] | None]:
+    """`table_errors` of those that have tables."""
+    return [
+        None if error is None else table_errors(model, precision, fineness)
+        for model, error in zip(models, errors, strict=True)
+    ]
 
 
 def _as_text(metadata: dict[str, Any], reference: dict[str, Any]) -> dict[str, str]:

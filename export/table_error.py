@@ -65,7 +65,6 @@ def table_errors(
         if error > bound:
             raise TablesTooCoarse(
                 f"tables of the radial functions change {name.split('_')[1]} by {error:.1e} "
-                f"(relative), allowed {bound:.0e}; no file was written. Export fewer elements with "
-                "--species, or all with --no-fused"
+                f"(relative), allowed {bound:.0e}; no file was written. Export with --no-fused"
             )
     return errors

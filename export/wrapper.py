@@ -15,14 +15,15 @@ from tdn.ops import sort_edges
 
 
 def deployed_network(
-    model: Network, fused: bool, fineness: float = 1.0
+    model: Network, fused: bool, tables: torch.dtype | None = None, fineness: float = 1.0
 ) -> tuple[Network, float | None]:
     """A copy of a network in the form in which it is compiled.
 
     Parameters
     ----------
-    model : in the precision of the compiled file
+    model : in the precision of the result
     fused : whether functions of the distance may become tables
+    tables : the precision whose tables it gets, if that is another
     fineness : of the tables, see `tdn.tabulation.tabulate`
 
     Returns
@@ -31,7 +32,7 @@ def deployed_network(
     radial_table_error : that error, relative; None where nothing is tabulated
     """
     if fused and isinstance(model, ConvolutionModel):
-        network = fuse(model, model_dtype(model), fineness=fineness)
+        network = fuse(model, model_dtype(model), tables, fineness)
         return network, network.table_error
     return copy.deepcopy(model), None
 

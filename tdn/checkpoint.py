@@ -154,11 +154,11 @@ def load_model(
         or an element that is asked for.
     """
     content = select_head(read_checkpoint(path), head, path)
-    if species is not None:
-        content = select_species(content, species, path)
     try:
+        if species is not None:
+            content = select_species(content, species, path)
         model = model_from_dict(content)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (IndexError, KeyError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TDNError(f"{path}: weights and configuration do not fit together: {reason}") from None
     if dtype is not None:

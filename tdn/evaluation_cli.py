@@ -378,7 +378,7 @@ def _load(arguments: argparse.Namespace, device: torch.device):
 
 
 def _refuse_choices_of_export(arguments: argparse.Namespace) -> None:
-    """Of a compiled file."""
+    """A compiled file has one precision and one head: options that ask for others are mistakes."""
     for option, value in (("--dtype", arguments.dtype), ("--head", arguments.head)):
         if value is not None:
             raise UsageError(f"{option} does not apply to a compiled file: it was fixed at export")

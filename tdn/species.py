@@ -81,6 +81,11 @@ def select_species(content: dict[str, Any], species: Sequence[str], path: str | 
     kept = tuple(symbol for symbol in config.species if symbol in species)
     source = torch.tensor([config.species.index(symbol) for symbol in kept])
     axes = species_axes(config)
+    for name, counted in axes.items():
+        for axis, power in counted.items():
+            found, expected = content["state"][name].size(axis), len(config.species) ** power
+            if found != expected:
+                raise IndexError(f"{name} has {found} rows for elements, expected {expected}")
     state = {
         name: pick_species(value, axes.get(name, {}), source, len(config.species))
         for name, value in content["state"].items()

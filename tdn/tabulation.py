@@ -32,7 +32,7 @@ TOLERANCE = {torch.float32: 2e-8, torch.float64: 2e-13}
 # where there are so many elements that finer tables would be too large
 ACCEPTED = {torch.float32: 1e-7, torch.float64: 1e-11}
 STRETCH = 0.3  # the number a
-MAX_INTERVALS = 1024
+FEWEST_INTERVALS, MAX_INTERVALS = 16, 1024
 # larger tables would not fit in processor caches by far, nor well in a file
 MAX_BYTES = 256 * 2**20
 
@@ -99,35 +99,35 @@ def tabulate(
             rows.append(w)
         return torch.stack(rows).unflatten(0, (num_species, num_species))
 
-    intervals, best = 16, np.inf
-    while best > tolerance:
-        good = best <= ACCEPTED[dtype]
-        size = num_species**2 * intervals * per_interval
-        if size > MAX_BYTES and not good:
-            raise TDNError(
-                f"tables of the radial network for {num_species} species need more than "
-                f"{MAX_BYTES // 2**20} MB; export the elements of your simulations only, as in "
-                "--species Cu,Zn,O, or all of them with --no-fused, which is slower"
-            )
-        if size > MAX_BYTES:
-            break
+    most = min(MAX_INTERVALS, MAX_BYTES // (num_species**2 * per_interval))
+    too_large = TDNError(
+        f"tables of the radial network for {num_species} species need more than "
+        f"{MAX_BYTES // 2**20} MB; export the elements of your simulations only, as in "
+        "--species Cu,Zn,O, or all of them with --no-fused, which is slower"
+    )
+    intervals, best = FEWEST_INTERVALS, np.inf
+    if intervals > most:
+        raise too_large
+    while True:
         finer = _fit(weights, envelope.r_max, intervals, order)
         error = _error(weights, finer, envelope.r_max, intervals)
-        if good and error > best:
+        if best <= ACCEPTED[dtype] and error > best:
             break
         if error <= best:
             best, coefficients = error, finer
-        if intervals >= MAX_INTERVALS and best > ACCEPTED[dtype]:
-            raise TDNError(
-                f"the radial network varies too fast for a table: relative error {best:.1e} with "
-                f"{intervals} intervals, wanted {tolerance:.0e}"
-            )
-        if intervals >= MAX_INTERVALS:
+        if best <= tolerance or intervals >= most:
             break
         # the error falls with the power order of the width of an interval
         growth = (error / tolerance) ** (1 / order) if error < 1e-3 else 2.0
         smallest = 8 if best <= ACCEPTED[dtype] else 4  # rounding hides the gain of small steps
-        intervals = min(MAX_INTERVALS, max(intervals + smallest, int(np.ceil(intervals * growth))))
+        intervals = min(most, max(intervals + smallest, int(np.ceil(intervals * growth))))
+    if best > ACCEPTED[dtype]:
+        if most < MAX_INTERVALS:
+            raise too_large
+        raise TDNError(
+            f"the radial network varies too fast for a table: relative error {best:.1e} with "
+            f"{intervals} intervals, wanted {tolerance:.0e}"
+        )
     values = torch.nn.functional.pad(
         coefficients, (0, blocks * TABLE_BLOCK - radial.num_channels)
     ).unflatten(-1, (blocks, TABLE_BLOCK))  # [S, S, K, order + 1, L, blocks, 16]

@@ -24,7 +24,7 @@ RADIAL_SHAPES = [
     {"num_edges": 1},
     {"num_edges": 130, "power": 2},
     # more chunks of 128 edges than there are sums of them, the last one short
-    {"widths": [3, 5, 7], "num_edges": 64 * 128 + 200},
+    {"widths": [3, 5, 4, 7], "num_edges": 64 * 128 + 200},
 ]
 
 # Degrees with kernels of their own (to 6) and beyond, channels around the widths of vectors.

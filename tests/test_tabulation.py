@@ -7,7 +7,7 @@ import pytest
 import torch
 from structures import TRAINED_MODEL, random_model
 
-from tdn import ops
+from tdn import ops, tabulation
 from tdn.checkpoint import load_model
 from tdn.errors import TDNError
 from tdn.ops import inference_reference
@@ -225,6 +225,22 @@ def test_too_many_species():
     network = small_network(num_channels=64, num_species=34, hidden=(2,))
     with pytest.raises(TDNError, match="for 34 species need more than 256 MB"):
         tabulate(*network, torch.float64)
+
+
+def test_as_fine_as_memory_allows(monkeypatch):
+    """Between what is aimed at and what is accepted the limit decides; below that it refuses."""
+    network = small_network()
+    usual = tabulate(*network, torch.float32)
+    intervals, per_interval = usual.values.shape[2], 4 * usual.values[:, :, 0].numel()
+    fewer = int(0.9 * intervals)  # of order 7: twice the error
+    monkeypatch.setattr(tabulation, "MAX_BYTES", fewer * per_interval)
+    found = tabulate(*network, torch.float32)
+    assert found.values.shape[2] == fewer
+    assert usual.error <= tabulation.TOLERANCE[torch.float32] < found.error
+    assert found.error <= tabulation.ACCEPTED[torch.float32]
+    monkeypatch.setattr(tabulation, "MAX_BYTES", 17 * per_interval)
+    with pytest.raises(TDNError, match="--species Cu,Zn,O"):
+        tabulate(*network, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

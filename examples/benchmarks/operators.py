@@ -23,6 +23,7 @@ from measure import (
     chosen_device,
     figure,
     grouped_bars,
+    keep_memory,
     machine,
     parser,
     positive,
@@ -266,12 +267,17 @@ def _main() -> int:
         f"rank {arguments.rank}, {arguments.channels} channels, {arguments.degrees} degrees, "
         "float32\n"
     )
-    compare_messages(make_problem(arguments), arguments.repeats, arguments.output)
-    print()
     name = "small" if arguments.quick else "default"
-    compare_network_operators(name, arguments.atoms, arguments.repeats, arguments.device)
-    print()
-    compare_training_operators(name, arguments.atoms, arguments.repeats, arguments.device)
+    for kept in (False, True):
+        if kept:
+            keep_memory()
+            print("\nThe same where the process keeps memory that it frees (mallopt):\n")
+        output = None if kept else arguments.output
+        compare_messages(make_problem(arguments), arguments.repeats, output)
+        print()
+        compare_network_operators(name, arguments.atoms, arguments.repeats, arguments.device)
+        print()
+        compare_training_operators(name, arguments.atoms, arguments.repeats, arguments.device)
     return 0
 
 

@@ -46,6 +46,8 @@ def run(name: str, quick: bool, device: str, results: Path, models: str) -> int:
     if script in WITH_MODELS:
         options += ["--files", models]
     if device != "cpu":
+        # machine code of AOTInductor is made for the processor
+        options = [option for option in options if option != "--aotinductor"]
         options += ["--device", device]
     command = [sys.executable, str(HERE / script), *options]
     lines = []

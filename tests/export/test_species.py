@@ -3,6 +3,7 @@
 import dataclasses
 
 import ase
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from ase.data import chemical_symbols
 from structures import CONFIGS
 
 from tdn.calculator import TDNCalculator
-from tdn.checkpoint import load_model, save_model
+from tdn.checkpoint import load_model, read_checkpoint, save_model, write_checkpoint
 from tdn.errors import TDNError
 from tdn.model import build_model
 from tdn.network import set_dtype
@@ -85,11 +86,24 @@ def test_elements_that_are_missing_or_left_out_are_named(tmp_path, capsys):
     assert "--species: expected chemical symbols" in capsys.readouterr().err
     assert main(["--species", "H", "--inspect", str(path)]) == 2
     assert "--species does not go with --inspect" in capsys.readouterr().err
+    ase.io.write(tmp_path / "methane.xyz", molecule("CH4"))
+    assert main([str(path), "--species", "H O", "--verify", str(tmp_path / "methane.xyz")]) == 1
+    assert "contains C, but --species keeps only H, O" in capsys.readouterr().err
     assert main([str(path), "--species", "H O"]) == 0
     atoms = molecule("CH4")
     atoms.calc = TDNCalculator(tmp_path / "model.tdn.pth", "cpu")
     with pytest.raises(TDNError, match="C"):
         atoms.get_potential_energy()
+
+
+def test_a_checkpoint_whose_weights_do_not_fit_is_refused(tmp_path):
+    """Rows for elements that are missing would be those of others."""
+    path = universal(tmp_path / "model.pt", "scalars")
+    content = read_checkpoint(path)
+    content["state"]["embedding"] = content["state"]["embedding"][:3]
+    write_checkpoint(path, content)
+    with pytest.raises(TDNError, match="embedding has 3 rows for elements, expected 4"):
+        load_model(path, species=["H"])
 
 
 def test_many_elements_are_told_what_to_do(tmp_path, capsys):

@@ -83,8 +83,12 @@ def test_direct_forces_run_too(tmp_path):
     expected = run_stability(water(), TDNCalculator(model, "cpu", "float64"), **conditions)
     with pytest.warns(UserWarning, match="direct forces are no gradient"):
         found = run_stability_in_lammps(water(), model, device="cpu", dtype="float64", **conditions)
-    assert [stage.name for stage in found] == ["NVT", "NVE"]
-    assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.name == theirs.name and mine.broken is None and theirs.broken is None
+    kinetic = 1.5 * 3 * 8.617e-5 * found[0].temperature[0]
+    assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
+    # forces heat the molecule in the same way, but for the noise of the thermostat
+    assert found[1].temperature[-1] == pytest.approx(expected[1].temperature[-1], rel=0.2)
 
 
 def test_a_missing_plugin_is_named(tmp_path):

@@ -16,7 +16,7 @@ template <typename T> struct DegreeLinearArguments {
   const T *x;          // [N, L^2, C]
   const T *w, *y;      // inputs, each of one kernel: [L, C, stride], [N, L^2, C']
   T *out;              // forward: [N, L^2, C']; weight: [L, C, stride]
-  bool add;            // weight: to what `out` holds
+  bool add;            // weight: add to `out` instead of overwriting it
 };
 
 template <typename T> struct DegreeLinearKernels {

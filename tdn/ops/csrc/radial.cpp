@@ -49,7 +49,7 @@ constexpr int64_t chunk_size = 128;
 // Chunks are summed in so many groups at most, in one order for any number of threads.
 constexpr int64_t max_groups = 64;
 
-// The network on one chunk of edges after the other, each thread with memory of its own.
+// The network and its inputs, which all threads share.
 template <typename T> struct Network {
   const Tables<T> tables;
   const int64_t num_edges, layers;    // layers: number of matrices
@@ -136,7 +136,7 @@ template <typename T> struct Network {
   }
 };
 
-// Intermediate values of a chunk of n edges. Matrices have 2 n rows, see radial_kernels.h.
+// Intermediate values of a chunk of n edges, of one thread. Matrices have 2 n rows, see radial_kernels.h.
 template <typename T> struct Chunk {
   const Network<T> &network;
   int64_t begin = 0, n = 0;
@@ -267,7 +267,7 @@ std::tuple<Tensor, Tensor> radial_adjoint_cpu(const std::optional<Tensor> &g,
       return x.defined() ? x.template const_data_ptr<T>() : nullptr;
     };
     std::vector<Tensor> transposed;
-    for (const Tensor &matrix : network.matrices)
+    for (const Tensor &matrix : network.matrices)    // the first one's is not used
       transposed.push_back(network.padded(matrix.t().contiguous()));
     Tensor by_edge = at::empty({num_edges, widths[1]}, r.options());
     T *const by = by_edge.mutable_data_ptr<T>();
