@@ -79,7 +79,7 @@ def test_direct_forces_run_too(tmp_path):
     """A checkpoint whose forces are no gradient: exported and run as in ASE."""
     model = tmp_path / "direct.pt"
     save_model(model, random_model("attention", forces="direct"), {})
-    conditions = {"temperature": 40.0, "timestep": 0.2, "steps": 10, "seed": 3}
+    conditions = {"temperature": 40.0, "timestep": 0.02, "steps": 10, "seed": 3}
     expected = run_stability(water(), TDNCalculator(model, "cpu", "float64"), **conditions)
     with pytest.warns(UserWarning, match="direct forces are no gradient"):
         found = run_stability_in_lammps(water(), model, device="cpu", dtype="float64", **conditions)
@@ -87,8 +87,11 @@ def test_direct_forces_run_too(tmp_path):
         assert mine.name == theirs.name and mine.broken is None and theirs.broken is None
     kinetic = 1.5 * 3 * 8.617e-5 * found[0].temperature[0]
     assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
-    # forces heat the molecule in the same way, but for the noise of the thermostat
-    assert found[1].temperature[-1] == pytest.approx(expected[1].temperature[-1], rel=0.2)
+    # forces that are no gradient heat the molecule; the thermostats' noise before makes states differ
+    mine, theirs = (
+        stages[1].temperature[-1] - stages[1].temperature[0] for stages in (found, expected)
+    )
+    assert theirs > 5.0 and mine == pytest.approx(theirs, rel=0.1)
 
 
 def test_a_missing_plugin_is_named(tmp_path):
