@@ -87,7 +87,7 @@ def test_direct_forces_run_too(tmp_path):
         assert mine.name == theirs.name and mine.broken is None and theirs.broken is None
     kinetic = 1.5 * 3 * 8.617e-5 * found[0].temperature[0]
     assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
-    # forces that are no gradient heat the molecule; the thermostats' noise before makes states differ
+    # forces that are no gradient heat the molecule; the noise of the thermostat differs
     mine, theirs = (
         stages[1].temperature[-1] - stages[1].temperature[0] for stages in (found, expected)
     )
