@@ -146,9 +146,10 @@ def _check(arguments: argparse.Namespace) -> None:
         "--scan": (arguments.scan is not None, ("points",)),
         "--md or --scan": (runs, ("frame",)),
     }
+    command = parser()
     for run, (given, options) in asked.items():
         for option in options:
-            if not given and getattr(arguments, option) != parser().get_default(option):
+            if not given and getattr(arguments, option) != command.get_default(option):
                 raise UsageError(f"--{option} is an option of {run}, which is missing")
     for option, given in (("--worst", arguments.worst), ("--split", arguments.split)):
         if given and runs:

@@ -91,10 +91,8 @@ def main() -> int:
         for name in names:
             print(f"== {name}", flush=True)
             start = time.monotonic()
-            if (
-                run(name, arguments.quick, arguments.device, arguments.results.resolve(), models)
-                != 0
-            ):
+            results = arguments.results.resolve()
+            if run(name, arguments.quick, arguments.device, results, models) != 0:
                 failed.append(name)
             print(f"({time.monotonic() - start:.0f} s)\n", flush=True)
     if failed:

@@ -104,8 +104,7 @@ def start_from_checkpoint(
             continue
         if name not in state:
             raise TDNError(f"{path} lacks '{name}': its network has another form; train a new one")
-        value = state[name]
-        value = pick_species(value, axes.get(name, {}), torch.tensor(source), len(old))
+        value = pick_species(state[name], axes.get(name, {}), torch.tensor(source), len(old))
         for axis, power in axes.get(name, {}).items():
             is_new = fresh if power == 1 else (fresh[:, None] | fresh[None]).flatten()
             if name in trained:
