@@ -70,6 +70,13 @@ class ModelConfig:
         minimum=0.0,
         maximum=8.0,
     )
+    radial_smoothness: float = _option(
+        0.0,
+        "convolution: weights of radial function n count n^-x times, in training as well; 2 keeps "
+        "functions of distance smooth",
+        minimum=0.0,
+        maximum=8.0,
+    )
     radial_hidden: tuple[int, ...] = _option((32, 32), "hidden layers of the radial network")
     envelope: int | None = _option(
         6, "power p of the polynomial envelope; null: hard cutoff (attention only)", minimum=3

@@ -32,6 +32,18 @@ examples:
 """
 # what the name of a file with frames ends with, where -o may also be a folder
 FRAME_SUFFIXES = (".xyz", ".extxyz")
+# options that make sense for --md alone, and those for comparison with labels alone
+MD_OPTIONS = ("engine", "temperature", "timestep", "steps", "seed")
+ERROR_OPTIONS = (
+    "worst",
+    "split",
+    "split_key",
+    "batch_size",
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "config_type_key",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
-    _check(arguments)
+    _check(arguments, _typed(argv))
     output, worst_file = _places(arguments)
 
     from .devices import select_device  # torch takes seconds to import: mistakes above come first
@@ -121,7 +133,7 @@ def _main(argv: list[str] | None) -> int:
     return _compare(arguments, output, worst_file)
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, typed: set[str]) -> None:
     """Limits of numbers, and options that do not go together."""
     for option, value, low in (
         ("--batch-size", arguments.batch_size, 1),
@@ -141,19 +153,34 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.worst and arguments.output is None:
         raise UsageError("--worst needs a place for the frames: -o worst.xyz or -o DIR")
     runs = arguments.md or arguments.scan is not None
-    asked = {
-        "--md": (arguments.md, ("engine", "temperature", "timestep", "steps", "seed")),
+    for option in ERROR_OPTIONS:
+        if option in typed and runs:
+            raise UsageError(
+                f"{_spelled(option)} does not go with --md and --scan, which compare no labels"
+            )
+    needs = {
+        "--md": (arguments.md, MD_OPTIONS),
         "--scan": (arguments.scan is not None, ("points",)),
         "--md or --scan": (runs, ("frame",)),
+        "--split": (arguments.split is not None, ("split_key",)),
     }
-    command = parser()
-    for run, (given, options) in asked.items():
+    for other, (given, options) in needs.items():
         for option in options:
-            if not given and getattr(arguments, option) != command.get_default(option):
-                raise UsageError(f"--{option} is an option of {run}, which is missing")
-    for option, given in (("--worst", arguments.worst), ("--split", arguments.split)):
-        if given and runs:
-            raise UsageError(f"{option} does not go with --md and --scan: they start from --frame")
+            if option in typed and not given:
+                raise UsageError(f"{_spelled(option)} is an option of {other}, which is missing")
+
+
+def _typed(argv: list[str] | None) -> set[str]:
+    """Names of the arguments on the command line, also where they repeat a default."""
+    command, untouched = parser(), object()
+    names = vars(command.parse_args(argv))
+    # defaults do not replace what is there
+    found = command.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
+    return {name for name, value in vars(found).items() if value is not untouched}
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _places(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:

@@ -65,6 +65,7 @@ class InteractionLayer(nn.Module):
             channels,
             num_species,
             config.radial_decay,
+            config.radial_smoothness,
         )
         self.convolution = CPConvolution(
             scalar_convolution_factors(l_max)

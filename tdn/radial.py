@@ -64,6 +64,9 @@ class RadialNetwork(nn.Module):
     num_species : number of elements
     decay : initial weights of basis function n are proportional to n^-decay; with 1 a new network
         depends smoothly on distances, and takes up fast functions only where the data ask for them
+    smoothness : weights of basis function n count n^-smoothness times (unit mean square over n), at
+        the start and in training: a step of the optimiser changes fast functions less, so smooth
+        ones are preferred all along
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class RadialNetwork(nn.Module):
         num_channels: int,
         num_species: int,
         decay: float = 0.0,
+        smoothness: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [num_radial, *hidden, num_degrees * num_channels]
@@ -90,11 +94,22 @@ class RadialNetwork(nn.Module):
         self.silu_scale = SILU_SCALE
         self.num_degrees = num_degrees
         self.num_channels = num_channels
+        self.smoothness = smoothness
+
+    def _of_basis(self, weight: Tensor) -> Tensor:
+        """The first matrix as it counts: row n times n^-smoothness."""
+        if self.smoothness == 0.0:
+            return weight
+        n = torch.arange(1, self.widths[0] + 1, dtype=weight.dtype, device=weight.device)
+        scale = n.pow(-self.smoothness)
+        return weight * (scale / scale.square().mean().sqrt()).unsqueeze(1)
 
     def forward(self, basis: Tensor, pair: Tensor) -> Tensor:
         """[E, B] basis times envelope and [E] species pairs -> [E, L, C] weights."""
         hidden = basis
         for i, weight in enumerate(self.weights):
+            if i == 0:
+                weight = self._of_basis(weight)
             if i == 1:
                 hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
             if i > 0:  # scaled silu, with the scale on the smaller array
@@ -112,8 +127,8 @@ class RadialNetwork(nn.Module):
             basis = bessel_basis(r, n * (math.pi / r_max), r_max)
             return self.forward(basis * polynomial_envelope(r, r_max, power).unsqueeze(1), pair)
         flat = []
-        for weight in self.weights:
-            flat.append(weight.flatten())
+        for i, weight in enumerate(self.weights):
+            flat.append((self._of_basis(weight) if i == 0 else weight).flatten())
         w = radial(
             r, pair, self.pair_scale, torch.cat(flat), self.widths, r_max, power, self.silu_scale
         )

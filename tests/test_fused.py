@@ -30,7 +30,7 @@ CHANGES = {
     "scalars": {},
     "shared": {"l_max": 2, "radial": "shared", "correlation": 2, "num_layers": 2, **SMALL},
     "three_layers": {"l_max": 1, "correlation": 1, "num_layers": 3, "zbl": True, **SMALL},
-    "no_gate": {"gate": False, "radial_decay": 1.0, "l_max": 2, "num_layers": 2, **SMALL},
+    "no_gate": {"gate": False, "radial_smoothness": 2.0, "l_max": 2, "num_layers": 2, **SMALL},
     "three_species": {"species": ("H", "C", "O"), "num_channels": 17, "radial_hidden": (4,)},
 }
 NAMES = [*CHANGES, "trained"]

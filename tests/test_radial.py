@@ -110,3 +110,24 @@ def test_decay_leaves_little_of_fast_basis_functions():
     expected *= (weights.square().mean() / expected.square().mean()).sqrt()
     torch.testing.assert_close(rms, expected.to(rms), rtol=0.06, atol=0)
     assert abs(weights.square().sum(0).mean() - 1) < 0.06  # as without the order
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 5)], ids=str)
+def test_smoothness_scales_rows_of_the_first_matrix_in_use(hidden):
+    torch.manual_seed(0)
+    smooth = RadialNetwork(6, hidden, 2, 3, 2, smoothness=1.5).double()
+    plain = RadialNetwork(6, hidden, 2, 3, 2).double()
+    plain.load_state_dict(smooth.state_dict())
+    n = torch.arange(1, 7, dtype=torch.float64)
+    scale = n**-1.5 / (n**-3.0).mean().sqrt()
+    with torch.no_grad():
+        plain.weights[0].mul_(scale[:, None])
+    r, pair = torch.tensor([0.9, 2.0, 4.5], dtype=torch.float64), torch.tensor([0, 3, 1])
+    found, expected = (net.of_distance(r, pair, 5.0, 6) for net in (smooth, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    # what an optimiser sees: gradients of fast functions are smaller
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(
+        smooth.weights[0].grad, plain.weights[0].grad * scale[:, None], rtol=1e-12, atol=1e-12
+    )

@@ -190,10 +190,11 @@ def test_non_contiguous_inputs():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)], ids=str)
-def test_of_distance_is_the_network(hidden, dtype):
+@pytest.mark.parametrize("smoothness", [0.0, 2.0])
+def test_of_distance_is_the_network(smoothness, hidden, dtype):
     """One operator, or none where there is no hidden layer, as basis, envelope and layers do it."""
     torch.manual_seed(0)
-    network = RadialNetwork(8, hidden, 3, 5, 2).to(dtype)
+    network = RadialNetwork(8, hidden, 3, 5, 2, smoothness=smoothness).to(dtype)
     r, pair = make_radial_problem(dtype=dtype)[:2]
     frequencies = torch.arange(1, 9).to(dtype) * (math.pi / R_MAX)
     basis = edges_reference.bessel_basis(r, frequencies, R_MAX)

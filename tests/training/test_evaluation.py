@@ -239,7 +239,10 @@ def test_errors_of_frames():
         (["--md", "--worst", "1", "-o", "worst.xyz"], 2, "does not go with --md"),
         (["--engine", "lammps"], 2, "--engine is an option of --md, which is missing"),
         (["--scan", "0", "1", "--steps", "9"], 2, "--steps is an option of --md"),
+        (["--steps", "2000"], 2, "--steps is an option of --md"),  # the default as well
         (["--md", "--points", "99"], 2, "--points is an option of --scan"),
+        (["--md", "--energy-key", "energy"], 2, "--energy-key does not go with --md"),
+        (["--split-key", "part"], 2, "--split-key is an option of --split, which is missing"),
         (["--frame", "2"], 2, "--frame is an option of --md or --scan"),
         (["--md", "--frame", "9"], 2, "has 5 frames"),
         (["--md", "--timestep", "0"], 2, "--timestep 0: expected a positive number"),
