@@ -94,7 +94,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         "  # were the most accurate on a molecule",
         "  gate: false",
         "  radial_hidden: [64]",
-        "  radial_decay: 1",
+        "  radial_smoothness: 1  # 2 where training is long and frames are few",
         "",
         "data:",
         f"  train: {_yaml(os.path.relpath(data, folder))}",

@@ -49,8 +49,11 @@ def test_both_engines_start_from_the_same_state(build):
     kinetic = 1.5 * len(atoms) * 8.617e-5 * found[0].temperature[0]
     assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
     assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
-    # velocity Verlet conserves the energy; the thermostat before it does not
-    assert np.ptp(found[1].energy) < 0.02 * kinetic
+    # velocity Verlet conserves p^2 / 2 + (1 - (w dt)^2 / 4) w^2 x^2 / 2, so that the energy of a
+    # mode varies by its (w dt)^2 / 4; none is faster than the stretch of O-H, 0.75 per fs, and all
+    # modes together have twice the kinetic energy, give or take a factor of two
+    fastest = 0.75 * conditions["timestep"]
+    assert np.ptp(found[1].energy) < 4 * kinetic * fastest**2 / 4
     # the second stage begins where the first ended
     assert found[1].energy[0] == pytest.approx(found[0].energy[-1], abs=1e-9)
 
