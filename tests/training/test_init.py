@@ -43,6 +43,15 @@ def test_a_configuration_that_trains(folder, capsys):
     assert (folder / "runs/run/model.pt").exists()
 
 
+@pytest.mark.parametrize(("frames", "smoothness"), [(16, 1.0), (400, 2.0), (1200, 1.0)])
+def test_long_runs_on_few_frames_are_smooth(folder, frames, smoothness):
+    """16 frames make short runs (at most 500 epochs); 1080 training frames are not few."""
+    images = [labelled(water_like(seed)) for seed in range(4)]
+    ase.io.write("a.xyz", [images[i % 4] for i in range(frames)])
+    assert main(["--init", "a.xyz", "-o", "a.yaml"]) == 0
+    assert load_config("a.yaml").model.radial_smoothness == smoothness
+
+
 def test_isolated_atoms_give_e0(folder, capsys):
     ase.io.write("a.xyz", [*isolated_atoms(), *(labelled(water_like(s)) for s in range(20))])
     assert main(["--init", "a.xyz"]) == 0
