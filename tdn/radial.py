@@ -64,9 +64,9 @@ class RadialNetwork(nn.Module):
     num_species : number of elements
     decay : initial weights of basis function n are proportional to n^-decay; with 1 a new network
         depends smoothly on distances, and takes up fast functions only where the data ask for them
-    smoothness : weights of basis function n count n^-smoothness times (unit mean square over n), at
-        the start and in training: a step of the optimiser changes fast functions less, so smooth
-        ones are preferred all along
+    smoothness : weights of basis function n count n^-smoothness times, scaled to unit mean square
+        over n, at the start and in training: a step of the optimiser changes slow functions more
+        and fast ones less, so smooth ones are preferred all along
     """
 
     def __init__(
@@ -86,8 +86,9 @@ class RadialNetwork(nn.Module):
             for n, m in zip(widths[:-1], widths[1:], strict=True)
         )
         order = torch.arange(1, num_radial + 1).unsqueeze(1)
-        with torch.no_grad():
-            self.weights[0].mul_(order.pow(-decay) / order.pow(-2 * decay).mean().sqrt())
+        with torch.no_grad():  # so that they have unit mean square as they are used
+            used = order.pow(-2 * (decay + smoothness)).mean() / order.pow(-2 * smoothness).mean()
+            self.weights[0].mul_(order.pow(-decay) / used.sqrt())
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
         self.widths = widths
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList

@@ -100,13 +100,14 @@ def test_zbl_is_the_universal_potential_and_ends_smoothly():
     assert energy(0.2) > energy(0.4) > energy(0.8) > 0
 
 
-def test_decay_leaves_little_of_fast_basis_functions():
+@pytest.mark.parametrize("smoothness", [0.0, 2.0])
+def test_decay_leaves_little_of_fast_basis_functions(smoothness):
     torch.manual_seed(0)
-    hidden = 4000
-    weights = RadialNetwork(6, (hidden,), 1, 1, 1, decay=1.0).weights[0].detach()
+    network = RadialNetwork(6, (4000,), 1, 1, 1, decay=1.0, smoothness=smoothness)
+    weights = network._of_basis(network.weights[0]).detach()
     rms = weights.square().mean(dim=1).sqrt()
     # each row is a sample of 4000 normal numbers: its RMS is known to 1 / sqrt(2 * 4000) = 1.1 %
-    expected = 1 / torch.arange(1, 7)
+    expected = torch.arange(1, 7) ** -(1.0 + smoothness)
     expected *= (weights.square().mean() / expected.square().mean()).sqrt()
     torch.testing.assert_close(rms, expected.to(rms), rtol=0.06, atol=0)
     assert abs(weights.square().sum(0).mean() - 1) < 0.06  # as without the order

@@ -28,8 +28,8 @@ BATCH_SIZES = (1, 2, 4, 5, 8, 10, 16, 24, 32, 48, 64)
 # bytes of training memory per atom and per edge for the default network in float32, and the part
 # of the free memory that a batch may take
 BYTES_PER_ATOM, BYTES_PER_EDGE, MEMORY_PART = 60_000, 10_000, 0.25
-# where smoother functions of the distance were better on frames unlike those of the training
-LONG_RUN, FEW_FRAMES = 10_000, 1000
+# training frames up to which smoother functions of the distance are worth their slower learning
+FEW_FRAMES = 1000
 # steps per epoch below which batches are not made larger, and steps of a whole run
 MIN_STEPS, RUN_STEPS = 60, 40_000
 COUNTED_FRAMES = 50
@@ -96,8 +96,8 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         "  # were the most accurate on a molecule",
         "  gate: false",
         "  radial_hidden: [64]",
-        "  # 2 for few frames and long training: better far from them; less learns faster",
-        f"  radial_smoothness: {2 if steps * epochs >= LONG_RUN and training <= FEW_FRAMES else 1}",
+        "  # 2 for few frames: better far from them; 1 learns faster",
+        f"  radial_smoothness: {2 if training <= FEW_FRAMES else 1}",
         "",
         "data:",
         f"  train: {_yaml(os.path.relpath(data, folder))}",

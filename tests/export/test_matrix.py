@@ -61,7 +61,7 @@ def network(architecture: str, l_max: int) -> Network:
         radial_hidden=(6,),
         readout_hidden=4,
         gate=l_max < 3,
-        radial_smoothness=2.0 if l_max == 3 else 0.0,
+        radial_smoothness=2.0 if l_max > 1 else 0.0,
         avg_num_neighbors=12.0,
     )
     if architecture == "attention":
