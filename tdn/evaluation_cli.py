@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
-    _check(arguments, _typed(argv))
+    _check(arguments, _typed(argv, vars(arguments)))
     output, worst_file = _places(arguments)
 
     from .devices import select_device  # torch takes seconds to import: mistakes above come first
@@ -170,12 +171,11 @@ def _check(arguments: argparse.Namespace, typed: set[str]) -> None:
                 raise UsageError(f"{_spelled(option)} is an option of {other}, which is missing")
 
 
-def _typed(argv: list[str] | None) -> set[str]:
-    """Names of the arguments on the command line, also where they repeat a default."""
-    command, untouched = parser(), object()
-    names = vars(command.parse_args(argv))
+def _typed(argv: list[str] | None, names: Iterable[str]) -> set[str]:
+    """Which arguments are on the command line, also where they repeat a default."""
+    untouched = object()
     # defaults do not replace what is there
-    found = command.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
+    found = parser().parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
     return {name for name, value in vars(found).items() if value is not untouched}
 
 

@@ -48,6 +48,13 @@ class BesselBasis(nn.Module):
         return bessel_basis(r, self.frequencies, self.r_max)
 
 
+def falling_weights(like: Tensor, power: float) -> Tensor:
+    """n^-power for the rows n = 1..B of a matrix [B, m], scaled to unit mean square, [B, 1]."""
+    n = torch.arange(1, like.size(0) + 1, dtype=like.dtype, device=like.device)
+    scale = n.pow(-power)
+    return (scale / scale.square().mean().sqrt()).unsqueeze(1)
+
+
 class RadialNetwork(nn.Module):
     """Weights of the messages as functions of the distance, one set per layer.
 
@@ -85,10 +92,11 @@ class RadialNetwork(nn.Module):
             nn.Parameter(torch.randn(n, m) / math.sqrt(n))
             for n, m in zip(widths[:-1], widths[1:], strict=True)
         )
-        order = torch.arange(1, num_radial + 1).unsqueeze(1)
+        first = self.weights[0]
         with torch.no_grad():  # so that they have unit mean square as they are used
-            used = order.pow(-2 * (decay + smoothness)).mean() / order.pow(-2 * smoothness).mean()
-            self.weights[0].mul_(order.pow(-decay) / used.sqrt())
+            first.mul_(
+                falling_weights(first, decay + smoothness) / falling_weights(first, smoothness)
+            )
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
         self.widths = widths
         self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList
@@ -101,9 +109,7 @@ class RadialNetwork(nn.Module):
         """The first matrix as it counts: row n times n^-smoothness."""
         if self.smoothness == 0.0:
             return weight
-        n = torch.arange(1, self.widths[0] + 1, dtype=weight.dtype, device=weight.device)
-        scale = n.pow(-self.smoothness)
-        return weight * (scale / scale.square().mean().sqrt()).unsqueeze(1)
+        return weight * falling_weights(weight, self.smoothness)
 
     def forward(self, basis: Tensor, pair: Tensor) -> Tensor:
         """[E, B] basis times envelope and [E] species pairs -> [E, L, C] weights."""

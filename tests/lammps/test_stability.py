@@ -50,9 +50,9 @@ def test_both_engines_start_from_the_same_state(build):
     assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
     assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
     # velocity Verlet conserves p^2 / 2 + (1 - (w dt)^2 / 4) w^2 x^2 / 2, so that the energy of a
-    # mode varies by its (w dt)^2 / 4; none is faster than the stretch of O-H, 0.75 per fs, and all
+    # mode varies by its (w dt)^2 / 4; none is faster than the stretch of O-H, 3756 / cm, and all
     # modes together have twice the kinetic energy, give or take a factor of two
-    fastest = 0.75 * conditions["timestep"]
+    fastest = 0.7074 * conditions["timestep"]  # radians per step
     assert np.ptp(found[1].energy) < 4 * kinetic * fastest**2 / 4
     # the second stage begins where the first ended
     assert found[1].energy[0] == pytest.approx(found[0].energy[-1], abs=1e-9)
@@ -88,6 +88,8 @@ def test_direct_forces_run_too(tmp_path):
         found = run_stability_in_lammps(water(), model, device="cpu", dtype="float64", **conditions)
     for mine, theirs in zip(found, expected, strict=True):
         assert mine.name == theirs.name and mine.broken is None and theirs.broken is None
+    assert [stage.name for stage in found] == ["NVT", "NVE"]
+    assert found[0].temperature[0] == pytest.approx(expected[0].temperature[0], rel=1e-5)
     kinetic = 1.5 * 3 * 8.617e-5 * found[0].temperature[0]
     assert abs(found[0].energy[0] - expected[0].energy[0]) < 1e-5 * kinetic + 1e-6
     # forces that are no gradient heat the molecule; the noise of the thermostat differs
