@@ -1,6 +1,6 @@
 """Checkpoint to compiled file: `tdn-export` and the functions behind it."""
 
-from tdn.compiled import CompiledModel, load_compiled
+from tdn.inference.compiled_model import CompiledModel, load_compiled
 
 from .exporter import ExportReport, check, export_model, inspect
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdn.cli import run_main
-from tdn.errors import UsageError
+from tdn.system.command import run_main
+from tdn.system.errors import UsageError
 
 if TYPE_CHECKING:
     import ase
@@ -223,5 +223,5 @@ def summarise(report: ExportReport) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; see `tdn.cli.run_main` for the exit codes."""
+    """Entry point; see `tdn.system.command.run_main` for the exit codes."""
     return run_main(lambda: _main(argv), "tdn-export")

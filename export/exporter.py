@@ -13,23 +13,28 @@ from typing import Any
 import ase
 import torch
 
-from tdn import torchscript
-from tdn.checkpoint import DTYPES, load_model
-from tdn.compiled import CompiledModel, check_reference, load_compiled, read_extra_files
-from tdn.compiled_archive import AOTINDUCTOR, FORMAT_VERSION, SUFFIXES, TORCHSCRIPT
-from tdn.devices import select_device
-from tdn.errors import TDNError, UsageError
-from tdn.files import atomic_write, check_writable
-from tdn.network import Network, model_dtype
+from tdn.inference import torchscript
+from tdn.inference.compiled_file import AOTINDUCTOR, FORMAT_VERSION, SUFFIXES, TORCHSCRIPT
+from tdn.inference.compiled_model import (
+    CompiledModel,
+    check_reference,
+    load_compiled,
+    read_extra_files,
+)
+from tdn.network.base import Network, model_dtype
+from tdn.network.checkpoint import DTYPES, load_model
+from tdn.system.atomic_files import atomic_write, check_writable
+from tdn.system.devices import select_device
+from tdn.system.errors import TDNError, UsageError
 
-from .metadata import build_metadata, committee_metadata
+from .deployed import deployed_module, deployed_network, predicts_forces
+from .description import build_metadata, committee_metadata
 from .reference import build_reference, reference_graph
 from .table_error import TablesTooCoarse, table_errors
 from .verify import Deviation, verify
-from .wrapper import deployed_module, deployed_network, predicts_forces
 
-# fineness of tables (`tdn.tabulation.tabulate`) where the usual ones change energies or forces by
-# more than they may
+# fineness of tables (`tdn.inference.radial_table.tabulate`) where the usual ones change energies
+# or forces by more than they may
 FINER = 30.0
 
 
@@ -115,7 +120,7 @@ def export_model(
     output = _output_path(checkpoints, output, backend)
     check_writable(output)
     if backend == AOTINDUCTOR:
-        from tdn import aotinductor  # takes a second to import
+        from tdn.inference import aotinductor  # takes a second to import
 
         if len(checkpoints) > 1:
             raise UsageError("a committee needs the backend torchscript")

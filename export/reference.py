@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tdn.graph import Graph, graph_from_atoms
-from tdn.network import Network
-from tdn.potential import Potential
-from tdn.torchscript import plain_execution
+from tdn.inference.torchscript import plain_execution
+from tdn.network.base import Network
+from tdn.network.potential import Potential
 
+from .deployed import predicts_forces
 from .structures import reference_cluster
-from .wrapper import predicts_forces
 
 # How many times the rounding error measured at export another build may be off. In float64 the
 # error is scaled down from float32, and mathematical functions differ by some units in the last

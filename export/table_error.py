@@ -6,16 +6,16 @@ import copy
 
 import torch
 
-from tdn.errors import TDNError
-from tdn.fused import fuse
 from tdn.graph import graph_from_atoms
-from tdn.model import ConvolutionModel
-from tdn.network import set_dtype
+from tdn.inference.network import fuse
+from tdn.network.base import set_dtype
+from tdn.network.convolution_model import ConvolutionModel
+from tdn.system.errors import TDNError
 
-from .metadata import TABLE_ERRORS
+from .deployed import deployed_module
+from .description import TABLE_ERRORS
 from .structures import standard_structures
 from .verify import BOUND, largest, ratio
-from .wrapper import deployed_module
 
 # how much of the deviation that a compiled file may have its tables may cause: rounding comes first
 SHARE = 0.1
@@ -36,7 +36,7 @@ def table_errors(
     ----------
     model : a trained network; it is not changed
     dtype : precision of the compiled file
-    fineness : of its tables, see `tdn.tabulation.tabulate`
+    fineness : of its tables, see `tdn.inference.radial_table.tabulate`
 
     Returns
     -------

@@ -10,12 +10,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from tdn.compiled import CompiledModel
-from tdn.errors import TDNError
 from tdn.graph import Graph, graph_from_atoms
-from tdn.network import Network
-from tdn.potential import Potential
-from tdn.torchscript import plain_execution
+from tdn.inference.compiled_model import CompiledModel
+from tdn.inference.torchscript import plain_execution
+from tdn.network.base import Network
+from tdn.network.potential import Potential
+from tdn.system.errors import TDNError
 
 from .reference import compared_quantities, mean_isolated_energies
 from .structures import random_cluster, standard_structures, tiny_cell

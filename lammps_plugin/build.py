@@ -13,12 +13,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from tdn.errors import TDNError, UsageError
-from tdn.files import atomic_write
-from tdn.ops.build import (
-    SOURCE_DIR as OPS_SOURCE_DIR,
-)
+from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
 from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
+from tdn.system.atomic_files import atomic_write
+from tdn.system.errors import TDNError, UsageError
 
 from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
 from .runtime import lammps_folder, mpich_file

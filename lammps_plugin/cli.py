@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tdn.cli import run_main
-from tdn.errors import TDNError
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError
 
 from .paths import plugin_dir
 

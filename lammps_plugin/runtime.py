@@ -10,7 +10,7 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-from tdn.errors import TDNError
+from tdn.system.errors import TDNError
 
 
 def load_mpi() -> Path | None:

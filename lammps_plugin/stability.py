@@ -1,4 +1,4 @@
-"""The run of `tdn.stability` in LAMMPS, with the plugin: what a production run will do."""
+"""The stability run of `tdn.evaluation.stability` in LAMMPS, with the plugin."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
-from tdn.checkpoint import load_model
-from tdn.compiled import is_compiled_file
-from tdn.errors import TDNError
-from tdn.stability import FRICTION, Stage, bonds_of, thermalise, trouble
+from tdn.evaluation.stability import FRICTION, Stage, bonds_of, thermalise, trouble
+from tdn.inference.compiled_model import is_compiled_file
+from tdn.network.checkpoint import load_model
+from tdn.system.errors import TDNError
 from tdn_export import export_model
 
 from .runtime import run_lmp
@@ -66,7 +66,7 @@ def run_stability_in_lammps(
     dtype: str | None = None,
     head: str | None = None,
 ) -> list[Stage]:
-    """NVT (Langevin), then NVE from where it ended, as `tdn.stability.run_stability` does in ASE.
+    """NVT (Langevin), then NVE from where it ended, like `tdn.evaluation.stability`.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _with_end(stages: list[Stage], result: subprocess.CompletedProcess[str]) -> 
 def _stages(
     folder: Path, start: ase.Atoms, prism: Prism, output: str, temperature: float, timestep: float
 ) -> list[Stage]:
-    """What LAMMPS printed and wrote, with the checks of `tdn.stability` on every sample."""
+    """What LAMMPS printed and wrote, every sample checked as in `tdn.evaluation.stability`."""
     bonds = bonds_of(start)
     stages: list[Stage] = []
     for name, block in zip(("NVT", "NVE"), _thermo(output), strict=False):

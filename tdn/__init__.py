@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import TDNError, UsageError
-from .version import __version__
+from .system.errors import TDNError, UsageError
+from .system.version import __version__
 
 if TYPE_CHECKING:
-    from .calculator import TDNCalculator
-    from .checkpoint import load_model, save_model
     from .cp import load_factors
-    from .model import build_model
-    from .potential import Potential
+    from .inference.calculator import TDNCalculator
+    from .network.checkpoint import load_model, save_model
+    from .network.convolution_model import build_model
+    from .network.potential import Potential
 
 __all__ = [
     "Potential",
@@ -31,12 +31,12 @@ __all__ = [
 
 # torch and e3nn take seconds to import: a command line that only prints its help does not wait
 _LAZY = {
-    "TDNCalculator": "calculator",
-    "load_model": "checkpoint",
-    "save_model": "checkpoint",
+    "TDNCalculator": "inference.calculator",
+    "load_model": "network.checkpoint",
+    "save_model": "network.checkpoint",
     "load_factors": "cp",
-    "build_model": "model",
-    "Potential": "potential",
+    "build_model": "network.convolution_model",
+    "Potential": "network.potential",
 }
 
 

@@ -17,7 +17,7 @@ import torch
 from ase.data import chemical_symbols
 from vesin import NeighborList
 
-from .errors import TDNError
+from .system.errors import TDNError
 
 
 @dataclass

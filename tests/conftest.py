@@ -6,7 +6,7 @@ import pytest
 import torch
 from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model
 
-from tdn.checkpoint import load_model
+from tdn.network.checkpoint import load_model
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from convolution_problems import AXES, TOLERANCE, assert_all_close
 from torch import Tensor
 
 from tdn import ops
-from tdn.layers import SILU_SCALE
+from tdn.network.layers import SILU_SCALE
 from tdn.ops import edges_reference, nodes_reference, reference
 
 R_MAX, POWER = 5.0, 6

@@ -12,10 +12,10 @@ from ase.build import bulk, molecule
 
 from tdn.config import ModelConfig
 from tdn.graph import graph_from_atoms
-from tdn.model import ConvolutionModel, build_model
-from tdn.potential import Potential
+from tdn.network.convolution_model import ConvolutionModel, build_model
+from tdn.network.potential import Potential
 
-TRAINED_MODEL = Path(__file__).parent / "data" / "water_small.pt"
+TRAINED_MODEL = Path(__file__).parent / "files" / "water_small.pt"
 
 # small networks that between them use every option
 CONFIGS = {

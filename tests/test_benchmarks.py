@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tdn import ops
-from tdn.errors import UsageError
+from tdn.system.errors import UsageError
 
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
@@ -94,7 +94,7 @@ def check(name, script, models, capsys, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["operators", "inference", "training"])
 def test_devices_that_are_not_there(name, script):
-    """One line and exit code 2, as `tdn.cli.run_main` makes of it."""
+    """One line and exit code 2, as `tdn.system.command.run_main` makes of it."""
     with pytest.raises(UsageError, match=r"^--device = 'gpu': expected auto, cpu, cuda or cuda:N$"):
         script(name, "--device", "gpu")
     with pytest.raises(UsageError, match=r"^--device = 'cuda:99': this machine has "):

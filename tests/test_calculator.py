@@ -17,9 +17,9 @@ from ase.optimize import FIRE
 from structures import STRUCTURES, TRAINED_MODEL, random_model
 
 from tdn import TDNCalculator, TDNError, UsageError
-from tdn.checkpoint import save_model
 from tdn.graph import collate, graph_from_atoms
-from tdn.normalization import normalize_activations
+from tdn.network.checkpoint import save_model
+from tdn.network.initial_norms import normalize_activations
 from tdn_export import export_model
 
 WATER = Path(__file__).parents[1] / "examples" / "water" / "water.xyz.gz"

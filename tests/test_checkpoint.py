@@ -7,12 +7,12 @@ import pytest
 import torch
 from structures import random_model, water_cluster
 
-from tdn.checkpoint import load_model, read_checkpoint, save_model
-from tdn.errors import TDNError
-from tdn.files import atomic_write
 from tdn.graph import graph_from_atoms
-from tdn.network import model_dtype, set_dtype
-from tdn.potential import Potential
+from tdn.network.base import model_dtype, set_dtype
+from tdn.network.checkpoint import load_model, read_checkpoint, save_model
+from tdn.network.potential import Potential
+from tdn.system.atomic_files import atomic_write
+from tdn.system.errors import TDNError
 
 
 @pytest.fixture

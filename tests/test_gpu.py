@@ -11,14 +11,15 @@ from cuda_problems import DEVICE, is_there, require_gpu
 from network_problems import assert_networks_agree, everything
 from structures import CONVOLUTION, STRUCTURES, TRAINED_MODEL, evaluate, random_model
 
-from tdn import TDNCalculator, ops, torchscript
-from tdn.checkpoint import load_model
-from tdn.fused import fuse
+from tdn import TDNCalculator, ops
 from tdn.graph import graph_from_atoms
-from tdn.network import set_dtype
-from tdn.potential import Potential
+from tdn.inference import torchscript
+from tdn.inference.network import fuse
+from tdn.network.base import set_dtype
+from tdn.network.checkpoint import load_model
+from tdn.network.potential import Potential
 from tdn_export import export_model
-from tdn_export.wrapper import deployed_module
+from tdn_export.deployed import deployed_module
 
 pytestmark = pytest.mark.gpu
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from structures import STRUCTURES
 
-from tdn.errors import TDNError
 from tdn.graph import collate, graph_from_atoms, neighbor_list
+from tdn.system.errors import TDNError
 
 
 @pytest.mark.parametrize("name", list(STRUCTURES))

@@ -5,7 +5,8 @@
 
 The routes: ``reference``, all operators in plain PyTorch (small system only); ``cp_message``, the
 network as it is trained, with the compiled message operator; ``fused``, rewritten for inference
-(`tdn.fused`); ``compiled``, the file that tdn-export writes. Neighbour lists are not counted.
+(`tdn.inference.network`); ``compiled``, the file that tdn-export writes. Neighbor lists are not
+counted.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from models import AOTINDUCTOR, NETWORKS, compiled_file, describe, network
 from systems import system
 
 from tdn import ops
-from tdn.cli import run_main
-from tdn.compiled import CompiledModel, load_compiled
-from tdn.errors import UsageError
-from tdn.fused import fuse
 from tdn.graph import Graph, graph_from_atoms
-from tdn.potential import Potential
+from tdn.inference.compiled_model import CompiledModel, load_compiled
+from tdn.inference.network import fuse
+from tdn.network.potential import Potential
+from tdn.system.command import run_main
+from tdn.system.errors import UsageError
 
 SYSTEMS = [("water", 192), ("water", 1536), ("copper", 4000)]
 REFERENCE_ATOMS = 192  # the reference needs kilobytes per edge

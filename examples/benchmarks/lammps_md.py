@@ -17,7 +17,7 @@ from lammps_runs import SECTIONS, Loop, run_dynamics
 from measure import Table, figure, files, machine, number_text, parser, positive, require_compiled
 from models import AOTINDUCTOR, FUSED, PLAIN, REFERENCE, compiled_file, describe
 
-from tdn.cli import run_main
+from tdn.system.command import run_main
 
 # network, material, atoms, forms of the file
 CASES = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from systems import SPECIES, write_data
 
-from tdn.errors import TDNError
+from tdn.system.errors import TDNError
 
 TIME_LIMIT = 3600.0  # seconds for one start of lmp
 # LAMMPS's sections; the last one collects the others

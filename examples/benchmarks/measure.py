@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from tdn import ops
-from tdn.devices import select_device
-from tdn.errors import TDNError
-from tdn.files import atomic_write
 from tdn.ops.build import library_problem, read_stamp
+from tdn.system.atomic_files import atomic_write
+from tdn.system.devices import select_device
+from tdn.system.errors import TDNError
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -21,10 +21,10 @@ from measure import Table, figure, files, machine, parser, positive, require_com
 from models import compiled_file, describe
 from systems import system
 
-from tdn.cli import run_main
-from tdn.compiled import load_compiled
-from tdn.errors import TDNError, UsageError
 from tdn.graph import graph_from_atoms
+from tdn.inference.compiled_model import load_compiled
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError, UsageError
 
 # large enough that memory is not hidden below what importing torch takes for a moment
 SIZES = [16_000, 64_000]

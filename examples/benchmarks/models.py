@@ -18,18 +18,18 @@ from pathlib import Path
 import torch
 from systems import SPECIES, system
 
-import tdn.convolution
-import tdn.layers
-import tdn.radial
-from tdn.checkpoint import load_model, save_model
-from tdn.cli import run_main
+import tdn.network.convolution
+import tdn.network.layers
+import tdn.network.radial
 from tdn.config import ModelConfig
-from tdn.errors import TDNError
 from tdn.graph import graph_from_atoms
-from tdn.model import ConvolutionModel, build_model
-from tdn.network import set_dtype
-from tdn.normalization import normalize_activations
+from tdn.network.base import set_dtype
+from tdn.network.checkpoint import load_model, save_model
+from tdn.network.convolution_model import ConvolutionModel, build_model
+from tdn.network.initial_norms import normalize_activations
 from tdn.ops import edges_reference, nodes_reference, reference
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError
 
 # all with two layers and a cutoff of 5 angstrom
 NETWORKS = {
@@ -45,10 +45,10 @@ SCALE = 1e-4
 # where networks find their operators, and the plain PyTorch that computes the same; only lengths
 # and spherical harmonics stay compiled, since those of e3nn cannot be scripted
 DOORS = (
-    (tdn.convolution, reference, ("cp_message", "scalar_message")),
-    (tdn.convolution, nodes_reference, ("component_linear", "node_product")),
-    (tdn.layers, nodes_reference, ("degree_linear", "gate_with_scalars")),
-    (tdn.radial, edges_reference, ("radial",)),
+    (tdn.network.convolution, reference, ("cp_message", "scalar_message")),
+    (tdn.network.convolution, nodes_reference, ("component_linear", "node_product")),
+    (tdn.network.layers, nodes_reference, ("degree_linear", "gate_with_scalars")),
+    (tdn.network.radial, edges_reference, ("radial",)),
 )
 # forms of a compiled file
 FUSED, PLAIN, REFERENCE, AOTINDUCTOR = "fused", "plain", "reference", "aotinductor"

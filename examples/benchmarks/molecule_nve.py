@@ -21,9 +21,9 @@ from ase.io.lammpsdata import write_lammps_data
 from lammps_runs import run_script
 from measure import positive
 
-from tdn.cli import run_main
-from tdn.errors import UsageError
-from tdn.stability import Stage
+from tdn.evaluation.stability import Stage
+from tdn.system.command import run_main
+from tdn.system.errors import UsageError
 
 LIMIT = 0.1  # meV per atom in 100 ps
 SAMPLES = 2000

@@ -34,11 +34,12 @@ from systems import system
 from torch import Tensor, nn
 from training_operators import compare_training_operators
 
-from tdn import ops, torchscript
-from tdn.cli import run_main
-from tdn.fused import fuse
+from tdn import ops
 from tdn.graph import graph_from_atoms
+from tdn.inference import torchscript
+from tdn.inference.network import fuse
 from tdn.ops import Edges, reference
+from tdn.system.command import run_main
 
 MATRIX = 1536  # size of the matrices that show the rate of arithmetic
 

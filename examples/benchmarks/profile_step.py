@@ -24,9 +24,9 @@ from models import NETWORKS, compiled_file, describe
 from systems import system
 from torch.profiler import ProfilerActivity, profile
 
-from tdn.cli import run_main
-from tdn.compiled import CompiledModel, load_compiled
 from tdn.graph import Graph, graph_from_atoms
+from tdn.inference.compiled_model import CompiledModel, load_compiled
+from tdn.system.command import run_main
 
 # operators by name; the first group that has one takes it
 GROUPS = {

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tdn.files import atomic_write
+from tdn.system.atomic_files import atomic_write
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -20,12 +20,12 @@ import ase
 import numpy as np
 from measure import Table, figure, files, machine, parser, positive
 
-from tdn.cli import run_main
 from tdn.config import config_from_dict
 from tdn.data import load_dataset
+from tdn.data.database.writer import StoreWriter
 from tdn.data.frames import Frame
-from tdn.data.store_writer import StoreWriter
-from tdn.errors import TDNError
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError
 from tdn.training.trainer import Trainer
 
 SHAPE = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [-0.25, 0.97, 0.0]])

@@ -8,7 +8,7 @@ import ase
 import ase.io
 from ase.build import bulk
 
-from tdn.errors import UsageError
+from tdn.system.errors import UsageError
 
 WATER = Path(__file__).parents[1] / "water" / "water.xyz.gz"
 LATTICE_CONSTANT = 3.615  # angstrom, of copper

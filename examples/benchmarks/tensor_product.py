@@ -27,9 +27,9 @@ from measure import machine
 from torch import Tensor
 
 from tdn.cp import CPFactors, load_factors, paper_rank, shipped_ranks
-from tdn.cp_errors import wigner_d
+from tdn.cp.equivariance import wigner_d
+from tdn.cp.tensor_product import from_components, to_components, uniform_irreps
 from tdn.ops import Edges, cp_message, sort_edges
-from tdn.tensor_product import from_components, to_components, uniform_irreps
 
 Route = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, D, C], Y [E, D], w [E, C] -> [N, D, C]
 

@@ -35,11 +35,11 @@ from measure import (
 )
 
 from tdn import ops
-from tdn.cli import run_main
 from tdn.config import Config, DataConfig, ModelConfig, TrainConfig
 from tdn.data import Dataset, load_dataset
-from tdn.errors import UsageError
-from tdn.training.log import read_log
+from tdn.system.command import run_main
+from tdn.system.errors import UsageError
+from tdn.training.run.csv_log import read_log
 from tdn.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

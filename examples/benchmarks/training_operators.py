@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tdn import ops
 from tdn.graph import graph_from_atoms
-from tdn.layers import SILU_SCALE
+from tdn.network.layers import SILU_SCALE
 
 
 @dataclass

@@ -19,8 +19,8 @@ from ase.io.lammpsdata import write_lammps_data
 from lammps_runs import run_script
 from measure import Table, figure, grouped_bars, machine, parser, positive, require_compiled
 
-from tdn.cli import run_main
-from tdn.errors import UsageError
+from tdn.system.command import run_main
+from tdn.system.errors import UsageError
 from tdn_export import export_model
 
 ROOT = Path(__file__).parents[2]

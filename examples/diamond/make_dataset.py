@@ -28,9 +28,9 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from tdn.cli import run_main
-from tdn.errors import TDNError
-from tdn.files import atomic_write
+from tdn.system.atomic_files import atomic_write
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError
 
 HERE = Path(__file__).resolve().parent
 LATTICE = 3.54  # angstrom, near the minimum of GFN1-xTB

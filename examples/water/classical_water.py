@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 
-from tdn.errors import TDNError
+from tdn.system.errors import TDNError
 
 MOLAR_MASS = 18.01528  # g/mol
 

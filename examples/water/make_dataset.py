@@ -39,9 +39,9 @@ from ase.calculators.calculator import CalculationFailed
 from ase.calculators.singlepoint import SinglePointCalculator
 from classical_water import Trajectory, run_classical
 
-from tdn.cli import run_main
-from tdn.errors import TDNError
-from tdn.files import atomic_write
+from tdn.system.atomic_files import atomic_write
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError
 
 HERE = Path(__file__).resolve().parent
 OXYGEN_MASS, HYDROGEN_MASS = 16.0, 10.0  # amu; the distribution of positions does not know masses

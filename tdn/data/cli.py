@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..cli import run_main
-from ..errors import TDNError, UsageError
-from ..files import check_writable
+from tdn.system.atomic_files import check_writable
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError, UsageError
 
 EPILOG = """\
 FILE is anything that ASE reads (extended XYZ, .traj, .db, vasprun.xml ...), a database written by
@@ -122,7 +122,7 @@ def _keys(arguments: argparse.Namespace):
 
 
 def _write_json(path: str | None, values: dict) -> None:
-    from ..files import atomic_write
+    from tdn.system.atomic_files import atomic_write
 
     if path is not None:
         with atomic_write(path) as temporary:
@@ -130,7 +130,7 @@ def _write_json(path: str | None, values: dict) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from .convert import Conversion, convert
+    from .database.convert import Conversion, convert
 
     required = tuple(part.strip() for part in arguments.require.split(",") if part.strip())
     unknown = [name for name in required if name not in ("energy", "forces", "stress")]
@@ -148,7 +148,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
     )
     result = convert(arguments.inputs, arguments.output, options)
-    from .store import FrameStore
+    from .database.store import FrameStore
 
     metadata = FrameStore(arguments.output).metadata
     size = Path(arguments.output).stat().st_size / 2**20
@@ -170,7 +170,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from .summary import summarize, summary_lines, summary_to_json, survey
+    from .survey.summary import summarize, summary_lines, summary_to_json, survey
 
     found = survey(arguments.file, _keys(arguments), arguments.stage, complete=False)
     _require_frames(arguments.file, found)
@@ -180,7 +180,7 @@ def _stats(arguments: argparse.Namespace) -> int:
         print(line)
     _write_json(arguments.json, summary_to_json(summary))
     if arguments.output is not None:
-        from .figures import summary_figure
+        from .survey.figures import summary_figure
 
         summary_figure(arguments.output, summary)
         print(f"figure: {arguments.output}")
@@ -188,9 +188,9 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .checks import suspicious
-    from .summary import label_lines, summarize, survey
-    from .unit_checks import force_consistency
+    from .survey.checks import suspicious
+    from .survey.summary import label_lines, summarize, survey
+    from .survey.unit_checks import force_consistency
 
     found = survey(arguments.file, _keys(arguments), arguments.stage)
     _require_frames(arguments.file, found)

@@ -17,8 +17,9 @@ import ase
 import ase.io
 import numpy as np
 
-from ..errors import TDNError
-from .problems import Problems
+from tdn.system.errors import TDNError
+
+from .bad_frames import Problems
 
 VIRIAL_KEYS = ("virial", "virials")
 SPLIT_NAMES = {

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import TDNError
-from ..graph import Graph, graph_from_atoms
+from tdn.graph import Graph, graph_from_atoms
+from tdn.system.errors import TDNError
+
 from .frames import Frame, StoredNeighbors
 
 # below this number of frames a progress bar would only flash

@@ -9,8 +9,9 @@ import ase
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from ..errors import TDNError, UsageError
-from ..graph import Graph
+from tdn.graph import Graph
+from tdn.system.errors import TDNError, UsageError
+
 from .frames import Frame
 
 E0_METHODS = ("auto", "isolated", "least_squares")

@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from tdn.errors import TDNError, UsageError
-from tdn.files import atomic_write
+from tdn.system.atomic_files import atomic_write
+from tdn.system.errors import TDNError, UsageError
 
 from .cuda import choose_cuda
 

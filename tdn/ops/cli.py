@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tdn.cli import run_main
+from tdn.system.command import run_main
 
 from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
 from .cuda import REQUESTS

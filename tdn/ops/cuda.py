@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tdn.errors import TDNError, UsageError
+from tdn.system.errors import TDNError, UsageError
 
 REQUESTS = ("auto", "yes", "no")
 

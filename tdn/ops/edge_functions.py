@@ -51,7 +51,7 @@ def radial(
     power: int,
     silu_scale: float,
 ) -> Tensor:
-    """The radial network of `tdn.radial` from distances to weights, as one operator.
+    """The radial network of `tdn.network.radial` from distances to weights, as one operator.
 
     Its derivative by the distance is computed along with its value, so that training on forces
     never differentiates the network twice. Differentiable to any order.

@@ -21,7 +21,7 @@ def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Ten
 
 
 def polynomial_envelope(r: Tensor, r_max: float, power: int) -> Tensor:
-    """Smooth cutoff u(r / r_max), see :class:`tdn.radial.PolynomialEnvelope`."""
+    """Smooth cutoff u(r / r_max), see :class:`tdn.network.radial.PolynomialEnvelope`."""
     x = r / r_max
     p = float(power)
     a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
@@ -30,7 +30,7 @@ def polynomial_envelope(r: Tensor, r_max: float, power: int) -> Tensor:
 
 
 def bessel_basis(r: Tensor, frequencies: Tensor, r_max: float) -> Tensor:
-    """sqrt(2) sin(f_n r) r_max / (2 r), [E] and [B] -> [E, B]; see `tdn.radial.BesselBasis`."""
+    """sqrt(2) sin(f_n r) r_max / (2 r), [E] and [B] -> [E, B]; see `BesselBasis`."""
     r = r.unsqueeze(-1)
     return math.sqrt(2.0) * torch.sin(r * frequencies) * (0.5 * r_max / r)
 

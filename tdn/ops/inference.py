@@ -38,7 +38,7 @@ def convolution(
         From centre to neighbour, angstrom.
     species : Tensor [num_nodes], int64
     table : Tensor [S, S, K, blocks, L, order + 1, 16]
-        From :func:`tdn.tabulation.tabulate`; ``L = 1`` shares it over the degrees.
+        From :func:`tdn.inference.radial_table.tabulate`; ``L = 1`` shares it over the degrees.
     r_max, stretch : float
         Cutoff in angstrom, and how the intervals of the table are spread.
     input1, input2, output : Tensor [D_in, R], [D, R], [D_out, R]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import TrainConfig
-from ..data.subset import Subset
+from tdn.config import TrainConfig
+from tdn.data.dataset.subset import Subset
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cli import run_main
-from ..config import Config
-from ..config_file import defaults_yaml, load_config
-from ..errors import TDNError, UsageError
-from .run_folder import check_run_dir, prepare_run_dir
+from tdn.config import Config
+from tdn.config.yaml_file import defaults_yaml, load_config
+from tdn.system.command import run_main
+from tdn.system.errors import TDNError, UsageError
+
+from .run.folder import check_run_dir, prepare_run_dir
 
 if TYPE_CHECKING:
-    from ..distributed import Ranks
+    from tdn.system.ranks import Ranks
+
     from .trainer import Trainer
 
 EPILOG = """\
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         # importing torch takes seconds: mistakes in the configuration come before that
         return run_main(lambda: _main(argv, None), "tdn-train")
-    from ..distributed import run_on_ranks
+    from tdn.system.ranks import run_on_ranks
 
     return run_on_ranks(lambda ranks: _main(argv, ranks), "tdn-train")
 
@@ -96,12 +98,15 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     run_dir = Path(config.train.run_dir)
     check_run_dir(run_dir, arguments.restart)
 
-    from ..data.heads import load_heads  # torch takes seconds to import: mistakes above come first
-    from ..distributed import Ranks
-    from .display import Display
-    from .finetuning import adopt_network
-    from .report import final_report
-    from .tensorboard import check_tensorboard
+    from tdn.data.dataset.theory_levels import (
+        load_heads,  # torch takes seconds to import: mistakes above come first
+    )
+    from tdn.system.ranks import Ranks
+
+    from .run.display import Display
+    from .run.final_report import final_report
+    from .run.tensorboard import check_tensorboard
+    from .start.finetuning import adopt_network
     from .trainer import Trainer
 
     ranks = ranks or Ranks()
@@ -162,13 +167,13 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
 
 def _init(frames: str, output: str | None) -> int:
     """Print or write a configuration that fits a file of frames."""
-    from ..files import atomic_write, check_writable
+    from tdn.system.atomic_files import atomic_write, check_writable
 
     if output is not None:
         check_writable(output)
         if Path(output).exists():
             raise TDNError(f"{output} exists already; choose another name or remove it")
-    from ..data.initial_config import initial_config
+    from tdn.data.survey.initial_config import initial_config
 
     text = initial_config(frames, Path(output).parent if output else ".")
     if output is None:

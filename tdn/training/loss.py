@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
-from ..errors import UsageError
-from ..evaluation import Evaluation
-from ..graph import Graph
+from tdn.config import TrainConfig
+from tdn.evaluation.errors import Evaluation
+from tdn.graph import Graph
+from tdn.system.errors import UsageError
 
 TERMS = ("energy", "forces", "stress")
 # part of a run after which the weight of the energy moves towards that of the end
@@ -118,7 +118,7 @@ class Loss:
 
         Parameters
         ----------
-        prediction : what `tdn.potential.Potential` returns
+        prediction : what `tdn.network.potential.Potential` returns
         graph : with reference values
         """
         rho = penalty(self.function, self.delta)

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from ..errors import TDNError
-from .ema import WeightAverage
-from .optimizer import OptimizerPair
-from .state import Progress
+from tdn.system.errors import TDNError
+
+from .optimizer.build import OptimizerPair
+from .optimizer.weight_average import WeightAverage
+from .run.resume import Progress
 
 # batches in a row with a non-finite loss before the last good weights come back, and how often
 # they come back before the run gives up

@@ -13,31 +13,32 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import DTYPES, model_to_dict, save_model
-from ..config import Config, config_to_dict
-from ..data import Dataset
-from ..data.heads import head_slices
-from ..data.loader import GraphLoader
-from ..distributed import Ranks
-from ..evaluation import Errors, Evaluation, errors, evaluate, join_evaluations
-from ..graph import Graph, collate
-from ..heads import load_weights, networks_of
-from ..potential import Potential
+from tdn.config import Config, config_to_dict
+from tdn.data import Dataset
+from tdn.data.dataset.loader import GraphLoader
+from tdn.data.dataset.theory_levels import head_slices
+from tdn.evaluation.errors import Errors, Evaluation, errors, evaluate, join_evaluations
+from tdn.graph import Graph, collate
+from tdn.network.checkpoint import DTYPES, model_to_dict, save_model
+from tdn.network.potential import Potential
+from tdn.network.theory_levels import load_weights, networks_of
+from tdn.system.ranks import Ranks
+
 from .batching import Batches
-from .compilation import compiled_network
-from .display import Display
-from .ema import WeightAverage
-from .flat import FlatParameters
-from .interrupt import StopRequest
-from .log import Log
 from .loss import Loss
-from .metadata import training_metadata
-from .optimizer import build_optimizer, parameter_groups
+from .optimizer.build import build_optimizer, parameter_groups
+from .optimizer.flat_parameters import FlatParameters
+from .optimizer.schedule import Schedule
+from .optimizer.weight_average import WeightAverage
 from .recovery import MAX_SKIPPED, Recovery
-from .schedule import Schedule
-from .start import NORMALIZE_FRAMES, initial_model
-from .state import Progress, load_state, save_state
-from .tensorboard import TensorBoard
+from .run.csv_log import Log
+from .run.display import Display
+from .run.interrupt import StopRequest
+from .run.metadata import training_metadata
+from .run.resume import Progress, load_state, save_state
+from .run.tensorboard import TensorBoard
+from .start.compilation import compiled_network
+from .start.initial_network import NORMALIZE_FRAMES, initial_model
 
 
 class Trainer:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from structures import STRUCTURES, random_model
 
-from tdn import TDNError, aotinductor, ops
-from tdn.checkpoint import DTYPES, save_model
+from tdn import TDNError, ops
 from tdn.graph import collate, graph_from_atoms
-from tdn.model import ConvolutionModel
-from tdn.network import set_dtype
-from tdn.normalization import normalize_activations
-from tdn.torchscript import plain_execution
+from tdn.inference import aotinductor
+from tdn.inference.torchscript import plain_execution
+from tdn.network.base import set_dtype
+from tdn.network.checkpoint import DTYPES, save_model
+from tdn.network.convolution_model import ConvolutionModel
+from tdn.network.initial_norms import normalize_activations
 from tdn_export import ExportReport, export_model
 
 

@@ -13,14 +13,15 @@ import torch
 from structures import STRUCTURES, random_model
 from torch._inductor.runtime.runtime_utils import cache_dir
 
-from tdn import TDNCalculator, TDNError, aotinductor, ops
-from tdn.checkpoint import save_model
-from tdn.compiled import is_compiled_file, load_compiled, read_extra_files
+from tdn import TDNCalculator, TDNError, ops
 from tdn.graph import collate, graph_from_atoms
-from tdn.potential import Potential
+from tdn.inference import aotinductor
+from tdn.inference.compiled_model import is_compiled_file, load_compiled, read_extra_files
+from tdn.network.checkpoint import save_model
+from tdn.network.potential import Potential
 from tdn_export import export_model, inspect
 from tdn_export.cli import main
-from tdn_export.wrapper import deployed_network
+from tdn_export.deployed import deployed_network
 
 pytestmark = [
     pytest.mark.slow,

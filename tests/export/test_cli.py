@@ -13,13 +13,13 @@ import torch
 from structures import STRUCTURES
 
 import tdn_export.exporter
-from tdn.checkpoint import save_model
-from tdn.errors import TDNError, UsageError
+from tdn.network.checkpoint import save_model
+from tdn.system.errors import TDNError, UsageError
 from tdn_export import check, export_model, inspect, load_compiled
 from tdn_export.cli import main
+from tdn_export.deployed import deployed_network
 from tdn_export.exporter import default_output
 from tdn_export.verify import Deviation, check_symmetries, compare, verify
-from tdn_export.wrapper import deployed_network
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 from structures import CONFIGS, STRUCTURES, random_model
 
 from tdn import TDNCalculator
-from tdn.checkpoint import save_model
-from tdn.compiled import load_compiled
 from tdn.config import ModelConfig
-from tdn.errors import TDNError, UsageError
 from tdn.graph import collate, graph_from_atoms
-from tdn.model import build_model
-from tdn.potential import Potential
+from tdn.inference.compiled_model import load_compiled
+from tdn.network.checkpoint import save_model
+from tdn.network.convolution_model import build_model
+from tdn.network.potential import Potential
+from tdn.system.errors import TDNError, UsageError
 from tdn_export import ExportReport, export_model
 from tdn_export.cli import main
 from tdn_export.verify import compare

@@ -11,11 +11,11 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from structures import STRUCTURES, random_model
 
 from tdn import TDNCalculator
-from tdn.checkpoint import save_model
-from tdn.compiled import check_reference, load_compiled, read_extra_files
-from tdn.errors import TDNError
 from tdn.graph import graph_from_atoms
-from tdn.potential import Potential
+from tdn.inference.compiled_model import check_reference, load_compiled, read_extra_files
+from tdn.network.checkpoint import save_model
+from tdn.network.potential import Potential
+from tdn.system.errors import TDNError
 from tdn_export import ExportReport, export_model
 from tdn_export.cli import main
 from tdn_export.verify import check_symmetries

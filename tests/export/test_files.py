@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import load_model
-from tdn.compiled import load_compiled, read_extra_files
-from tdn.compiled_archive import FORMAT_VERSION, MAX_JSON_BYTES
-from tdn.errors import TDNError
+from tdn.inference.calculator import TDNCalculator
+from tdn.inference.compiled_file import FORMAT_VERSION, MAX_JSON_BYTES
+from tdn.inference.compiled_model import load_compiled, read_extra_files
+from tdn.network.checkpoint import load_model
+from tdn.system.errors import TDNError
 
 
 def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
@@ -230,7 +230,8 @@ energy, gradient = module(
 )
 error = (energy - torch.tensor(stored["atom_energy"], dtype=torch.float64)).abs().max().item()
 assert error <= stored["tolerance"]["energy"], error
-loaded = [m for m in sys.modules if m.split(".")[0] == "e3nn" or m in ("tdn.model", "tdn_export")]
+network = ("tdn.network.convolution_model", "tdn_export")
+loaded = [m for m in sys.modules if m.split(".")[0] == "e3nn" or m in network]
 print(error, len(stored["species"]), loaded)
 """
 

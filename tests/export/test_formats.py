@@ -13,11 +13,11 @@ import torch
 from structures import STRUCTURES, TRAINED_MODEL
 
 from tdn import TDNCalculator
-from tdn.checkpoint import load_model
-from tdn.compiled import load_compiled, read_extra_files
-from tdn.compiled_archive import FORMAT_VERSION
 from tdn.graph import graph_from_atoms
-from tdn.potential import Potential
+from tdn.inference.compiled_file import FORMAT_VERSION
+from tdn.inference.compiled_model import load_compiled, read_extra_files
+from tdn.network.checkpoint import load_model
+from tdn.network.potential import Potential
 from tdn_export import check, export_model, inspect
 from tdn_export.cli import main
 

@@ -21,9 +21,9 @@ RUNNER = """
 import json, random, sys, warnings, zipfile
 from pathlib import Path
 import torch
-from tdn.checkpoint import load_model
-from tdn.compiled import is_compiled_file, load_compiled
-from tdn.errors import TDNError
+from tdn.network.checkpoint import load_model
+from tdn.inference.compiled_model import is_compiled_file, load_compiled
+from tdn.system.errors import TDNError
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)

@@ -10,18 +10,19 @@ import pytest
 import torch
 from structures import STRUCTURES
 
-from tdn import TDNCalculator, TDNError, aotinductor, ops
-from tdn.checkpoint import DTYPES, save_model
-from tdn.compiled import load_compiled
+from tdn import TDNCalculator, TDNError, ops
 from tdn.config import ModelConfig
 from tdn.graph import collate, graph_from_atoms
-from tdn.model import build_model
-from tdn.network import Network, set_dtype
-from tdn.normalization import normalize_activations
-from tdn.potential import Potential
+from tdn.inference import aotinductor
+from tdn.inference.compiled_model import load_compiled
+from tdn.network.base import Network, set_dtype
+from tdn.network.checkpoint import DTYPES, save_model
+from tdn.network.convolution_model import build_model
+from tdn.network.initial_norms import normalize_activations
+from tdn.network.potential import Potential
 from tdn_export import export_model
+from tdn_export.deployed import deployed_network
 from tdn_export.structures import random_cell, tiny_cell
-from tdn_export.wrapper import deployed_network
 
 pytestmark = pytest.mark.usefixtures("plain")
 

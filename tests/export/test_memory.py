@@ -12,10 +12,11 @@ import torch
 from structures import random_model
 from torch.profiler import ProfilerActivity, profile
 
-from tdn import ops, torchscript
-from tdn.fused import FusedModel, fuse
+from tdn import ops
 from tdn.graph import Graph, graph_from_atoms
-from tdn_export.wrapper import deployed_module
+from tdn.inference import torchscript
+from tdn.inference.network import FusedModel, fuse
+from tdn_export.deployed import deployed_module
 
 CHANNELS, ATOMS = 64, 40
 ROW = CHANNELS * 4  # bytes of the channels of one edge in float32

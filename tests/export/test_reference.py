@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from tdn.compiled import check_reference, load_compiled, read_extra_files
-from tdn.errors import TDNError
-from tdn_export.metadata import plain, weight_hash
+from tdn.inference.compiled_model import check_reference, load_compiled, read_extra_files
+from tdn.system.errors import TDNError
+from tdn_export.description import plain, weight_hash
 from tdn_export.reference import reference_graph
 from tdn_export.structures import random_cell, random_cluster
 

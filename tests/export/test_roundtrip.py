@@ -8,10 +8,10 @@ import pytest
 import torch
 from structures import CONFIGS, STRUCTURES
 
-from tdn.calculator import TDNCalculator
-from tdn.compiled import load_compiled
 from tdn.graph import collate, graph_from_atoms
-from tdn.potential import Potential
+from tdn.inference.calculator import TDNCalculator
+from tdn.inference.compiled_model import load_compiled
+from tdn.network.potential import Potential
 from tdn_export import export_model
 from tdn_export.structures import random_cell, standard_structures
 from tdn_export.verify import SYMMETRY_BOUND, TABLE_AMPLIFICATION

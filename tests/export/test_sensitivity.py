@@ -15,13 +15,13 @@ import torch
 from structures import CONFIGS, random_model
 
 from tdn.graph import Graph, graph_from_atoms
-from tdn.model import build_model
-from tdn.network import Network, set_dtype
-from tdn.normalization import normalize_activations
-from tdn.potential import Potential
+from tdn.network.base import Network, set_dtype
+from tdn.network.convolution_model import build_model
+from tdn.network.initial_norms import normalize_activations
+from tdn.network.potential import Potential
+from tdn_export.deployed import deployed_network
 from tdn_export.reference import build_reference, reference_graph
 from tdn_export.structures import random_cluster
-from tdn_export.wrapper import deployed_network
 
 CHANGE = 1e-3
 SIGNS = 12  # random sums per quantity

@@ -11,11 +11,11 @@ from ase.build import molecule
 from ase.data import chemical_symbols
 from structures import CONFIGS
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import load_model, read_checkpoint, save_model, write_checkpoint
-from tdn.errors import TDNError
-from tdn.model import build_model
-from tdn.network import set_dtype
+from tdn.inference.calculator import TDNCalculator
+from tdn.network.base import set_dtype
+from tdn.network.checkpoint import load_model, read_checkpoint, save_model, write_checkpoint
+from tdn.network.convolution_model import build_model
+from tdn.system.errors import TDNError
 from tdn_export import export_model
 from tdn_export.cli import main
 

@@ -13,20 +13,21 @@ import pytest
 import torch
 
 from tdn import ops
-from tdn.compiled import read_extra_files
+from tdn.inference.compiled_model import read_extra_files
 
 PAGE = Path(__file__).parents[2] / "docs" / "compiled_file.md"
 
 FRESH_PROCESS = """
 import sys
 import numpy as np
-from tdn.compiled import load_compiled
+from tdn.inference.compiled_model import load_compiled
 model = load_compiled(sys.argv[1])  # computes the reference
 stored = model.reference
 found = model.reference_deviations()
 assert all(found[name] <= stored["tolerance"][name] for name in found)
 used = [m for m in sys.modules if m.split(".")[0] == "e3nn" or m.split(".")[0] == "tdn_export"]
-used += [m for m in ("tdn.model", "tdn.network", "tdn.layers", "tdn.attention") if m in sys.modules]
+code = ("convolution_model", "base", "layers", "attention_model")
+used += [m for m in code if f"tdn.network.{m}" in sys.modules]
 print(used)
 """
 

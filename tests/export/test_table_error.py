@@ -6,9 +6,9 @@ import pytest
 import torch
 from structures import CONVOLUTION, TRAINED_MODEL, random_model
 
-from tdn import tabulation
-from tdn.checkpoint import load_model, save_model
-from tdn.errors import TDNError
+from tdn.inference import radial_table as tabulation
+from tdn.network.checkpoint import load_model, save_model
+from tdn.system.errors import TDNError
 from tdn_export import export_model, inspect
 from tdn_export.table_error import TablesTooCoarse, table_errors
 

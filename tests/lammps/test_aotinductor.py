@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from structures import random_model
 
-from tdn import TDNError, aotinductor, ops
-from tdn.checkpoint import save_model
+from tdn import TDNError, ops
+from tdn.inference import aotinductor
+from tdn.network.checkpoint import save_model
 from tdn_export import export_model
 
 from .conftest import LammpsRunner, Structure, on_ranks, run_command

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdn.errors import TDNError
+from tdn.system.errors import TDNError
 
 from .conftest import LammpsRunner
 

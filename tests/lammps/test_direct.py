@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from structures import random_model
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import save_model
+from tdn.inference.calculator import TDNCalculator
+from tdn.network.checkpoint import save_model
 from tdn_export import export_model
 
 from .conftest import LammpsRunner, Structure, setup, thermo_rows

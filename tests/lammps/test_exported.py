@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from structures import random_model
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import save_model
+from tdn.inference.calculator import TDNCalculator
+from tdn.network.checkpoint import save_model
 
 from .conftest import Structure
 from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdn.checkpoint import load_model, save_model
+from tdn.network.checkpoint import load_model, save_model
 from tdn_export import export_model
 
 from .conftest import run_script, thermo_rows
@@ -18,7 +18,7 @@ from .conftest import run_script, thermo_rows
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GALLERY = EXAMPLES / "lammps"
 WATER_MODEL = GALLERY / "water.pt"
-DIAMOND_MODEL = Path(__file__).parents[1] / "data" / "diamond_small.pt"
+DIAMOND_MODEL = Path(__file__).parents[1] / "files" / "diamond_small.pt"
 INPUTS = ("nvt", "npt", "diffusion", "molecule", "slab", "zbl", "stress", "committee", "diamond")
 
 

@@ -10,7 +10,7 @@ import pytest
 from cuda_problems import require_gpu
 from structures import random_model
 
-from tdn.checkpoint import save_model
+from tdn.network.checkpoint import save_model
 
 from .conftest import Measured
 from .test_parallel import FIELDS, structures

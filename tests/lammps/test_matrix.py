@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from structures import CONFIGS, random_model
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import save_model
+from tdn.inference.calculator import TDNCalculator
+from tdn.network.checkpoint import save_model
 
 from .conftest import MEASURE, Measured, Structure, read_measured, run_script, thermo_rows
 from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from structures import CONFIGS, random_model
 
-from tdn.checkpoint import save_model
+from tdn.network.checkpoint import save_model
 from tdn_export import export_model
 
 from .conftest import Structure, run_command, setup

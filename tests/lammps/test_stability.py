@@ -10,11 +10,11 @@ import pytest
 from ase.build import molecule
 from structures import TRAINED_MODEL, random_model
 
-from tdn.calculator import TDNCalculator
-from tdn.checkpoint import save_model
-from tdn.errors import TDNError
-from tdn.evaluation_cli import main
-from tdn.stability import Stage, run_stability
+from tdn.evaluation.cli import main
+from tdn.evaluation.stability import Stage, run_stability
+from tdn.inference.calculator import TDNCalculator
+from tdn.network.checkpoint import save_model
+from tdn.system.errors import TDNError
 from tdn_lammps.stability import _with_end, run_stability_in_lammps
 
 pytestmark = pytest.mark.lammps

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tdn import ops
-from tdn.errors import TDNError
 from tdn.ops import build, loading
+from tdn.system.errors import TDNError
 
 
 @pytest.fixture(scope="session")

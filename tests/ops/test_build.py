@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tdn import ops
-from tdn.errors import TDNError
 from tdn.ops import build, cli, cuda
+from tdn.system.errors import TDNError
 
 PROBE = """
 import torch

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from tdn.errors import TDNError, UsageError
 from tdn.ops import build, cli, cuda
+from tdn.system.errors import TDNError, UsageError
 
 
 @pytest.fixture

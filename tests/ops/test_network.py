@@ -9,7 +9,7 @@ from structures import CONVOLUTION, STRUCTURES, random_model
 
 from tdn import ops
 from tdn.graph import graph_from_atoms
-from tdn.network import set_dtype
+from tdn.network.base import set_dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

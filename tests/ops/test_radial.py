@@ -16,8 +16,8 @@ from edge_problems import (
 from threads import same_bits_on_threads
 
 from tdn import ops
+from tdn.network.radial import RadialNetwork
 from tdn.ops import edges_reference
-from tdn.radial import RadialNetwork
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

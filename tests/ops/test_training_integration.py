@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tdn import ops
+from tdn.network.radial import RadialNetwork
 from tdn.ops import component_linear, edge_geometry, scalar_message, sort_edges
-from tdn.radial import RadialNetwork
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -107,7 +107,7 @@ def test_opcheck():
     arguments = make_radial_problem([3, 2, 2, 3], num_edges=5, num_pairs=2)
     constant = [x.detach() if isinstance(x, Tensor) else x for x in arguments]
     w = tdn.radial_slope(*constant)[0]
-    check(tdn.radial, arguments)
+    check(tdn.network.radial, arguments)
     check(tdn.radial_slope, constant)
     check(tdn.radial_adjoint, (w, w, *constant))
     check(tdn.radial_adjoint, (None, w, *constant))

@@ -7,7 +7,7 @@ import torch
 from structures import STRUCTURES, evaluate, water_cluster
 
 from tdn.graph import collate, graph_from_atoms
-from tdn.potential import Potential
+from tdn.network.potential import Potential
 
 
 @pytest.mark.parametrize("name", ["small_cell", "triclinic"])

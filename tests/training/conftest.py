@@ -2,7 +2,7 @@
 
 import pytest
 
-from tdn.training import report
+from tdn.training.run import final_report as report
 
 
 @pytest.fixture

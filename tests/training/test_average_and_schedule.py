@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tdn.config import TrainConfig
-from tdn.training.ema import WeightAverage
-from tdn.training.log import Log, read_log
-from tdn.training.schedule import Schedule
+from tdn.training.optimizer.schedule import Schedule
+from tdn.training.optimizer.weight_average import WeightAverage
+from tdn.training.run.csv_log import Log, read_log
 
 
 def values(module: torch.nn.Module) -> np.ndarray:

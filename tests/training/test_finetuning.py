@@ -8,18 +8,18 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from training.helpers import TINY, labelled, water_like, write_config, write_frames
 
-from tdn.checkpoint import load_model, save_model
 from tdn.config import ModelConfig
-from tdn.config_file import load_config
+from tdn.config.yaml_file import load_config
 from tdn.data import build_graphs, read_frames
-from tdn.data.heads import load_heads
-from tdn.evaluation import evaluate
+from tdn.data.dataset.theory_levels import load_heads
+from tdn.evaluation.errors import evaluate
 from tdn.graph import graph_from_atoms
-from tdn.model import build_model
-from tdn.potential import Potential
-from tdn.species import species_axes
+from tdn.network.checkpoint import load_model, save_model
+from tdn.network.convolution_model import build_model
+from tdn.network.elements import species_axes
+from tdn.network.potential import Potential
 from tdn.training.cli import main
-from tdn.training.finetuning import adopt_network, most_alike
+from tdn.training.start.finetuning import adopt_network, most_alike
 from tdn.training.trainer import Trainer
 
 CONFIG = ModelConfig(**TINY, species=("H", "O"), avg_num_neighbors=2.5)

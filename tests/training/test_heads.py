@@ -9,12 +9,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from training.helpers import E0, TINY, labelled, water_like
 
 from tdn import TDNCalculator
-from tdn.checkpoint import load_model, read_checkpoint
-from tdn.config_file import load_config
-from tdn.data.heads import head_slices, load_heads
-from tdn.errors import UsageError
-from tdn.model import build_model
-from tdn.network import exact_constants
+from tdn.config.yaml_file import load_config
+from tdn.data.dataset.theory_levels import head_slices, load_heads
+from tdn.network.base import exact_constants
+from tdn.network.checkpoint import load_model, read_checkpoint
+from tdn.network.convolution_model import build_model
+from tdn.system.errors import UsageError
 from tdn.training.cli import main
 from tdn.training.trainer import Trainer
 from tdn_export import export_model

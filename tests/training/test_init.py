@@ -7,9 +7,9 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from training.helpers import E0, labelled, water_like, write_frames
 
-from tdn.config_file import load_config
+from tdn.config.yaml_file import load_config
 from tdn.data import read_frames
-from tdn.data.store_writer import StoreWriter
+from tdn.data.database.writer import StoreWriter
 from tdn.training.cli import main
 
 

@@ -6,9 +6,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tdn.config import Config, TrainConfig
-from tdn.data.dataset import needed_labels
-from tdn.errors import UsageError
+from tdn.data.dataset.load import needed_labels
 from tdn.graph import Graph, collate
+from tdn.system.errors import UsageError
 from tdn.training.loss import Loss, penalty
 
 

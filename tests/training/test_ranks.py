@@ -16,9 +16,9 @@ import pytest
 import torch
 from training.helpers import write_config, write_frames
 
-from tdn.checkpoint import load_model, read_checkpoint
+from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.training.batching import Batches
-from tdn.training.log import read_log
+from tdn.training.run.csv_log import read_log
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 # one process would do for what is tested; starting torchrun takes seconds
@@ -82,7 +82,7 @@ ENDING = """
 import os, sys
 from pathlib import Path
 import torch
-from tdn.distributed import run_on_ranks
+from tdn.system.ranks import run_on_ranks
 
 def command(ranks):
     import torch.distributed.nn  # as torch itself does at times of its own
@@ -144,7 +144,7 @@ def test_an_error_on_ranks_is_told_once(tmp_path):
     script.write_text(
         "import os, sys\n"
         "from tdn.training import cli, trainer\n"
-        "from tdn.errors import TDNError\n"
+        "from tdn.system.errors import TDNError\n"
         "step = trainer.Trainer._step\n"
         "def failing(self, *arguments):\n"
         "    if os.environ['RANK'] == '1' and self.progress.step == 1:\n"

@@ -7,12 +7,12 @@ import torch
 import yaml
 from training.helpers import write_config, write_frames
 
-from tdn.config_file import load_config
-from tdn.data.heads import load_heads
-from tdn.presets import PRESETS
+from tdn.config.presets import PRESETS
+from tdn.config.yaml_file import load_config
+from tdn.data.dataset.theory_levels import load_heads
 from tdn.training.cli import main
-from tdn.training.log import read_log
-from tdn.training.run_folder import RUN_FILES
+from tdn.training.run.csv_log import read_log
+from tdn.training.run.folder import RUN_FILES
 from tdn.training.trainer import Trainer
 
 

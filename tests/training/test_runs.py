@@ -11,9 +11,9 @@ from ase.calculators.lj import LennardJones
 from structures import TRAINED_MODEL
 from training.helpers import water_like
 
-from tdn.bond_scan import Scan, scan_bond
-from tdn.evaluation_cli import main
-from tdn.stability import format_stages, run_stability
+from tdn.evaluation.bond_scan import Scan, scan_bond
+from tdn.evaluation.cli import main
+from tdn.evaluation.stability import format_stages, run_stability
 
 R_MAX = 3.0
 

@@ -9,11 +9,11 @@ from structures import random_model
 from torch import nn
 from training.helpers import write_config, write_frames
 
-from tdn.config_file import load_config
+from tdn.config.yaml_file import load_config
 from tdn.data import load_dataset
-from tdn.training.flat import FlatParameters
-from tdn.training.optimizer import OptimizerPair, mixing_matrices
-from tdn.training.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
+from tdn.training.optimizer.build import OptimizerPair, mixing_matrices
+from tdn.training.optimizer.flat_parameters import FlatParameters
+from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
 from tdn.training.trainer import Trainer
 
 SHAPES = [(3, 6, 6), (6, 5), (2, 6, 6), (4, 7), (4, 0)]

@@ -15,9 +15,9 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from training.helpers import E0, water_like, write_config, write_frames
 
-from tdn.checkpoint import load_model, read_checkpoint
+from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.training.cli import main
-from tdn.training.log import read_log
+from tdn.training.run.csv_log import read_log
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def read_progress(folder) -> dict:
 
 def _stop_after(config, batches: int) -> None:
     """Ctrl-C during a given batch of a run in this process."""
-    from tdn.training.display import Display
+    from tdn.training.run.display import Display
 
     count = 0
     original = Display.step

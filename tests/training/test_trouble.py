@@ -4,13 +4,13 @@ import pytest
 import torch
 from training.helpers import write_config, write_frames
 
-from tdn.config_file import load_config
+from tdn.config.yaml_file import load_config
 from tdn.data import load_dataset
-from tdn.errors import TDNError
-from tdn.training.display import Display
-from tdn.training.interrupt import StopRequest
-from tdn.training.log import read_log
+from tdn.system.errors import TDNError
 from tdn.training.recovery import MAX_RESTORES, MAX_SKIPPED
+from tdn.training.run.csv_log import read_log
+from tdn.training.run.display import Display
+from tdn.training.run.interrupt import StopRequest
 from tdn.training.trainer import Trainer
 
 

@@ -1,4 +1,4 @@
-// The radial network (tdn.radial.RadialNetwork) from distances to weights, for training.
+// The radial network (tdn.network.radial.RadialNetwork) from distances to weights, for training.
 
 #ifndef TDN_RADIAL_H
 #define TDN_RADIAL_H

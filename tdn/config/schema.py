@@ -1,0 +1,387 @@
+"""Configuration: frozen dataclasses and their checks; `tdn.config.yaml_file` reads them from YAML.
+
+A configuration has the three sections ``model``, ``data`` and ``train``; every field below is a
+key, and the defaults here are the defaults of the program. An unknown key is an error that names
+the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from tdn.system.errors import UsageError
+
+from .presets import apply_preset
+
+
+def _option(
+    default: Any,
+    text: str,
+    choices: tuple = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A field with its documentation and limits beside it."""
+    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata={"help": text, **limits})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a network looks like. Everything here travels inside checkpoints."""
+
+    preset: str = _option(
+        "none",
+        "other defaults for the keys below (docs/training.md); paper: the published network",
+        choices=("none", "small", "medium", "large", "paper"),
+    )
+    architecture: str = _option(
+        "convolution", "network architecture", choices=("convolution", "attention")
+    )
+    species: tuple[str, ...] = _option((), "chemical symbols; empty: those of the training data")
+    r_max: float = _option(5.0, "cutoff radius in angstrom", minimum=0.1)
+    l_max: int = _option(2, "highest degree of features and spherical harmonics", minimum=0)
+    num_channels: int = _option(64, "channels per spherical component", minimum=1)
+    num_layers: int = _option(2, "message-passing layers", minimum=1)
+    correlation: int = _option(3, "order of the products of messages at a node", minimum=1)
+    rank: int | None = _option(None, "rank of the CP factors; null: the exact ones", minimum=1)
+    paths: str = _option(
+        "parity", "coupling paths: parity (O(3)) or all (SO(3))", choices=("parity", "all")
+    )
+    path_coefficients: str = _option(
+        "free", "coefficients of coupling paths: free near one, or one", choices=("free", "one")
+    )
+    radial: str = _option(
+        "per_degree",
+        "one radial function per degree, or one shared (attention always shares)",
+        choices=("per_degree", "shared"),
+    )
+    num_radial: int = _option(8, "Bessel functions of the radial basis", minimum=1)
+    radial_decay: float = _option(
+        0.0,
+        "convolution: initial weights of radial function n are proportional to n^-x; 1 starts "
+        "smoothly",
+        minimum=0.0,
+        maximum=8.0,
+    )
+    radial_smoothness: float = _option(
+        0.0,
+        "convolution: weights of radial function n count n^-x times (scaled to unit mean square), "
+        "in training as well; 2 keeps functions of distance smooth",
+        minimum=0.0,
+        maximum=8.0,
+    )
+    radial_hidden: tuple[int, ...] = _option((32, 32), "hidden layers of the radial network")
+    envelope: int | None = _option(
+        6, "power p of the polynomial envelope; null: hard cutoff (attention only)", minimum=3
+    )
+    gate: bool = _option(
+        True,
+        "convolution: layers end with a nonlinearity (silu, gates); without it products of "
+        "messages are the only one, faster and often smoother",
+    )
+    readout_hidden: int = _option(32, "hidden width of the last readout", minimum=1)
+    num_heads: int = _option(4, "attention: heads", minimum=1)
+    num_gaussians: int = _option(32, "attention: Gaussians of the radial basis", minimum=1)
+    forces: str = _option(
+        "gradient",
+        "attention: forces as gradient of the energy, or direct from the network "
+        "(faster, energy is not conserved)",
+        choices=("gradient", "direct"),
+    )
+    subtract_isolated: bool = _option(
+        True, "attention: energies relative to isolated atoms, which then keep E0"
+    )
+    layer_norm_epsilon: float = _option(
+        0.1, "attention: added to the mean square in layer norms", minimum=1e-12
+    )
+    attention_dropout: float = _option(
+        0.0, "attention: dropout of attention weights in training", minimum=0.0, maximum=0.9
+    )
+    avg_num_atoms: float | None = _option(
+        None, "attention: divide energies by the root of this; null: plain sum", minimum=1e-6
+    )
+    zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
+    avg_num_neighbors: float | None = _option(
+        None, "normalisation of messages; null: mean of the training data", minimum=1e-6
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where reference data come from. Paths are relative to the configuration file."""
+
+    train: str | None = _option(
+        None, "training frames: any file that ASE reads, or a database (docs/data.md)"
+    )
+    valid: str | None = _option(None, "validation frames; null: split off the training frames")
+    test: str | None = _option(None, "test frames, evaluated once after training")
+    valid_fraction: float = _option(
+        0.1, "part of the training frames split off; 0: no validation", minimum=0.0, maximum=0.9
+    )
+    split_key: str | None = _option(
+        None,
+        "key of the frames that says train, valid or test; then `train` is the only file "
+        "(databases of tdn-data: any name)",
+    )
+    energy_key: str = _option("energy", "key of the total energy in eV")
+    forces_key: str = _option("forces", "key of the forces in eV/angstrom")
+    stress_key: str = _option(
+        "stress", "key of the stress in eV/angstrom^3; *virial* in its name: of a virial in eV"
+    )
+    config_type_key: str = _option("config_type", "key of the name that groups frames in tables")
+    atomic_energies: str | dict[str, float] = _option(
+        "auto",
+        "E0: auto (isolated-atom frames, else least squares), isolated, least_squares, "
+        "or a value in eV per symbol",
+    )
+    isolated_atoms: str | None = _option(None, "file with one frame per isolated atom")
+    stage: str = _option(
+        "1st",
+        "PubChemQCR: stage of the calculations",
+        choices=("pm3", "hf", "1st", "1st_smash", "2nd", "mixing"),
+    )
+    bad_frames: str = _option(
+        "refuse",
+        "frames that cannot be read or lack labels: refuse the file, or skip and count them",
+        choices=("refuse", "skip"),
+    )
+    streaming: str = _option(
+        "auto",
+        "read frames of a database when they are needed: auto (more than 50,000 frames)",
+        choices=("auto", "always", "never"),
+    )
+    num_workers: int = _option(0, "streaming: processes that build neighbour lists", minimum=0)
+    cache_mb: int = _option(
+        256, "streaming: memory for finished graphs in each process, MiB", minimum=0
+    )
+    epoch_frames: int = _option(
+        250_000,
+        "streaming: frames per epoch, at most; one epoch goes on where the last one ended",
+        minimum=1,
+    )
+    evaluation_frames: int = _option(
+        2000,
+        "streaming: frames of validation and test sets, a random choice of the whole ones",
+        minimum=1,
+    )
+    heads: dict[str, dict[str, Any]] | None = _option(
+        None,
+        "several levels of theory: a name for each and its own keys of this section",
+    )
+    energy_scale: str = _option(
+        "global",
+        "scale of energies: RMS force of all atoms, or of each element",
+        choices=("global", "per_species"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is fitted."""
+
+    run_dir: str = _option("run", "folder for everything that a run writes")
+    seed: int = _option(
+        0, "seed of weights, split and order of the batches", minimum=0, maximum=2**63 - 1
+    )
+    max_epochs: int = _option(200, "passes over the training frames", minimum=1)
+    batch_size: int = _option(5, "frames per batch, over all ranks", minimum=1)
+    max_edges_per_batch: int | None = _option(
+        None, "fill batches up to this number of edges instead of batch_size frames", minimum=1
+    )
+    accumulate: int = _option(1, "batches whose gradients make one step", minimum=1)
+    valid_batch_size: int = _option(16, "frames per batch in evaluation", minimum=1)
+    optimizer: str = _option(
+        "soap",
+        "soap for matrices that mix channels (with adamw for the other weights), or adamw for "
+        "all: cheaper steps, larger errors",
+        choices=("soap", "adamw"),
+    )
+    learning_rate: float = _option(0.005, "peak learning rate", minimum=0.0)
+    min_learning_rate: float = _option(1e-5, "learning rate at the end", minimum=0.0)
+    warmup_epochs: float = _option(1.0, "epochs of linear warm-up", minimum=0.0)
+    schedule: str = _option(
+        "cosine", "learning-rate schedule", choices=("cosine", "linear", "constant")
+    )
+    weight_decay: float = _option(
+        1e-6, "decoupled weight decay, of arrays of several indices", minimum=0.0
+    )
+    clip_norm: float = _option(10.0, "largest norm of the gradient; 0: unlimited", minimum=0.0)
+    ema_decay: float = _option(
+        0.99, "decay of the average of weights; 0: none", minimum=0.0, maximum=0.99999
+    )
+    energy_weight: float = _option(1.0, "weight of the energy per atom in the loss", minimum=0.0)
+    final_energy_weight: float | None = _option(
+        None,
+        "the same at the end of the run, approached geometrically in its second half; null: no "
+        "change",
+        minimum=1e-12,
+    )
+    forces_weight: float = _option(10.0, "weight of the forces in the loss", minimum=0.0)
+    stress_weight: float = _option(1.0, "weight of the virial per atom in the loss", minimum=0.0)
+    loss: str = _option("huber", "loss function", choices=("mse", "huber", "mae"))
+    huber_delta: float = _option(0.1, "where the Huber loss turns linear", minimum=1e-6)
+    max_loss_jump: float = _option(
+        10.0,
+        "a validation loss above this times the last good one brings good weights back; 0: never",
+        minimum=0.0,
+    )
+    init_from: str | None = _option(
+        None, "model.pt to start from: its network, with species and E0 of these data"
+    )
+    freeze: tuple[str, ...] = _option(
+        (), "parameters that stay as they are: names or patterns, e.g. [embedding, layers.0]"
+    )
+    dtype: str = _option("float32", "precision of the network", choices=("float32", "float64"))
+    matmul_precision: str = _option(
+        "highest",
+        "float32 products on a GPU: high takes TF32, medium bfloat16",
+        choices=("highest", "high", "medium"),
+    )
+    compile: bool = _option(False, "torch.compile the network (for direct forces only)")
+    device: str = _option("auto", "auto, cpu, cuda or cuda:N")
+    valid_interval: int = _option(1, "epochs between validations", minimum=1)
+    save_interval: float = _option(10.0, "seconds between writes of last.pt", minimum=0.0)
+    tensorboard: bool = _option(False, "also log for TensorBoard, in run_dir/tensorboard")
+    num_threads: int | None = _option(None, "CPU threads; null: torch decides", minimum=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    """What a user may have meant."""
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+
+
+def _convert(value: Any, annotation: Any, where: str) -> Any:
+    """Check a YAML value against a type annotation; lists become tuples, ints become floats."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        problems = []
+        for choice in arguments:
+            try:
+                return _convert(value, choice, where)
+            except UsageError as error:
+                problems.append((choice, error))
+        # the choice that is built like the value says best what is wrong
+        same = (e for c, e in problems if isinstance(value, typing.get_origin(c) or c))
+        raise next(same, problems[0][1])
+    if annotation is types.NoneType:
+        if value is None:
+            return None
+    elif annotation is float:
+        number = None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = float(value)
+        elif isinstance(value, str):  # YAML 1.1 reads 1e-3 (without a dot) as a string
+            with contextlib.suppress(ValueError):
+                number = float(value)
+        if number is not None:
+            if not math.isfinite(number):
+                raise UsageError(f"{where} = {value!r}: expected a finite number")
+            return number
+    elif annotation is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(item, arguments[0], where) for item in value)
+    elif annotation is Any:
+        return value
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {str(k): _convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+    elif isinstance(value, annotation):
+        return value
+    expected = getattr(annotation, "__name__", str(annotation))
+    if origin is tuple:
+        expected = f"list of {arguments[0].__name__}"
+    found = "nothing" if value is None else type(value).__name__
+    raise UsageError(f"{where} = {value!r}: expected {expected}, found {found}")
+
+
+def _section(cls: type, values: Any, name: str) -> Any:
+    """Build one dataclass from a dictionary, with every check."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UsageError(f"section '{name}': expected key: value lines, found {values!r}")
+    if cls is ModelConfig:
+        values = apply_preset(values)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    converted = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UsageError(f"unknown key '{name}.{key}'; {_nearest(str(key), list(fields))}")
+        value = _convert(value, hints[key], f"{name}.{key}")
+        limits = fields[key].metadata
+        if limits["choices"] and value not in limits["choices"]:
+            raise UsageError(
+                f"{name}.{key} = {value!r}: expected one of {', '.join(limits['choices'])}"
+            )
+        minimum = limits["minimum"]
+        if minimum is not None and value is not None and value < minimum:
+            raise UsageError(f"{name}.{key} = {value!r}: expected at least {minimum:g}")
+        maximum = limits["maximum"]
+        if maximum is not None and value is not None and value > maximum:
+            raise UsageError(f"{name}.{key} = {value!r}: expected at most {maximum:g}")
+        converted[key] = value
+    return cls(**converted)
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """Build a configuration from nested dictionaries, as YAML gives them.
+
+    Raises
+    ------
+    UsageError
+        For an unknown section or key (naming the nearest), a value of the wrong type or one
+        outside its limits.
+    """
+    for name in values:
+        if name not in SECTIONS:
+            raise UsageError(f"unknown section '{name}'; {_nearest(str(name), list(SECTIONS))}")
+    return Config(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The inverse of `config_from_dict`: plain lists, numbers and strings only."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(dataclasses.asdict(config))
+
+
+def data_config_from_dict(values: dict[str, Any], name: str = "data") -> DataConfig:
+    """Build a data section alone; ``name`` is what messages call it."""
+    return _section(DataConfig, values, name)
+
+
+def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Build the configuration of a network alone, as checkpoints store it."""
+    return _section(ModelConfig, values, "model")

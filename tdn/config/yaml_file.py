@@ -1,0 +1,114 @@
+"""Configuration files: YAML with ``key=value`` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tdn.system.errors import UsageError
+
+from .schema import SECTIONS, Config, TrainConfig, config_from_dict
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which takes a key that stands twice for the mistake that it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.YAMLError(f"key '{key}' stands twice (line {node.start_mark.line + 1}+)")
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read a YAML file and apply ``section.key=value`` overrides.
+
+    Relative paths in the ``data`` section, ``train.run_dir`` and ``train.init_from`` are taken
+    relative to the folder of the file, those in overrides relative to the current folder.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing, is no YAML, or anything in it is not understood.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"configuration file {path} not found; give the path of a YAML file")
+    try:
+        values = yaml.load(path.read_text(), Loader=_UniqueKeyLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"configuration file {path} is not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"configuration file {path}: expected sections model, data and train")
+    if values.get("train") is None:
+        values["train"] = {}
+    if isinstance(values["train"], dict):
+        values["train"].setdefault("run_dir", TrainConfig.run_dir)
+    _resolve_paths(values, path.parent)
+    for override in overrides:
+        _apply_override(values, override)
+    return config_from_dict(values)
+
+
+PATH_KEYS = (
+    ("data", "train"),
+    ("data", "valid"),
+    ("data", "test"),
+    ("data", "isolated_atoms"),
+    ("train", "run_dir"),
+    ("train", "init_from"),
+)
+
+# the same keys in the entries of data.heads
+HEAD_PATH_KEYS = tuple(key for section, key in PATH_KEYS if section == "data")
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    parts = [(values.get(section), key) for section, key in PATH_KEYS]
+    data = values.get("data")
+    heads = data.get("heads") if isinstance(data, dict) else None
+    if isinstance(heads, dict):
+        parts += [(head, key) for head in heads.values() for key in HEAD_PATH_KEYS]
+    for part, key in parts:
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            part[key] = str(folder / Path(part[key]).expanduser())
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) != 2:
+        raise UsageError(f"override '{override}': expected section.key=value, e.g. train.seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"override '{override}': '{text}' is not a YAML value") from error
+    section = values.setdefault(parts[0], {})
+    if section is None:
+        section = values[parts[0]] = {}
+    if not isinstance(section, dict):
+        raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
+    if tuple(parts) in PATH_KEYS and isinstance(value, str):
+        value = str(Path(value).expanduser())
+    section[parts[1]] = value
+
+
+def defaults_yaml() -> str:
+    """All keys with their defaults and their help as comments, a valid configuration file."""
+    lines = []
+    for name, cls in SECTIONS.items():
+        lines += [f"# {(cls.__doc__ or '').splitlines()[0]}", f"{name}:"]
+        for option in dataclasses.fields(cls):
+            value = list(option.default) if isinstance(option.default, tuple) else option.default
+            text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+            comment = option.metadata["help"]
+            if option.metadata["choices"] and len(option.metadata["choices"]) > 1:
+                comment += f" ({' | '.join(option.metadata['choices'])})"
+            lines.append(f"  {option.name}: {text}  # {comment}")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,267 @@
+r"""CP factors of coupling tensors: where they come from.
+
+The coupling tensor of :mod:`tdn.cp.couplings` in CANDECOMP/PARAFAC (CP) form
+
+.. math:: M_{kij} = \sum_{r=1}^{R} C_{kr} A_{ir} B_{jr}
+
+turns the Clebsch-Gordan product into :math:`z = C\,((A^T x) \odot (B^T y))` (arXiv 2507.01131,
+section 3). Converged factors ship with the package; anything else is solved on demand and cached
+in ``$TDN_CACHE_DIR`` (default ``~/.cache/tdn``).
+
+Normalisation: blocks carry sqrt((2 l3 + 1) / number of paths into l3), see
+:mod:`tdn.cp.couplings`, so inputs of unit variance give outputs of variance close to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from tdn.system.errors import TDNError
+
+from .algebra import CPProblem, orthogonal_terms
+from .couplings import coupling_paths, coupling_tensor, dimension
+from .factors import CPFactors, degree_scale, measured_factors, read_factors, restrict, save_factors
+from .newton import levenberg_marquardt
+from .solver import SolverOptions, scan_ranks, solve_cp
+from .store import SHIPPED, cache_folder, locked
+
+
+def decompose(
+    l_max: int,
+    rank: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    options: SolverOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """Solve for CP factors (see :mod:`tdn.cp.solver`), without looking at files.
+
+    Parameters
+    ----------
+    l_max : int
+        Largest degree of the first input.
+    rank : int
+        Number of rank-one terms.
+    paths : {"parity", "all"}
+    l_max_input2, l_max_output : int, optional
+        Largest degrees of the second input and of the output (default ``l_max``).
+    options : SolverOptions, optional
+    progress : callable, optional
+        Receives one line per random start.
+    """
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    options = options or SolverOptions()
+    solution = solve_cp(problem, rank, options, progress)
+    factors, coefficients = solution.factors, solution.coefficients
+    factors[0] = factors[0] * degree_scale(path_list, l_max3)[:, None]
+    if not solution.exact:  # an approximation is best in the metric of the normalised tensor
+        problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3, normalised=True)
+        factors, coefficients = levenberg_marquardt(problem, factors, coefficients, options)
+    return measured_factors(factors, coefficients, l_max, l_max2, l_max3, paths)
+
+
+def smallest_exact(
+    l_max: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    options: SolverOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """Exact factors of the smallest rank the solver finds; parameters as :func:`decompose`."""
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    solution = scan_ranks(problem, options, progress)
+    factors = solution.factors
+    factors[0] = factors[0] * degree_scale(path_list, l_max3)[:, None]
+    return measured_factors(factors, solution.coefficients, l_max, l_max2, l_max3, paths)
+
+
+def full_rank_factors(
+    l_max: int,
+    paths: str = "parity",
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    rank: int | None = None,
+) -> CPFactors:
+    """Exact factors with c_p = 1 from singular value decompositions, without a solver.
+
+    See :func:`tdn.cp.algebra.orthogonal_terms`; there are at most (L + 1)^4 terms, the full rank
+    of arXiv 2507.01131. With ``rank`` only the terms of largest norm are kept.
+    """
+    l_max2 = l_max if l_max_input2 is None else l_max_input2
+    l_max3 = l_max if l_max_output is None else l_max_output
+    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
+    _, factors = orthogonal_terms(coupling_tensor(path_list, l_max, l_max2, l_max3))
+    factors = [f[:, :rank] for f in factors]
+    return measured_factors(factors, np.ones(len(path_list)), l_max, l_max2, l_max3, paths)
+
+
+def file_name(
+    l_max1: int, l_max2: int, l_max3: int, paths: str, rank: int, free_coefficients: bool
+) -> str:
+    """Name of the file of a decomposition, in the package and in the cache."""
+    gauge = "free" if free_coefficients else "fixed"
+    return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}.npz"
+
+
+def load_factors(
+    l_max: int,
+    paths: str = "parity",
+    rank: int | None = None,
+    *,
+    l_max_input2: int | None = None,
+    l_max_output: int | None = None,
+    free_coefficients: bool = True,
+    exact_only: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> CPFactors:
+    """CP factors of a coupling tensor: shipped, from the cache, or solved now and cached.
+
+    Parameters
+    ----------
+    l_max : int
+        Largest degree of the first input.
+    paths : {"parity", "all"}
+        Coupling paths, see :func:`tdn.cp.couplings.coupling_paths`.
+    rank : int, optional
+        CP rank. Default: the exact decomposition that ships with the package (for different
+        degrees of inputs and output: its restriction to them).
+    l_max_input2, l_max_output : int, optional
+        Largest degrees of the second input and of the output (default ``l_max``).
+    free_coefficients : bool
+        Whether path coefficients c_p are solved for within a band around 1, or fixed at 1 as in
+        arXiv 2507.01131. Fixing them needs an explicit ``rank``.
+    exact_only : bool
+        Raise unless the decomposition is exact.
+    progress : callable, optional
+        Receives one line per random start when factors have to be solved for.
+
+    Returns
+    -------
+    CPFactors
+
+    Raises
+    ------
+    TDNError
+        For unknown ``paths``, a missing rank, or an approximate result with ``exact_only``.
+
+    Examples
+    --------
+    >>> factors = load_factors(2)
+    >>> factors.rank, factors.output.shape
+    (17, (9, 17))
+    """
+    wanted = (
+        l_max,
+        l_max if l_max_input2 is None else l_max_input2,
+        l_max if l_max_output is None else l_max_output,
+    )
+    coupling_paths(*wanted, paths)  # checks the arguments
+    if rank is None:
+        factors = _default_factors(wanted, paths, free_coefficients)
+    else:
+        factors = _factors_of_rank(wanted, paths, rank, free_coefficients, progress)
+    if exact_only and not factors.exact:
+        raise TDNError(
+            f"the rank-{factors.rank} decomposition for degrees {wanted}, paths={paths!r} has a "
+            f"relative error of {factors.relative_error:.1e}, expected an exact one; raise the "
+            "rank or find the smallest exact one with: tdn-cp --scan"
+        )
+    return factors
+
+
+@cache
+def shipped_ranks() -> dict[tuple[str, int], int]:
+    """Ranks of the exact factors in the package by (paths, l_max)."""
+    result: dict[tuple[str, int], int] = {}
+    for path in SHIPPED.glob("cp_*_free.npz"):
+        factors = read_factors(path)
+        key = (factors.paths, factors.l_max)
+        if factors.exact and factors.rank < result.get(key, 10**9):
+            result[key] = factors.rank
+    return result
+
+
+def _default_factors(wanted: tuple[int, int, int], paths: str, free: bool) -> CPFactors:
+    """Exact shipped factors, restricted if the degrees differ."""
+    largest = max(wanted)
+    if not free:
+        raise TDNError("factors with fixed path coefficients need a rank, e.g. 7 * l_max**2")
+    ranks = shipped_ranks()
+    if (paths, largest) not in ranks:
+        known = sorted(n for p, n in ranks if p == paths)
+        raise TDNError(
+            f"no exact factors ship for l_max={largest}, paths={paths!r} (there are some for "
+            f"l_max {known}); give a rank, e.g. 7 * l_max**2 = {7 * largest**2}"
+        )
+    name = file_name(largest, largest, largest, paths, ranks[paths, largest], True)
+    factors = read_factors(SHIPPED / name)
+    return factors if wanted == (largest,) * 3 else restrict(factors, *wanted)
+
+
+def full_rank(wanted: tuple[int, int, int]) -> int:
+    """Rank at which a decomposition exists for every coupling tensor of these degrees."""
+    d1, d2, d3 = (dimension(n) for n in wanted)
+    return d3 * min(d1, d2)
+
+
+def _factors_of_rank(
+    wanted: tuple[int, int, int],
+    paths: str,
+    rank: int,
+    free: bool,
+    progress: Callable[[str], None] | None,
+) -> CPFactors:
+    """Factors of a given rank from the package, the cache, or the solver."""
+    if rank < 1:
+        raise TDNError(f"CP rank is {rank}, expected at least 1")
+    name = file_name(*wanted, paths, rank, free)
+    if (SHIPPED / name).is_file():
+        return read_factors(SHIPPED / name)
+    if rank >= full_rank(wanted):
+        return full_rank_factors(wanted[0], paths, l_max_input2=wanted[1], l_max_output=wanted[2])
+    cached = cache_folder() / name
+    if cached.is_file():
+        return read_factors(cached)
+    with locked(cached):
+        if cached.is_file():  # another process was faster
+            return read_factors(cached)
+        options = SolverOptions(free_coefficients=free, num_starts=6, max_seconds=100)
+        factors = decompose(
+            wanted[0],
+            rank,
+            paths,
+            l_max_input2=wanted[1],
+            l_max_output=wanted[2],
+            options=options,
+            progress=progress,
+        )
+        save_factors(cached, factors)
+        return factors
+
+
+def paper_rank(schedule: str, l_max: int) -> int:
+    """CP rank of a schedule of the paper: ``7L``, ``7L^2``, ``16log^2(L+1)`` or ``(L+1)^4``."""
+    schedules = {
+        "7L": 7 * l_max,
+        "7L^2": 7 * l_max**2,
+        "16log^2(L+1)": math.ceil(16 * math.log(l_max + 1) ** 2),
+        "(L+1)^4": (l_max + 1) ** 4,
+    }
+    if schedule not in schedules:
+        raise TDNError(f"rank schedule is {schedule!r}, expected one of {', '.join(schedules)}")
+    return max(schedules[schedule], 1)

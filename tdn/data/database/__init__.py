@@ -1,0 +1,1 @@
+"""The frame database: many frames in one LMDB file."""

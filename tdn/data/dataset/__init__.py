@@ -1,0 +1,1 @@
+"""From frames to what training takes: subsets, statistics, batches."""

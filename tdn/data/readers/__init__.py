@@ -1,0 +1,1 @@
+"""Readers: files of any kind to frames."""

@@ -1,0 +1,1 @@
+"""What files of frames hold, and what looks wrong in them."""

@@ -1,0 +1,1 @@
+"""How good a potential is: errors, stability of dynamics, smoothness of bonds."""

@@ -1,0 +1,103 @@
+"""Figures of ``tdn-eval``: cumulative errors, a stability run, a bond scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tdn.training.run.learning_curve import COLORS, clean_axes, save_figure
+
+from .bond_scan import Scan
+from .errors import Evaluation, frame_errors
+from .stability import Stage
+
+
+def cumulative_errors(path: Path, evaluation: Evaluation, symbols: Sequence[str]) -> bool:
+    """Share of frames and atoms whose error is below a value; False if nothing has a label.
+
+    Parameters
+    ----------
+    symbols : chemical symbol of each species
+    """
+    energy, _ = frame_errors(evaluation)
+    force = 1e3 * np.linalg.norm(
+        evaluation.predicted.forces - evaluation.reference.forces, axis=1
+    )  # [sum of N]
+    curves = [
+        ("energy of a frame", "error (meV/atom)", {"all frames": energy}),
+        (
+            "force on an atom",
+            "norm of the error (meV/Å)",
+            {
+                "all atoms": force,
+                **{symbols[s]: force[evaluation.species == s] for s in set(evaluation.species)},
+            },
+        ),
+    ]
+    curves = [
+        (title, label, {n: v[np.isfinite(v)] for n, v in values.items()})
+        for title, label, values in curves
+    ]
+    curves = [(t, label, v) for t, label, v in curves if len(next(iter(v.values())))]
+    if not curves:
+        return False
+    figure = Figure(figsize=(4.6 * len(curves), 3.8), layout="constrained")
+    row = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (title, label, values) in zip(row, curves, strict=True):
+        for number, (name, errors) in enumerate(values.items()):
+            if not len(errors):
+                continue
+            # an error of exactly zero has no place on a logarithmic axis
+            x = np.maximum(np.sort(errors), 1e-6)
+            share = np.arange(1, len(x) + 1) / len(x)
+            color = "#222222" if number == 0 else COLORS[(number - 1) % len(COLORS)]
+            axes.step(x, share, where="post", color=color, lw=1.6, label=name)
+        axes.set(xscale="log", ylim=(0, 1.02), title=title, xlabel=label, ylabel="share below")
+        clean_axes(axes)
+        if len(values) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+    return True
+
+
+def stability(path: Path, stages: Sequence[Stage]) -> None:
+    """Temperature of all stages and the total energy of NVE over time."""
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    start = 0.0
+    for stage, color in zip(stages, COLORS, strict=False):
+        time = np.array(stage.time)
+        left.plot(start + time, stage.temperature, color=color, lw=1.0, label=stage.name)
+        if stage.broken:
+            left.axvline(start + stage.lifetime, color="#b00020", lw=1.0, ls="--")
+        start += stage.lifetime
+        if stage.name == "NVE":
+            energy = 1e3 * (np.array(stage.energy) - stage.energy[0]) / stage.num_atoms
+            right.plot(time, energy, color=color, lw=1.0)
+            right.set_title(f"drift {stage.drift:+.3g} meV/atom/ps", fontsize=9)
+    left.set(xlabel="time (ps)", ylabel="temperature (K)")
+    right.set(xlabel="time in NVE (ps)", ylabel="change of total energy (meV/atom)")
+    left.legend(frameon=False)
+    for axes in (left, right):
+        clean_axes(axes)
+    save_figure(figure, path)
+
+
+def bond_scan(path: Path, scan: Scan, r_max: float) -> None:
+    """Energy, force and second difference along the scan, with the cutoff marked."""
+    figure = Figure(figsize=(12.0, 3.4), layout="constrained")
+    panels = (
+        ("energy (eV)", scan.distance, scan.energy),
+        ("force on the moving atom (eV/Å)", scan.distance, scan.force),
+        ("second difference of energy (eV/Å²)", scan.distance[1:-1], scan.curvature),
+    )
+    for axes, (label, x, y), color in zip(figure.subplots(1, 3), panels, COLORS, strict=False):
+        axes.plot(x, y, color=color, lw=1.4)
+        axes.axvline(r_max, color="#888888", lw=0.8, ls="--")
+        axes.set(xlabel="distance (Å)", ylabel=label)
+        axes.ticklabel_format(useOffset=False)
+        clean_axes(axes)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Trained networks at work: tables, compiled files, the ASE calculator."""

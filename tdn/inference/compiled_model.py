@@ -1,0 +1,282 @@
+"""Compiled files: loading and evaluating them.
+
+A compiled file holds one function from edges to energies per atom and edge gradients, as a
+TorchScript archive (``*.tdn.pth``) or as machine code (``*.tdn.pt2``, `.aotinductor`), plus
+``metadata.json`` and ``reference.json``. The latter holds a small structure with its energies,
+forces and virial: whoever loads the file computes them again and refuses the file when they differ,
+so that wrong versions and broken builds become an error instead of wrong physics. `tdn_export`
+writes these files; nothing here needs it. The contract is docs/compiled_file.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdn import ops as _ops  # noqa: F401  registers the operators that the archive calls
+from tdn.graph import Graph
+from tdn.network.potential import assemble_forces, assemble_virial
+from tdn.system.devices import select_device
+from tdn.system.errors import TDNError
+
+from . import torchscript
+from .compiled_file import AOTINDUCTOR, backend_of, is_compiled_file, read_extra_files
+
+__all__ = [
+    "CompiledModel",
+    "check_reference",
+    "is_compiled_file",
+    "load_compiled",
+    "read_extra_files",
+]
+
+UNITS = {"energy": "eV per atom", "forces": "eV/angstrom", "virial": "eV"}
+
+
+@dataclass
+class CompiledModel:
+    """A loaded compiled file.
+
+    Attributes
+    ----------
+    module : (species, edge_index, edge_vec, num_local) -> (atom_energy, edge_gradient), or
+        (atom_energy, forces) where ``metadata["forces"]`` is ``direct``
+    metadata : contents of ``metadata.json``
+    reference : contents of ``reference.json``
+    device : where it computes
+    """
+
+    module: Callable[..., tuple[Tensor, Tensor]]
+    metadata: dict[str, Any]
+    reference: dict[str, Any]
+    device: torch.device
+
+    @property
+    def r_max(self) -> float:
+        """Cutoff radius in angstrom."""
+        return float(self.metadata["r_max"])
+
+    @property
+    def atomic_numbers(self) -> list[int]:
+        """Atomic number of each species."""
+        return list(self.metadata["atomic_numbers"])
+
+    @property
+    def direct_forces(self) -> bool:
+        """Whether forces are an output of their own, no gradient of the energy."""
+        return self.metadata.get("forces") == "direct"
+
+    @property
+    def num_members(self) -> int:
+        """Number of networks in the file; more than one in a committee."""
+        return int(self.metadata.get("committee", 1))
+
+    def evaluate_edges(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
+    ) -> tuple[Tensor, Tensor]:
+        """Run the compiled function as it is; a committee gives means over its members.
+
+        Parameters
+        ----------
+        species : int64 [n_all]
+        edge_index : int64 [2, E], sorted by centre
+        edge_vec : float64 [E, 3], angstrom
+        num_local : number of atoms that have an energy
+
+        Returns
+        -------
+        atom_energy : float64 [num_local], eV
+        edge_gradient : float64 [E, 3], eV/angstrom; with direct forces those, float64
+            [num_local, 3]
+        """
+        return self._run(self.module, species, edge_index, edge_vec, num_local)
+
+    def evaluate_members(
+        self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
+    ) -> tuple[Tensor, Tensor]:
+        """The results of every member of a committee, of shapes [n, ...]; otherwise n is one.
+
+        Parameters and results are those of `evaluate_edges`.
+        """
+        if self.num_members == 1:
+            found = self.evaluate_edges(species, edge_index, edge_vec, num_local)
+            return found[0].unsqueeze(0), found[1].unsqueeze(0)
+        members = self.module.forward_members  # type: ignore[attr-defined]
+        return self._run(members, species, edge_index, edge_vec, num_local)
+
+    def _run(
+        self,
+        function: Callable[..., tuple[Tensor, Tensor]],
+        species: Tensor,
+        edge_index: Tensor,
+        edge_vec: Tensor,
+        num_local: int,
+    ) -> tuple[Tensor, Tensor]:
+        # tensors made in inference mode cannot take part in the gradient
+        with torch.inference_mode(False), torchscript.plain_execution():
+            species, edge_index, edge_vec = (
+                x.clone() if x.is_inference() else x for x in (species, edge_index, edge_vec)
+            )
+            return function(species, edge_index, edge_vec, num_local)
+
+    def member_results(self, graph: Graph) -> list[dict[str, Tensor]]:
+        """What `__call__` gives, for every member of a committee by itself."""
+        edge_vec = graph.edge_vec
+        found = self.evaluate_members(graph.species, graph.edge_index, edge_vec, graph.num_atoms)
+        return [self._results(graph, edge_vec, *member) for member in zip(*found, strict=True)]
+
+    def __call__(self, graph: Graph) -> dict[str, Tensor]:
+        """Evaluate a graph; the same quantities as `tdn.network.potential.Potential` gives.
+
+        Returns
+        -------
+        dict
+            ``energy`` [B] eV, ``atom_energy`` [N] eV, ``forces`` [N, 3] eV/angstrom, ``virial``
+            [B, 3, 3] eV, ``stress`` [B, 3, 3] eV/angstrom^3; all float64. With direct forces
+            virial and stress are NaN. A committee gives means, and with them ``energy_std`` [B] eV,
+            the standard deviation of the energy over its n members, and ``forces_std`` [N]
+            eV/angstrom, sqrt(sum over members |f_i - mean f_i|^2 / n).
+        """
+        edge_vec = graph.edge_vec
+        if self.num_members == 1:
+            found = self.evaluate_edges(graph.species, graph.edge_index, edge_vec, graph.num_atoms)
+            return self._results(graph, edge_vec, *found)
+        members = self.member_results(graph)
+        stacked = {name: torch.stack([m[name] for m in members]) for name in members[0]}
+        results = {name: values.mean(dim=0) for name, values in stacked.items()}
+        results["energy_std"] = stacked["energy"].std(dim=0, correction=0)
+        variance = (stacked["forces"] - results["forces"]).square().sum(dim=2).mean(dim=0)
+        results["forces_std"] = variance.sqrt()
+        return results
+
+    def _results(
+        self, graph: Graph, edge_vec: Tensor, atom_energy: Tensor, second: Tensor
+    ) -> dict[str, Tensor]:
+        """Energies, forces, virial and stress from the two outputs of a network."""
+        if self.direct_forces:
+            forces = second
+            virial = second.new_full((graph.num_graphs, 3, 3), torch.nan)
+        else:
+            forces = assemble_forces(second, graph.edge_index, graph.num_atoms)
+            edge_graph = graph.batch[graph.edge_index[0]]
+            virial = assemble_virial(second, edge_vec, edge_graph, graph.num_graphs)
+        volume = torch.where(graph.volume > 0, graph.volume, torch.nan)
+        energy = atom_energy.new_zeros(graph.num_graphs)
+        return {
+            "energy": energy.index_add(0, graph.batch, atom_energy),
+            "atom_energy": atom_energy,
+            "forces": forces,
+            "virial": virial,
+            "stress": -virial / volume.view(-1, 1, 1),
+        }
+
+    def reference_deviations(self) -> dict[str, float]:
+        """Largest deviation from the stored reference in ``energy`` (eV per atom), ``forces``
+        (eV/angstrom) and, without direct forces, ``virial`` (eV)."""
+        stored = self.reference
+        double = {"dtype": torch.float64, "device": self.device}
+        edge_index = torch.tensor(stored["edge_index"], dtype=torch.int64, device=self.device)
+        edge_index = edge_index.view(2, -1)
+        edge_vec = torch.tensor(stored["edge_vec"], **double).view(-1, 3)
+        species = torch.tensor(stored["species"], dtype=torch.int64, device=self.device)
+        num_local = int(stored["num_local"])
+        energy, second = self.evaluate_edges(species, edge_index, edge_vec, num_local)
+        found = {"atom_energy": energy, "forces": second}
+        if not self.direct_forces:
+            found["forces"] = assemble_forces(second, edge_index, num_local)
+            zero = edge_index.new_zeros(edge_vec.shape[0])
+            found["virial"] = assemble_virial(second, edge_vec, zero, 1)[0]
+        return {
+            name.removeprefix("atom_"): _largest(value - torch.tensor(stored[name], **double))
+            for name, value in found.items()
+        }
+
+
+def _largest(difference: Tensor) -> float:
+    """Largest magnitude; infinity if anything is not a number."""
+    value = difference.abs().max().item() if difference.numel() else 0.0
+    return value if value == value else float("inf")
+
+
+def load_compiled(
+    path: str | Path, device: torch.device | str = "cpu", check: bool = True
+) -> CompiledModel:
+    """Load a compiled file.
+
+    Parameters
+    ----------
+    path : file that tdn-export wrote
+    device : auto, cpu, cuda or cuda:N; auto is a GPU if there is one, or the device for which an
+        AOTInductor file was compiled
+    check : compute the stored reference and compare
+
+    Raises
+    ------
+    TDNError
+        If the file is not a usable compiled file, or its network computes something else here
+        than where it was written.
+    """
+    metadata, reference = read_extra_files(path)
+    if str(device) == "auto":
+        target = metadata.get("target")  # AOTInductor files have one
+        device = target["device"] if isinstance(target, dict) else device
+    device = select_device(str(device))
+    try:
+        if backend_of(path) == AOTINDUCTOR:
+            from . import aotinductor  # takes a second to import
+
+            module = aotinductor.load(path, metadata, device)
+        else:
+            module = torchscript.load(path, device)
+    except RuntimeError as error:
+        written = metadata.get("torch_version", "an unknown version")
+        reason = _reason(error)
+        if "Unknown builtin op: tdn::" in str(error):
+            reason = (
+                "it calls an operator of TDN that is not here; run `tdn-ops build`, or install "
+                f"tdn {metadata.get('tdn_version', '(unknown)')} or newer"
+            )
+        raise TDNError(
+            f"{path} cannot be loaded by PyTorch {torch.__version__} (it was written with "
+            f"{written}): {reason}"
+        ) from None
+    model = CompiledModel(module, metadata, reference, device)
+    if model.num_members > 1 and not hasattr(module, "forward_members"):
+        raise TDNError(f"{path}: its metadata describes a committee, but its network is none")
+    if check:
+        check_reference(model, path)
+    return model
+
+
+def check_reference(model: CompiledModel, path: str | Path) -> dict[str, float]:
+    """Compare a loaded model with the reference inside its file; return the deviations.
+
+    Raises
+    ------
+    TDNError
+        If any deviation exceeds the tolerance that the file states.
+    """
+    try:
+        deviations = model.reference_deviations()
+        tolerance = {name: float(model.reference["tolerance"][name]) for name in deviations}
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TDNError(f"{path}: its reference cannot be computed: {_reason(error)}") from None
+    for name, value in deviations.items():
+        if not value <= tolerance[name]:
+            raise TDNError(
+                f"{path} computes something else here than where it was written: its reference "
+                f"{name} differs by {value:.2g} {UNITS[name]} (tolerance {tolerance[name]:.2g}); "
+                "build the operators again (`tdn-ops build`) or export the checkpoint again"
+            )
+    return deviations
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error of PyTorch, which is the one that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

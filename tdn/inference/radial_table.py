@@ -1,0 +1,182 @@
+"""Radial networks as tables of polynomials, for inference.
+
+A radial network is a function of one number for each pair of species. Its values and slopes at the
+Chebyshev points of some intervals determine one polynomial per interval, degree and channel, which
+is far cheaper than the network and as exact as asked for. Neighbouring polynomials share value and
+slope at the point between them, so that forces are continuous.
+
+Radial networks vary fastest at short distances, so intervals are equal in
+x = (1 + a) y / (y + a) with y = r / r_max, which makes them 19 times shorter at 0 than at r_max.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdn.network.radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from tdn.system.errors import TDNError
+
+# channels that stand together in a table: a multiple of every vector width
+TABLE_BLOCK = 16
+# order of the polynomials (odd), and largest errors of values and slopes relative to the largest
+# value and slope. The largest slope stands at short distance: where atoms are far apart and forces
+# cancel, networks that are not smooth lose a factor of up to 50. Tables may change energies and
+# forces by a tenth of what a compiled file may deviate, 1e-6 and 1e-11 (`tdn_export.table_error`);
+# where they do more, finer ones are tried.
+# A higher order needs fewer intervals; these decide how much rounding counts in slopes
+ORDER = {torch.float32: 7, torch.float64: 11}
+TOLERANCE = {torch.float32: 2e-8, torch.float64: 2e-13}
+# good enough where rounding of the network itself, which finer intervals magnify, ends progress, or
+# where there are so many elements that finer tables would be too large
+ACCEPTED = {torch.float32: 1e-7, torch.float64: 1e-11}
+STRETCH = 0.3  # the number a
+FEWEST_INTERVALS, MAX_INTERVALS = 16, 1024
+# larger tables would not fit in processor caches by far, nor well in a file
+MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class RadialTable:
+    """A tabulated radial network.
+
+    Attributes
+    ----------
+    values : [S, S, K, blocks, L, order + 1, 16], coefficients of s = 2 (K x - k) - 1 for centre and
+        neighbour species and each of the intervals k < K, lowest power first
+    error : largest error of values and slopes before rounding, relative to the largest value and
+        slope of the function
+    """
+
+    values: Tensor
+    error: float
+
+
+def chebyshev_points(order: int) -> np.ndarray:
+    """Points s_k = -cos(pi k / order), k = 0..order, which include both ends."""
+    return -np.cos(np.pi * np.arange(order + 1) / order)
+
+
+def tabulate(
+    radial: RadialNetwork,
+    basis: BesselBasis,
+    envelope: PolynomialEnvelope,
+    num_species: int,
+    dtype: torch.dtype,
+    features: Tensor | None = None,
+    stored: torch.dtype | None = None,
+    fineness: float = 1.0,
+) -> RadialTable:
+    """Table of the weights w_l,c(r) of each pair of species.
+
+    Parameters
+    ----------
+    radial, basis, envelope : the network in float64
+    num_species : number S of elements
+    dtype : of the table; decides its accuracy as well
+    features : [S, C], features of the neighbours to be multiplied in (first layer)
+    stored : precision of the coefficients, if it is not ``dtype``
+    fineness : divides the error that is aimed at (not the one that is accepted)
+
+    Raises
+    ------
+    TDNError
+        If the table would be larger than `MAX_BYTES`, or the tolerance cannot be reached.
+    """
+    order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
+    blocks = -(-radial.num_channels // TABLE_BLOCK)
+    per_interval = blocks * TABLE_BLOCK * radial.num_degrees * (order + 1) * dtype.itemsize
+
+    def weights(r: Tensor) -> Tensor:  # [n] -> [S, S, n, L, C]
+        encoded = basis(r) * envelope(r).unsqueeze(1)
+        rows = []
+        for pair in range(num_species**2):
+            pairs = torch.full(r.shape, pair, device=r.device)
+            w = radial(encoded, pairs)
+            if features is not None:
+                w = w * features[pair % num_species]
+            rows.append(w)
+        return torch.stack(rows).unflatten(0, (num_species, num_species))
+
+    most = min(MAX_INTERVALS, MAX_BYTES // (num_species**2 * per_interval))
+    too_large = TDNError(
+        f"tables of the radial network for {num_species} species need more than "
+        f"{MAX_BYTES // 2**20} MB; export the elements of your simulations only, as in "
+        "--species Cu,Zn,O, or all of them with --no-fused, which is slower"
+    )
+    intervals, best = FEWEST_INTERVALS, np.inf
+    if intervals > most:
+        raise too_large
+    while True:
+        finer = _fit(weights, envelope.r_max, intervals, order)
+        error = _error(weights, finer, envelope.r_max, intervals)
+        if best <= ACCEPTED[dtype] and error > best:
+            break
+        if error <= best:
+            best, coefficients = error, finer
+        if best <= tolerance or intervals >= most:
+            break
+        # the error falls with the power order of the width of an interval
+        growth = (error / tolerance) ** (1 / order) if error < 1e-3 else 2.0
+        smallest = 8 if best <= ACCEPTED[dtype] else 4  # rounding hides the gain of small steps
+        intervals = min(most, max(intervals + smallest, int(np.ceil(intervals * growth))))
+    if best > ACCEPTED[dtype]:
+        if most < MAX_INTERVALS:
+            raise too_large
+        raise TDNError(
+            f"the radial network varies too fast for a table: relative error {best:.1e} with "
+            f"{intervals} intervals, wanted {tolerance:.0e}"
+        )
+    values = torch.nn.functional.pad(
+        coefficients, (0, blocks * TABLE_BLOCK - radial.num_channels)
+    ).unflatten(-1, (blocks, TABLE_BLOCK))  # [S, S, K, order + 1, L, blocks, 16]
+    values = values.permute(0, 1, 2, 5, 4, 3, 6).contiguous()
+    return RadialTable(values.to(stored or dtype), best)
+
+
+def _distance(x: Tensor, r_max: float) -> Tensor:
+    """Inverse of x = (1 + a) y / (y + a), y = r / r_max."""
+    return r_max * STRETCH * x / (1 + STRETCH - x)
+
+
+def _fit(weights, r_max: float, intervals: int, order: int) -> Tensor:
+    """Coefficients [S, S, K, order + 1, L, C] with the right values and slopes at some points."""
+    points = chebyshev_points((order - 1) // 2)
+    k = np.arange(order + 1)
+    powers = points[:, None] ** k
+    slopes = k * points[:, None] ** np.maximum(k - 1, 0)
+    inverse = torch.from_numpy(np.linalg.inv(np.concatenate([powers, slopes])))
+    left = torch.arange(intervals, dtype=torch.float64)[:, None]
+    x = ((left + torch.from_numpy((points + 1) / 2)) / intervals).flatten()
+    r, dr_dx = torch.func.jvp(lambda x: _distance(x, r_max), (x,), (torch.ones_like(x),))
+    # at r = 0 the basis is 0 / 0; its slope and that of the envelope are zero there
+    dr_ds = torch.where(r > 0, dr_dx / (2 * intervals), 0.0)
+    known = torch.func.jvp(weights, (r.clamp(min=1e-16 * r_max),), (dr_ds,))
+    values, slopes = (part.unflatten(2, (intervals, len(points))) for part in known)
+    # differences within an interval are small, and so is what rounding does to them
+    first = values[:, :, :, :1]
+    known = torch.cat([values - first, slopes], dim=3)
+    coefficients = torch.einsum("kp,abipLc->abikLc", inverse, known)
+    coefficients[:, :, :, :1] += first
+    return coefficients
+
+
+def _error(weights, coefficients: Tensor, r_max: float, intervals: int) -> float:
+    """Largest relative error of values and slopes between the points of interpolation."""
+    order = coefficients.shape[3] - 1
+    worst = 0.0
+    for s in (-0.97, -0.35, 0.11, 0.62, 0.99):
+        x = (torch.arange(intervals, dtype=torch.float64) + (s + 1) / 2) / intervals
+        r = _distance(x, r_max)
+        ds_dr = 2 * intervals * STRETCH * (1 + STRETCH) / (r / r_max + STRETCH) ** 2 / r_max
+        exact, slope = torch.func.jvp(weights, (r,), (torch.ones_like(r),))
+        k = torch.arange(order + 1, dtype=torch.float64)
+        powers = s**k
+        slopes = k * s ** (k - 1).clamp(min=0)
+        scale = ds_dr.view(-1, 1, 1)
+        for wanted, factors, unit in ((exact, powers, 1.0), (slope, slopes, scale)):
+            found = torch.einsum("k,abikLc->abiLc", factors, coefficients) * unit
+            difference = (found - wanted).abs().max().item()
+            worst = max(worst, difference / max(wanted.abs().max().item(), 1e-300))
+    return worst

@@ -1,0 +1,1 @@
+"""The networks, from layers to potentials and checkpoints."""

@@ -1,0 +1,159 @@
+"""Layers of the attention network; features are ``[N, D, C]`` as everywhere.
+
+Path-weight sharing (arXiv 2507.01131, section 3.2) goes through all of them: one matrix acts on
+the channels of every degree, biases act on scalars.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tdn.ops import Edges
+
+from .layers import scaled_silu
+
+
+# a default argument: TorchScript takes no global of another module
+class SharedLinear(nn.Module):
+    """Mix channels with one matrix for all degrees, plus a bias on the scalars."""
+
+    def __init__(self, num_in: int, num_out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_in, num_out) / math.sqrt(num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, D, C_in] -> [N, D, C_out]
+        y = x @ self.weight
+        if self.bias is not None:
+            y = torch.cat([y[:, :1] + self.bias, y[:, 1:]], dim=1)
+        return y
+
+
+class GatedLinear(nn.Module):
+    """Channel mixing and gate in one: silu on the scalars, higher degrees times a sigmoid.
+
+    A `SharedLinear` to 2 C channels whose second half is used as gates; only the scalars of that
+    half are computed.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.value = SharedLinear(num_channels, num_channels)
+        self.gate = nn.Parameter(torch.randn(num_channels, num_channels) / math.sqrt(num_channels))
+        self.gate_bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
+        value = self.value(x)
+        scalars = scaled_silu(value[:, :1])
+        gate = torch.sigmoid(x[:, :1] @ self.gate + self.gate_bias)
+        return torch.cat([scalars, value[:, 1:] * (2 * gate)], dim=1)
+
+
+class EquivariantLayerNorm(nn.Module):
+    """Divide each degree by its root mean square over components and channels, then scale.
+
+    Scalars lose their mean over the channels first and get a bias (the separable layer norm of
+    EquiformerV2, arXiv 2306.12059, per degree).
+
+    Parameters
+    ----------
+    epsilon : added to the mean square. It is what keeps the norm smooth where the features of a
+        degree vanish, at the cutoff or by symmetry: they may grow by 1 / sqrt(epsilon) at most.
+    """
+
+    def __init__(self, num_channels: int, l_max: int, epsilon: float) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(l_max + 1, num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
+        parts = []
+        for l in range(self.l_max + 1):
+            part = x[:, l * l : (l + 1) * (l + 1)]
+            if l == 0:
+                part = part - part.mean(dim=2, keepdim=True)
+            square = part.square().mean(dim=[1, 2], keepdim=True)
+            part = part * (square + self.epsilon).rsqrt() * self.weight[l]
+            parts.append(part + self.bias if l == 0 else part)
+        return torch.cat(parts, dim=1)
+
+
+class FeedForward(nn.Module):
+    """Two channel mixings with a gate between."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.gated = GatedLinear(num_channels)
+        self.out = SharedLinear(num_channels, num_channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
+        return self.out(self.gated(x))
+
+
+class EnergyHead(nn.Module):
+    """Energy of an atom from its scalars through one hidden layer."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.mixing = nn.Parameter(
+            torch.randn(num_channels, num_channels) / math.sqrt(num_channels)
+        )
+        self.mixing_bias = nn.Parameter(torch.zeros(num_channels))
+        self.weight = nn.Parameter(torch.randn(num_channels) / num_channels)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, scalars: Tensor) -> Tensor:  # [N, C] -> [N]
+        hidden = scaled_silu(scalars @ self.mixing + self.mixing_bias)
+        return hidden @ self.weight + self.bias
+
+
+def smooth_leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
+    """x for large x, slope * x for very negative x, smooth between (arXiv 2206.11990)."""
+    return x * (0.5 * (1 + slope) + 0.5 * (1 - slope) * torch.tanh(0.5 * x))
+
+
+def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: float) -> Tensor:
+    """Attention weights u_ij exp(s_ij) / (constant + sum_k u_ik exp(s_ik)).
+
+    With an envelope u and a positive constant a weight vanishes smoothly when its neighbour
+    leaves, also when that is the last one. Constant 0 and u = 1 give the ordinary softmax.
+
+    Parameters
+    ----------
+    logits : s, [E, H]
+    envelope : u, [E]
+    constant : weight of having no neighbour
+
+    Returns
+    -------
+    [E, H]
+    """
+    num_centres, heads = edges.centre_ptr.size(0) - 1, logits.size(1)
+    index = edges.centre.unsqueeze(1).expand(-1, heads)
+    # the result does not depend on the largest logit, which only keeps exp in range: no gradient
+    start = 0.0 if constant > 0 else -math.inf
+    largest = torch.full((num_centres, heads), start, dtype=logits.dtype, device=logits.device)
+    largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
+    weights = torch.exp(logits - largest[edges.centre]) * envelope.unsqueeze(1)
+    if constant > 0:
+        total = constant * torch.exp(-largest)
+    else:
+        total = torch.zeros_like(largest)
+    total = total.index_add(0, edges.centre, weights)
+    return weights / total[edges.centre]
+
+
+def message_edges(edges: Edges) -> Edges:
+    """The same centres, but every edge carries a feature of its own: edge e sends row e."""
+    count = edges.centre.size(0)
+    rows = torch.arange(count + 1, device=edges.centre.device)
+    return Edges(edges.centre, rows[:count], edges.centre_ptr, rows[:count], rows)
+
+
+def pad_degrees(scalars: Tensor, components: int) -> Tensor:
+    """Scalars [N, C] as features [N, D, C] with nothing in the higher degrees."""
+    rest = scalars.new_zeros(scalars.size(0), components - 1, scalars.size(1))
+    return torch.cat([scalars.unsqueeze(1), rest], dim=1)

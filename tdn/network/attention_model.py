@@ -1,0 +1,327 @@
+r"""The published network: an equivariant graph transformer with CP products.
+
+Lin, Fu et al., arXiv 2507.01131, built on Equiformer (Liao and Smidt, arXiv 2206.11990). A message
+from j to i is, with w = w(r_ij), Y = Y(r_ij) and x a CP product channel by channel,
+
+    z_ij = ((S x_j + T x_i) x Y) w           merge, first product
+    s_ij = a . leaky_relu(A z_ij)            logits per head, from the scalars
+    v_ij = (gate(V z_ij) x Y) w              value, second product with the same weights
+    x_i <- x_i + P sum_j softmax_j(s_ij) v_ij
+
+For molecular dynamics everything that an edge contributes carries a polynomial envelope (inside
+the softmax in numerator and denominator, the latter with a constant), and the energy of an atom
+is counted from what the same network gives for the isolated atom:
+
+    E_i = E0 + scale (e(x_i) - e(x_isolated))
+
+The preset ``paper`` takes these away again.
+"""
+
+import math
+
+import torch
+from e3nn.o3 import SphericalHarmonics
+from torch import Tensor, nn
+
+from tdn.config import ModelConfig
+from tdn.cp import load_factors
+from tdn.ops import Edges, cp_message, exchange
+
+from .attention_layers import (
+    EnergyHead,
+    EquivariantLayerNorm,
+    FeedForward,
+    GatedLinear,
+    SharedLinear,
+    message_edges,
+    neighbor_softmax,
+    pad_degrees,
+    smooth_leaky_relu,
+)
+from .attention_radial import GaussianBasis, RadialProfile
+from .base import Network
+from .convolution import CPMatrices
+from .layers import num_components
+from .radial import PolynomialEnvelope
+
+
+class HardCutoff(nn.Module):
+    """One for every edge: the energy jumps when an atom crosses the cutoff."""
+
+    def forward(self, r: Tensor) -> Tensor:
+        return torch.ones_like(r)
+
+
+class DegreeEmbedding(nn.Module):
+    """Features from the number and directions of neighbours, whatever their species.
+
+    A sum of messages from constant scalars, over the square root of the mean number of neighbours.
+    """
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices, avg_num_neighbors: float) -> None:
+        super().__init__()
+        channels = config.num_channels
+        self.factors = factors
+        self.expand = SharedLinear(channels, channels)
+        self.radial = RadialProfile(config.num_gaussians, config.radial_hidden, channels)
+        self.projection = SharedLinear(channels, channels, bias=False)
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.norm = 1 / math.sqrt(avg_num_neighbors)
+
+    def forward(
+        self, sh: Tensor, basis: Tensor, envelope: Tensor, edges: Edges, num_all: int
+    ) -> Tensor:
+        """[E, R] harmonics in rank space, [E, B], [E] -> [num_local, D, C]."""
+        ones = torch.ones(1, 1, self.bias.size(0), dtype=basis.dtype, device=basis.device)
+        u = self.factors.input1[:1].t() * self.expand(ones)[0]  # [R, C]
+        u = u.unsqueeze(0).repeat(num_all, 1, 1)
+        w = self.radial(basis) * envelope.unsqueeze(1)  # [E, C]
+        a = cp_message(u, sh.unsqueeze(1), w.unsqueeze(1), edges)
+        message = torch.matmul(self.factors.output, a)  # [num_local, D, C]
+        degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.centre, envelope)
+        y = self.projection(message)
+        scalars = y[:, :1] + degree.view(-1, 1, 1) * self.bias  # one bias from each neighbour
+        return torch.cat([scalars, y[:, 1:]], dim=1) * self.norm
+
+
+class GraphAttention(nn.Module):
+    """Attention over neighbours with two CP products and one set of radial weights.
+
+    Parameters
+    ----------
+    config : the network's configuration
+    factors : the CP matrices; ``input1`` acts on features, ``input2`` on spherical harmonics
+    """
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+        super().__init__()
+        channels, heads = config.num_channels, config.num_heads
+        self.num_heads = heads
+        self.head_width = channels // heads
+        self.factors = factors
+        self.merge_source = SharedLinear(channels, channels)
+        self.merge_target = SharedLinear(channels, channels, bias=False)
+        self.radial = RadialProfile(config.num_gaussians, config.radial_hidden, channels)
+        self.logit_mixing = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
+        self.logit_bias = nn.Parameter(torch.zeros(channels))
+        self.logit_weight = nn.Parameter(
+            torch.randn(heads, self.head_width) / math.sqrt(self.head_width)
+        )
+        self.dropout = config.attention_dropout
+        # what the softmax gives to no neighbour at all; the hard cutoff has the ordinary softmax
+        self.softmax_constant = 0.0 if config.envelope is None else 1.0
+        self.value = GatedLinear(channels)
+        self.projection = SharedLinear(channels, channels)
+
+    def forward(
+        self,
+        x: Tensor,
+        sh: Tensor,
+        basis: Tensor,
+        envelope: Tensor,
+        edges: Edges,
+        num_all: int,
+    ) -> Tensor:
+        """Attend from local atoms to their neighbours.
+
+        Parameters
+        ----------
+        x : [num_rows, D, C], local atoms first, then rows without neighbours
+        sh : [E, R], spherical harmonics in rank space
+        basis : [E, B], radial basis
+        envelope : [E]
+        num_all : local atoms and ghosts
+
+        Returns
+        -------
+        [num_rows, D, C]
+        """
+        num_local = edges.centre_ptr.size(0) - 1
+        source = exchange(self.merge_source(x[:num_local]), num_all)
+        target = self.merge_target(x[:num_local])
+        w = self.radial(basis)  # [E, C]
+        z = source[edges.neighbour] + target[edges.centre]  # [E, D, C]
+        z = torch.matmul(self.factors.input1.t(), z) * sh.unsqueeze(2)  # [E, R, C]
+        z = torch.matmul(self.factors.output, z) * w.unsqueeze(1)  # [E, D, C]
+
+        logits = z[:, 0] @ self.logit_mixing + self.logit_bias
+        logits = smooth_leaky_relu(logits.view(logits.size(0), self.num_heads, self.head_width))
+        logits = (logits * self.logit_weight).sum(dim=2)  # [E, H]
+        attention = neighbor_softmax(logits, envelope, edges, self.softmax_constant)
+        attention = nn.functional.dropout(attention, self.dropout, self.training)
+
+        # the second product and the sum over neighbours in one: every edge sends its own value
+        value = torch.matmul(self.factors.input1.t(), self.value(z))  # [E, R, C]
+        w = w.view(w.size(0), self.num_heads, self.head_width) * attention.unsqueeze(2)
+        w = w.flatten(1).unsqueeze(1)  # [E, 1, C]
+        a = cp_message(value, sh.unsqueeze(1), w, message_edges(edges))
+        y = torch.matmul(self.factors.output, a)  # [num_local, D, C]
+        alone = y.new_zeros(x.size(0) - num_local, y.size(1), y.size(2))
+        return self.projection(torch.cat([y, alone]))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and gated feed-forward, each with a residual."""
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+        super().__init__()
+        channels, l_max, epsilon = config.num_channels, config.l_max, config.layer_norm_epsilon
+        self.norm1 = EquivariantLayerNorm(channels, l_max, epsilon)
+        self.attention = GraphAttention(config, factors)
+        self.norm2 = EquivariantLayerNorm(channels, l_max, epsilon)
+        self.feed_forward = FeedForward(channels)
+
+    def forward(
+        self,
+        x: Tensor,
+        sh: Tensor,
+        basis: Tensor,
+        envelope: Tensor,
+        edges: Edges,
+        num_all: int,
+    ) -> Tensor:
+        x = x + self.attention(self.norm1(x), sh, basis, envelope, edges, num_all)
+        return x + self.feed_forward(self.norm2(x))
+
+
+class ForceHead(nn.Module):
+    """Attention of its own, then one vector per atom from the features of degree one."""
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+        super().__init__()
+        channels = config.num_channels
+        self.attention = GraphAttention(config, factors)
+        self.weight = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
+
+    def forward(
+        self,
+        x: Tensor,
+        sh: Tensor,
+        basis: Tensor,
+        envelope: Tensor,
+        edges: Edges,
+        num_all: int,
+    ) -> Tensor:  # [num_rows, 3], in the order x, y, z of e3nn's harmonics of degree one
+        y = self.attention(x, sh, basis, envelope, edges, num_all)
+        return y[:, 1:4] @ self.weight
+
+
+class AttentionModel(Network):
+    """Energies per atom, and with ``forces: direct`` forces, from a graph transformer.
+
+    Parameters
+    ----------
+    config : with ``species`` and ``avg_num_neighbors`` given
+
+    Attributes
+    ----------
+    direct_forces : bool
+        Whether `energies_and_forces` gives forces that are not a gradient.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        channels, l_max = config.num_channels, config.l_max
+        self.components = num_components(l_max)
+        self.direct_forces = config.forces == "direct"
+        self.subtract_isolated = config.subtract_isolated
+        factors = CPMatrices.from_factors(
+            load_factors(
+                l_max,
+                paths=config.paths,
+                rank=config.rank,
+                free_coefficients=config.path_coefficients == "free",
+            )
+        )
+        self.factors = factors
+        self.embedding = nn.Parameter(torch.randn(self.num_species, channels))
+        self.spherical_harmonics = SphericalHarmonics(
+            list(range(l_max + 1)), normalize=True, normalization="component"
+        )
+        self.basis = GaussianBasis(config.r_max, config.num_gaussians)
+        hard = config.envelope is None
+        self.envelope = HardCutoff() if hard else PolynomialEnvelope(config.r_max, config.envelope)
+        self.degree_embedding = DegreeEmbedding(config, factors, config.avg_num_neighbors)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config, factors) for _ in range(config.num_layers)
+        )
+        self.norm = EquivariantLayerNorm(channels, l_max, config.layer_norm_epsilon)
+        self.energy_head = EnergyHead(channels)
+        self.energy_factor = 1 / math.sqrt(config.avg_num_atoms or 1.0)
+        self.force_head = ForceHead(config, factors) if self.direct_forces else None
+
+    def forward(self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int) -> Tensor:
+        """Energies of the first ``num_local`` atoms.
+
+        Parameters
+        ----------
+        species : int64 [n_all], local atoms first, then ghosts
+        edges : sorted edges; centres are local atoms
+        edge_vec : float64 [E, 3], angstrom
+        num_local : number of atoms whose energies are wanted
+
+        Returns
+        -------
+        float64 [num_local], eV
+        """
+        x, _, _, _ = self._features(species, edges, edge_vec, num_local)
+        return self._energies(x, species, edges, edge_vec, num_local)
+
+    @torch.jit.export
+    def energies_and_forces(
+        self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and direct forces of the first ``num_local`` atoms; for ``forces: direct``.
+
+        The forces come from features of degree one. They are no gradient of the energy: molecular
+        dynamics with them does not conserve it, and there is no virial.
+
+        Returns
+        -------
+        energies : float64 [num_local], eV
+        forces : float64 [num_local, 3], eV/angstrom
+        """
+        if self.force_head is None:
+            raise RuntimeError("a network with forces: gradient has no direct forces")
+        x, sh, basis, envelope = self._features(species, edges, edge_vec, num_local)
+        energy = self._energies(x, species, edges, edge_vec, num_local)
+        forces = self.force_head(x, sh, basis, envelope, edges, species.size(0))
+        forces = forces[:num_local].to(torch.float64)
+        return energy, self.scale[species[:num_local]].unsqueeze(1) * forces
+
+    def _features(
+        self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features [num_rows, D, C], harmonics in rank space [E, R], basis [E, B], envelope [E].
+
+        Rows are the local atoms and, if wanted, one isolated atom of each species.
+        """
+        vectors = edge_vec.to(self.embedding.dtype)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        sh = self.spherical_harmonics(vectors) @ self.factors.input2  # [E, R]
+        basis = self.basis(r)
+        envelope = self.envelope(r)
+        num_all = species.size(0)
+        scalars = self.embedding[species[:num_local]]
+        x = pad_degrees(scalars, self.components) + self.degree_embedding(
+            sh, basis, envelope, edges, num_all
+        )
+        if self.subtract_isolated:
+            x = torch.cat([x, pad_degrees(self.embedding, self.components)])
+        for block in self.blocks:
+            x = block(x, sh, basis, envelope, edges, num_all)
+        return self.norm(x), sh, basis, envelope
+
+    def _energies(
+        self, x: Tensor, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int
+    ) -> Tensor:
+        local_species = species[:num_local]
+        rows = self.energy_head(x[:, 0]) * self.energy_factor
+        energy = rows[:num_local]
+        if self.subtract_isolated:
+            # without neighbours both terms are equal up to rounding: exactly zero is wanted
+            alone = edges.centre_ptr[1:] == edges.centre_ptr[:-1]
+            energy = energy - rows[num_local:][local_species]
+            energy = torch.where(alone, torch.zeros_like(energy), energy)
+        energy = energy.to(torch.float64)
+        return self.total_energy(energy, species, edges, edge_vec, num_local)

@@ -1,0 +1,1 @@
+"""The optimizer: SOAP, flat parameters, schedule, average of weights."""

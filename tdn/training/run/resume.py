@@ -1,0 +1,143 @@
+"""``last.pt``: everything that a run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdn.config import Config, config_to_dict
+from tdn.network.checkpoint import FORMAT_VERSION, read_checkpoint
+from tdn.system.atomic_files import atomic_write
+from tdn.system.errors import TDNError
+from tdn.system.version import __version__
+
+FORMAT = "tdn-training"
+
+# settings that may differ when a run goes on: they do not change what is computed per step, and
+# the frames themselves are compared by their content
+FREE_KEYS = frozenset(
+    {
+        "train.run_dir",
+        "train.device",
+        "train.num_threads",
+        "train.valid_batch_size",
+        "train.max_epochs",
+        "train.matmul_precision",
+        "train.compile",
+        "train.save_interval",
+        "train.tensorboard",
+        "data.train",
+        "data.valid",
+        "data.test",
+        "data.isolated_atoms",
+        "data.num_workers",
+        "data.cache_mb",
+    }
+)
+# where the first release stored nothing before the data had decided; equal data decide equally
+FROM_DATA = frozenset({"model.species", "model.avg_num_neighbors"})
+
+DEFAULTS = config_to_dict(Config())
+# what files without these keys were trained with, before there was a choice
+FORMER = {"train": {"optimizer": "adamw"}}
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    epoch : finished epochs
+    batch : finished steps of the epoch under way
+    step : steps of the optimiser in all
+    sums : sums of the loss and its terms over the steps of this epoch, and their number
+    best : lowest validation loss so far
+    best_epoch : when it was reached
+    good_metric : the last validation loss that raised no doubt
+    seconds : time spent in training
+    rate_factor : factor on the learning rate, lowered after non-finite losses
+    skipped : batches in a row with a non-finite loss
+    restores : how often the last good weights were brought back after losses that were not finite
+    jumps : the same after finite validation losses that jumped
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+    best: float = float("inf")
+    best_epoch: int = 0
+    good_metric: float = float("inf")
+    seconds: float = 0.0
+    rate_factor: float = 1.0
+    skipped: int = 0
+    restores: int = 0
+    jumps: int = 0
+
+
+def save_state(
+    path: Path,
+    progress: Progress,
+    config: dict[str, Any],
+    fingerprint: str,
+    tensors: dict[str, Any],
+) -> None:
+    """Write ``last.pt`` so that an interrupted write leaves the older one."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "tdn_version": __version__,
+        "torch_version": str(torch.__version__),
+        "config": config,
+        "fingerprint": fingerprint,
+        "progress": asdict(progress),
+        **tensors,
+    }
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Read ``last.pt`` if it belongs to this configuration and these data.
+
+    Raises
+    ------
+    TDNError
+        If the file is damaged or belongs to another run.
+    """
+    advice = "choose another train.run_dir, or start over with --restart"
+    try:
+        content = read_checkpoint(path, FORMAT)
+    except TDNError as error:
+        raise TDNError(f"cannot go on from {path}: {error}; {advice}") from None
+    differences = [
+        f"{key}: {old!r} there, {new!r} here"
+        for key, old, new in _differences(content["config"], config)
+    ]
+    if differences:
+        more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise TDNError(
+            f"{path} belongs to another configuration ({differences[0]}{more}); {advice}"
+        )
+    if content["fingerprint"] != fingerprint:
+        raise TDNError(f"{path} belongs to a run with other training frames; {advice}")
+    return content
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    found = []
+    for section in new:
+        # keys that came after the file was written had their defaults then
+        before = {**DEFAULTS[section], **FORMER.get(section, {}), **old.get(section, {})}
+        after = new[section]
+        for key in sorted({*before, *after}):
+            name = f"{section}.{key}"
+            if name in FROM_DATA and not before.get(key):
+                continue
+            if name not in FREE_KEYS and before.get(key) != after.get(key):
+                found.append((name, before.get(key), after.get(key)))
+    return found

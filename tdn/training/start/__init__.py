@@ -1,0 +1,1 @@
+"""The network that a run starts from."""

@@ -1,0 +1,62 @@
+"""``train.compile``: the network through `torch.compile`, where that can be trained."""
+
+from __future__ import annotations
+
+import torch
+
+from tdn.graph import Graph
+from tdn.network.potential import Potential
+from tdn.system.ranks import Ranks
+from tdn.training.loss import Loss
+from tdn.training.run.display import Display
+
+
+class _CompiledDirect(torch.nn.Module):
+    """A network with direct forces, of which `Potential` calls another method than ``forward``."""
+
+    direct_forces = True
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.energies_and_forces = torch.compile(network.energies_and_forces, dynamic=True)
+
+
+def _compiled(network: torch.nn.Module) -> torch.nn.Module:
+    if getattr(network, "direct_forces", False):
+        return _CompiledDirect(network)
+    return torch.compile(network, dynamic=True)
+
+
+def compiled_network(
+    model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks, display: Display
+) -> torch.nn.Module:
+    """The compiled network, or ``model`` itself with a warning that says why.
+
+    A loss on forces that are a gradient differentiates the network twice, which compiled code of
+    PyTorch up to 2.13 refuses; networks with direct forces are differentiated once and do compile.
+    Whether it works is found out on one batch.
+
+    Parameters
+    ----------
+    graph : some training frames, on the model's device
+    """
+    reason = None
+    try:
+        compiled = _compiled(model)
+        prediction = Potential(compiled)(graph, training=True)
+        loss.weighted(loss.terms(prediction, graph)).backward(
+            inputs=[p for p in model.parameters() if p.requires_grad]
+        )
+    # the compiler's own exceptions have no common base, and any of them means the same here
+    except Exception as error:
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+    finally:
+        model.zero_grad(set_to_none=True)
+    if not ranks.any(reason is not None):
+        return compiled
+    if reason is not None:
+        display.warn(
+            f"train.compile: this network cannot be trained compiled ({reason}); training goes on "
+            "with the fused operators of tdn alone, which need no compilation"
+        )
+    return model
