@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 
 from .algebra import Factors, balance, reconstruct
@@ -19,8 +21,10 @@ from .couplings import (
     path_normalisation,
 )
 from .equivariance import equivariance_error, float32_error
-from .store import read_npz, write_npz
 
+FILE_FORMAT = "tdn-cp-factors"
+FILE_VERSION = 1
+ARRAYS = ("input1", "input2", "output", "path_coefficients")
 EXACT_BELOW = 1e-10
 """Largest relative error of a decomposition that is called exact."""
 
@@ -172,6 +176,42 @@ def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: in
         *wanted,
         factors.paths,
     )
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: dict) -> None:
+    """Write arrays and JSON metadata; the file appears whole or not at all."""
+    record = {"format": FILE_FORMAT, "format_version": FILE_VERSION, **metadata}
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(
+            stream, metadata=np.array(json.dumps(record)), **{k: arrays[k] for k in ARRAYS}
+        )
+
+
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Read what :func:`write_npz` wrote.
+
+    Raises
+    ------
+    TDNError
+        If the file is missing, damaged, of another kind or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            metadata = json.loads(str(archive["metadata"]))
+            arrays = {name: archive[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise TDNError(f"CP factor file {path} does not exist") from None
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise TDNError(
+            f"{path} is not a readable file of CP factors ({error}); delete it to solve again"
+        ) from error
+    found = (metadata.get("format"), metadata.get("format_version"))
+    if found != (FILE_FORMAT, FILE_VERSION):
+        raise TDNError(
+            f"{path} has format {found[0]} version {found[1]}, expected {FILE_FORMAT} version "
+            f"{FILE_VERSION}; delete it to solve again"
+        )
+    return arrays, metadata
 
 
 def save_factors(path: str | Path, factors: CPFactors) -> None:

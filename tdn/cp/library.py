@@ -15,8 +15,11 @@ Normalisation: blocks carry sqrt((2 l3 + 1) / number of paths into l3), see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -26,8 +29,15 @@ from .algebra import CPProblem, orthogonal_terms
 from .couplings import coupling_paths, coupling_tensor, dimension
 from .factors import CPFactors, degree_scale, measured_factors, read_factors, restrict, save_factors
 from .newton import levenberg_marquardt
-from .solver import SolverOptions, scan_ranks, solve_cp
-from .store import SHIPPED, cache_folder, locked
+from .options import SolverOptions
+from .solver import scan_ranks, solve_cp
+
+try:
+    import fcntl
+except ImportError:  # Windows: atomic renames still keep files whole, work may be done twice
+    fcntl = None
+
+SHIPPED = Path(__file__).parent / "shipped"
 
 
 def decompose(
@@ -116,6 +126,22 @@ def file_name(
     """Name of the file of a decomposition, in the package and in the cache."""
     gauge = "free" if free_coefficients else "fixed"
     return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}.npz"
+
+
+def cache_folder() -> Path:
+    """``$TDN_CACHE_DIR`` or ``~/.cache/tdn``."""
+    custom = os.environ.get("TDN_CACHE_DIR")
+    return Path(custom).expanduser() if custom else Path.home() / ".cache" / "tdn"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for ``path`` so that only one process solves for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as stream:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield  # closing the file releases the lock, also when the process dies
 
 
 def load_factors(

@@ -12,16 +12,12 @@ preconditioner. The damping takes care of the scaling freedom of the rank-one te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
 from .algebra import CPProblem, Factors, balance, khatri_rao, reconstruct
-
-if TYPE_CHECKING:
-    from .solver import SolverOptions
+from .options import SolverOptions
 
 MAX_DAMPING = 1e6
 

@@ -20,7 +20,7 @@ from .radial_table import STRETCH, tabulate
 
 
 class FusedNodeProduct(nn.Module):
-    """`tdn.network.convolution.NodeProduct` followed by channel mixing, as constants."""
+    """`tdn.network.node_product.NodeProduct` followed by channel mixing, as constants."""
 
     linear: Tensor
     left: Tensor

@@ -40,7 +40,7 @@ from .attention_layers import (
 )
 from .attention_radial import GaussianBasis, RadialProfile
 from .base import Network
-from .convolution import CPMatrices
+from .cp_matrices import CPMatrices
 from .layers import num_components
 from .radial import PolynomialEnvelope
 

@@ -17,7 +17,8 @@ from tdn.system.errors import TDNError
 from tdn.system.version import __version__
 
 from .base import exact_constants, model_dtype, set_dtype
-from .convolution_model import ConvolutionModel, build_model
+from .build import build_model
+from .convolution_model import ConvolutionModel
 from .elements import select_species
 from .theory_levels import MultiHeadNetwork, networks_of, select_head
 

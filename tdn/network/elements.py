@@ -15,7 +15,7 @@ from tdn.config import ModelConfig, model_config_from_dict
 from tdn.system.errors import TDNError
 
 from .base import Network
-from .convolution_model import build_model
+from .build import build_model
 
 # numbers of elements for which networks are built to see what depends on the elements
 PROBES = (3, 5)

@@ -6,9 +6,10 @@ from torch import nn
 from tdn.graph import Graph
 from tdn.ops import sort_edges
 
-from .convolution import CPConvolution, NodeProduct
+from .convolution import CPConvolution
 from .convolution_model import ConvolutionModel
 from .layers import degree_of_component
+from .node_product import NodeProduct
 
 
 def normalize_activations(model: ConvolutionModel, graph: Graph) -> None:

@@ -25,7 +25,8 @@ from tdn.cp.cli import main
 from tdn.cp.couplings import coupling_paths, coupling_tensor, degrees
 from tdn.cp.equivariance import equivariance_error, rotation_matrices, spectral_norm
 from tdn.cp.newton import DenseNormalMatrix, ImplicitNormalMatrix, gradient_of
-from tdn.cp.solver import SolverOptions, random_factors
+from tdn.cp.options import SolverOptions
+from tdn.cp.solver import random_factors
 from tdn.system.errors import TDNError
 
 FILES = sorted(SHIPPED.glob("cp_*.npz"))

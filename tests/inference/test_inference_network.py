@@ -18,8 +18,8 @@ from tdn.graph import collate, graph_from_atoms
 from tdn.inference import torchscript
 from tdn.inference.network import fuse
 from tdn.network.base import set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 from tdn.system.errors import TDNError
 

@@ -20,8 +20,8 @@ from tdn.network.attention_layers import EquivariantLayerNorm, neighbor_softmax,
 from tdn.network.attention_model import AttentionModel, GraphAttention, TransformerBlock
 from tdn.network.attention_radial import RadialProfile
 from tdn.network.base import model_dtype, set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 from tdn.system.errors import TDNError

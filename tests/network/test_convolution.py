@@ -10,15 +10,12 @@ from structures import CONFIGS, CONVOLUTION, random_model, water_cluster
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
 from tdn.network.base import model_dtype, set_dtype
-from tdn.network.convolution import (
-    CPConvolution,
-    CPMatrices,
-    NodeProduct,
-    scalar_convolution_factors,
-)
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
+from tdn.network.convolution import CPConvolution
+from tdn.network.cp_matrices import CPMatrices, scalar_convolution_factors
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.layers import degree_of_component
+from tdn.network.node_product import NodeProduct
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 

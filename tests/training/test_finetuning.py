@@ -14,8 +14,8 @@ from tdn.data import build_graphs, read_frames
 from tdn.data.dataset.theory_levels import load_heads
 from tdn.evaluation.errors import evaluate
 from tdn.graph import graph_from_atoms
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.elements import species_axes
 from tdn.network.potential import Potential
 from tdn.training.cli import main

@@ -12,8 +12,8 @@ from tdn import TDNCalculator
 from tdn.config.yaml_file import load_config
 from tdn.data.dataset.theory_levels import head_slices, load_heads
 from tdn.network.base import exact_constants
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, read_checkpoint
-from tdn.network.convolution_model import build_model
 from tdn.system.errors import UsageError
 from tdn.training.cli import main
 from tdn.training.trainer import Trainer

@@ -13,7 +13,7 @@ from tdn.data import Dataset
 from tdn.data.dataset.theory_levels import head_statistics
 from tdn.graph import collate
 from tdn.network.base import set_dtype
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.theory_levels import MultiHeadNetwork, networks_of
 from tdn.system.errors import UsageError
