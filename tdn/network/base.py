@@ -58,11 +58,11 @@ class Network(nn.Module):
 # everything that stays float64 whatever the network's precision
 FLOAT64_BUFFERS = ("atomic_energies", "scale", "zbl.number", "zbl.pair_cutoff")
 # constants whose exact values matter: rounded CP factors are equivariant to 1e-7 only
-CONSTANTS = (".input1", ".input2", ".output", ".frequencies")
+CONSTANTS = (".input1", ".input2", ".output")
 
 
 def exact_constants(model: Network) -> dict[str, Tensor]:
-    """CP factors and other constants in float64, whatever the network's precision."""
+    """CP factors in float64, whatever the network's precision."""
     if model_dtype(model) != torch.float64 and hasattr(model, "float64_constants"):
         return model.float64_constants
     buffers = model.named_buffers()

@@ -23,7 +23,7 @@ from .layers import (
     num_components,
 )
 from .node_product import NodeProduct
-from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from .radial import RadialNetwork
 
 
 class Residual(nn.Module):
@@ -56,8 +56,9 @@ class InteractionLayer(nn.Module):
         factors = load_factors(l_max, paths=config.paths, rank=config.rank)
         shared = config.radial == "shared"
         self.first = first
-        self.r_max, self.envelope = config.r_max, config.envelope
         self.radial = RadialNetwork(
+            config.r_max,
+            config.envelope,
             config.num_radial,
             config.radial_hidden,
             1 if shared else l_max + 1,
@@ -105,7 +106,7 @@ class InteractionLayer(nn.Module):
             h = h.index_select(0, species)
         else:
             h = exchange(h, species.size(0))
-        w = self.radial.of_distance(r, pair, self.r_max, self.envelope)
+        w = self.radial.weights_at(r, pair)
         m = self.mix_message(self.convolution(h, sh, w, edges))
         local_species = species[:num_local]
         y = self.mix_out(self.product(m, local_species))
@@ -131,8 +132,6 @@ class ConvolutionModel(Network):
         super().__init__(config)
         self.embedding = nn.Parameter(torch.randn(self.num_species, config.num_channels))
         self.l_max = config.l_max
-        self.basis = BesselBasis(config.r_max, config.num_radial)
-        self.envelope = PolynomialEnvelope(config.r_max, config.envelope)
         degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
         self.layers = nn.ModuleList(
             InteractionLayer(config, degrees[i], degrees[i + 1], first=i == 0)
