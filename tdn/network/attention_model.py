@@ -24,7 +24,6 @@ from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
-from tdn.cp import load_factors
 from tdn.ops import Edges, cp_message, exchange
 
 from .attention_layers import (
@@ -212,27 +211,15 @@ class AttentionModel(Network):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
-
-    Attributes
-    ----------
-    direct_forces : bool
-        Whether `energies_and_forces` gives forces that are not a gradient.
+    factors : the CP matrices of the couplings, the same for all layers
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
         super().__init__(config)
         channels, l_max = config.num_channels, config.l_max
         self.components = num_components(l_max)
         self.direct_forces = config.forces == "direct"
         self.subtract_isolated = config.subtract_isolated
-        factors = CPMatrices.from_factors(
-            load_factors(
-                l_max,
-                paths=config.paths,
-                rank=config.rank,
-                free_coefficients=config.path_coefficients == "free",
-            )
-        )
         self.factors = factors
         self.embedding = nn.Parameter(torch.randn(self.num_species, channels))
         self.spherical_harmonics = SphericalHarmonics(

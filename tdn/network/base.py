@@ -19,10 +19,20 @@ class Network(nn.Module):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
+
+    Attributes
+    ----------
+    direct_forces : whether ``energies_and_forces`` gives forces that are not a gradient
+    heads : names of the levels of theory of a network with several (`.theory_levels`)
+    networks : one for each head; without heads the network itself
     """
 
     # float64 originals of rounded constants (see `set_dtype`) are no part of compiled files
-    __jit_ignored_attributes__ = ("float64_constants",)
+    __jit_ignored_attributes__ = ("float64_constants", "heads")
+    __jit_unused_properties__ = ("networks",)
+
+    direct_forces = False
+    heads: tuple[str, ...] = ()
 
     atomic_energies: Tensor
     scale: Tensor
@@ -36,6 +46,10 @@ class Network(nn.Module):
         self.zbl = ZBL(self.atomic_numbers, config.r_max) if config.zbl else None
         self.register_buffer("atomic_energies", torch.zeros(self.num_species, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(self.num_species, dtype=torch.float64))
+
+    @property
+    def networks(self) -> list["Network"]:
+        return [self]
 
     def total_energy(
         self, energy: Tensor, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int

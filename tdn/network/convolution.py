@@ -7,7 +7,7 @@ The coupling tensor M[k, i, j] = sum_r output[k, r] input1[i, r] input2[j, r] tu
     m_i[k, c] = norm[k] sum_r output[k, r] a_i[r, c]                  per node
 
 with b_ij[l, r] = sum_m input2[(l, m), r] Y_lm(r_ij) and the radial weights w_ij. The norm starts as
-1 / sqrt(mean number of neighbours) and is then measured (see `tdn.network.initial_norms`).
+1 / sqrt(mean number of neighbors) and is then measured (see `tdn.network.initial_norms`).
 """
 
 import math
@@ -27,10 +27,10 @@ class CPConvolution(nn.Module):
     Parameters
     ----------
     factors : the CP matrices; ``input1`` acts on node features, ``input2`` on spherical harmonics;
-        those of `scalar_convolution_factors` are not needed to compute anything
+        those of `CPMatrices.of_scalars` are not needed to compute anything
     l_max : highest degree of the spherical harmonics
     shared_radial : one radial function for all degrees instead of one each
-    avg_num_neighbors : mean number of neighbours, for normalisation
+    avg_num_neighbors : mean number of neighbors, for normalization
     """
 
     degree_mask: Tensor

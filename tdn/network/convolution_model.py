@@ -1,18 +1,18 @@
 """The network: species and edges to energies per atom.
 
-`ConvolutionModel` embeds species, applies `InteractionLayer`s and adds up readouts.
+`ConvolutionModel` embeds species, applies a `FirstLayer` and `InteractionLayer`s, and adds up
+readouts.
 """
 
 import torch
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
-from tdn.cp import load_factors
 from tdn.ops import Edges, edge_geometry, exchange
 
 from .base import Network
 from .convolution import CPConvolution
-from .cp_matrices import CPMatrices, scalar_convolution_factors
+from .cp_matrices import CPMatrices
 from .layers import (
     DegreeLinear,
     DegreeScale,
@@ -38,24 +38,23 @@ class Residual(nn.Module):
         return self.mix(self.scale(x, species))
 
 
-class InteractionLayer(nn.Module):
-    """One message-passing layer: channel mixing, CP convolution, node products, residual, gate.
+class _Layer(nn.Module):
+    """What all layers have: CP convolution, node products and channel mixing.
 
     Parameters
     ----------
     config : the network's configuration
-    l_max_in, l_max_out : highest degrees of the features before and after the layer; the first
-        layer sees scalars only, the last gives scalars only
-    first : the input is the embedding of the species, known for ghost atoms as well
+    factors : the CP matrices of the couplings
+    l_max_in, l_max_out : highest degrees of the features before and after the layer
     """
 
-    def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int, first: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, factors: CPMatrices, l_max_in: int, l_max_out: int
+    ) -> None:
         super().__init__()
         channels, l_max = config.num_channels, config.l_max
         num_species = len(config.species)
-        factors = load_factors(l_max, paths=config.paths, rank=config.rank)
         shared = config.radial == "shared"
-        self.first = first
         self.radial = RadialNetwork(
             config.r_max,
             config.envelope,
@@ -68,9 +67,7 @@ class InteractionLayer(nn.Module):
             config.radial_smoothness,
         )
         self.convolution = CPConvolution(
-            scalar_convolution_factors(l_max)
-            if l_max_in == 0
-            else CPMatrices.from_factors(factors),
+            CPMatrices.of_scalars(l_max) if l_max_in == 0 else factors.up_to(l_max),
             l_max,
             shared,
             config.avg_num_neighbors,
@@ -81,8 +78,51 @@ class InteractionLayer(nn.Module):
             num_species, channels, l_max, l_max_out, config.correlation, factors
         )
         self.mix_out = DegreeLinear(channels, channels, l_max_out)
-        # the embedding is no message: a residual of it would give isolated atoms an energy
-        self.residual = None if first else Residual(num_species, channels, l_max_out)
+
+    def interact(
+        self, h: Tensor, species: Tensor, sh: Tensor, r: Tensor, pair: Tensor, edges: Edges
+    ) -> Tensor:
+        """Mixed features of all atoms [n_all, D_in, C] -> [n_local, D_out, C], before the gate."""
+        w = self.radial.weights_at(r, pair)
+        m = self.mix_message(self.convolution(h, sh, w, edges))
+        return self.mix_out(self.product(m, species[: m.size(0)]))
+
+
+class FirstLayer(_Layer):
+    """The layer whose input is the embedding of the species, known for ghost atoms as well.
+
+    It has no residual: the embedding is no message and would give isolated atoms an energy.
+    """
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices, l_max_out: int) -> None:
+        super().__init__(config, factors, 0, l_max_out)
+        self.gate = Gate(config.num_channels, l_max_out) if config.gate else NoGate()
+
+    def forward(
+        self,
+        x: Tensor,
+        scalars: Tensor,
+        species: Tensor,
+        sh: Tensor,
+        r: Tensor,
+        pair: Tensor,
+        edges: Edges,
+    ) -> tuple[Tensor, Tensor]:
+        """Embedding [S, 1, C] -> features [n_local, D_out, C] and their scalars [n_local, C].
+
+        It does not need ``scalars``; all layers are called alike.
+        """
+        h = self.mix_in(x).index_select(0, species)
+        return self.gate(self.interact(h, species, sh, r, pair, edges))
+
+
+class InteractionLayer(_Layer):
+    """A later layer: the features of the neighbors, and a residual of the atom's own."""
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices, l_max_out: int) -> None:
+        super().__init__(config, factors, config.l_max, l_max_out)
+        channels = config.num_channels
+        self.residual = Residual(len(config.species), channels, l_max_out)
         self.gate = Gate(channels, l_max_out) if config.gate else NoGate()
         self.components_out = num_components(l_max_out)
 
@@ -96,24 +136,11 @@ class InteractionLayer(nn.Module):
         pair: Tensor,
         edges: Edges,
     ) -> tuple[Tensor, Tensor]:
-        """Features [n_local, D_in, C] and their scalars [n_local, C] to the next ones.
-
-        The first layer takes the embedding of the species instead, [S, 1, C].
-        """
-        num_local = edges.centre_ptr.size(0) - 1
-        h = self.mix_in(x)
-        if self.first:
-            h = h.index_select(0, species)
-        else:
-            h = exchange(h, species.size(0))
-        w = self.radial.weights_at(r, pair)
-        m = self.mix_message(self.convolution(h, sh, w, edges))
-        local_species = species[:num_local]
-        y = self.mix_out(self.product(m, local_species))
-        if self.residual is not None:
-            kept = scalars.unsqueeze(1) if self.components_out == 1 else x
-            y = y + self.residual(kept, local_species)
-        return self.gate(y)
+        """Features [n_local, D_in, C] and their scalars [n_local, C] to the next ones."""
+        h = exchange(self.mix_in(x), species.size(0))
+        y = self.interact(h, species, sh, r, pair, edges)
+        kept = scalars.unsqueeze(1) if self.components_out == 1 else x
+        return self.gate(y + self.residual(kept, species[: y.size(0)]))
 
 
 class ConvolutionModel(Network):
@@ -126,17 +153,16 @@ class ConvolutionModel(Network):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
+    factors : the CP matrices of the couplings; every layer has its own copy
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
         super().__init__(config)
         self.embedding = nn.Parameter(torch.randn(self.num_species, config.num_channels))
         self.l_max = config.l_max
-        degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
-        self.layers = nn.ModuleList(
-            InteractionLayer(config, degrees[i], degrees[i + 1], first=i == 0)
-            for i in range(config.num_layers)
-        )
+        first, *later = [config.l_max] * (config.num_layers - 1) + [0]  # the last gives scalars
+        self.layers = nn.ModuleList([FirstLayer(config, factors, first)])
+        self.layers.extend(InteractionLayer(config, factors, l_max_out) for l_max_out in later)
         readouts = [LinearReadout(config.num_channels) for _ in range(config.num_layers - 1)]
         readouts.append(MLPReadout(config.num_channels, config.readout_hidden))
         self.readouts = nn.ModuleList(readouts)
@@ -157,9 +183,8 @@ class ConvolutionModel(Network):
         """
         r, sh = edge_geometry(edge_vec, self.l_max, self.embedding.dtype)  # [E], [E, D]
         pair = species[edges.centre] * self.num_species + species[edges.neighbour]
-        x = self.embedding.unsqueeze(1)  # [S, 1, C]
+        x, scalars = self.embedding.unsqueeze(1), self.embedding  # [S, 1, C], [S, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
-        scalars = self.embedding
         for layer, readout in zip(self.layers, self.readouts):
             x, scalars = layer(x, scalars, species, sh, r, pair, edges)
             energy = energy + readout(scalars).to(torch.float64)

@@ -1,6 +1,5 @@
 """The factor matrices of a CP decomposition in a network."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,21 +19,27 @@ class CPMatrices(nn.Module):
     input2: Tensor
     output: Tensor
 
-    def __init__(self, input1: np.ndarray, input2: np.ndarray, output: np.ndarray) -> None:
+    def __init__(self, input1: Tensor, input2: Tensor, output: Tensor) -> None:
         super().__init__()
         for name, matrix in (("input1", input1), ("input2", input2), ("output", output)):
-            self.register_buffer(name, torch.tensor(matrix, dtype=torch.float64))
+            self.register_buffer(name, matrix.to(torch.float64, copy=True))
 
     @classmethod
-    def from_factors(cls, factors: CPFactors, l_max_out: int | None = None) -> "CPMatrices":
-        """Take shipped factors, keeping the output components up to degree ``l_max_out``."""
-        output = factors.output
-        if l_max_out is not None:
-            output = output[: num_components(l_max_out)]
-        return cls(factors.input1, factors.input2, output)
+    def from_factors(cls, factors: CPFactors) -> "CPMatrices":
+        """Shipped factors, or those of the solver."""
+        return cls(*map(torch.from_numpy, (factors.input1, factors.input2, factors.output)))
 
+    @classmethod
+    def empty(cls, l_max: int, rank: int) -> "CPMatrices":
+        """Zeros, in the place of the matrices of a state that will be loaded."""
+        return cls(*torch.zeros(3, num_components(l_max), rank))
 
-def scalar_convolution_factors(l_max: int) -> CPMatrices:
-    """Exact factors of the product of scalars with spherical harmonics: rank D, m = w Y x."""
-    identity = np.eye(num_components(l_max))
-    return CPMatrices(np.ones((1, len(identity))), identity, identity)
+    @classmethod
+    def of_scalars(cls, l_max: int) -> "CPMatrices":
+        """Exact factors of the product of scalars with spherical harmonics: rank D, m = w Y x."""
+        identity = torch.eye(num_components(l_max))
+        return cls(torch.ones(1, len(identity)), identity, identity)
+
+    def up_to(self, l_max_out: int) -> "CPMatrices":
+        """A copy with the output components up to a degree."""
+        return CPMatrices(self.input1, self.input2, self.output[: num_components(l_max_out)])

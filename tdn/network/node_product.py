@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from tdn.cp import CPFactors
 from tdn.ops import node_product
 
 from .cp_matrices import CPMatrices
@@ -33,7 +32,7 @@ class NodeProduct(nn.Module):
         l_max: int,
         l_max_out: int,
         correlation: int,
-        factors: CPFactors,
+        factors: CPMatrices,
     ) -> None:
         super().__init__()
         self.components_out = num_components(l_max_out)
@@ -46,12 +45,11 @@ class NodeProduct(nn.Module):
         self.weight = nn.ModuleList()
         self.products = nn.ModuleList()
         for order in range(2, correlation + 1):
-            last = order == correlation
-            kept = l_max_out if last else None
+            kept = l_max_out if order == correlation else l_max
             self.left.append(DegreeScale(num_species, num_channels, l_max, 1.0, 0.5))
             self.right.append(DegreeScale(num_species, num_channels, l_max, 1.0, 0.5))
             self.weight.append(DegreeScale(num_species, num_channels, l_max_out, 0.0, 0.5))
-            self.products.append(CPMatrices.from_factors(factors, kept))
+            self.products.append(factors.up_to(kept))
 
     def forward(self, m: Tensor, species: Tensor) -> Tensor:  # [N, D, C] -> [N, D_out, C]
         left, right, weight, matrices = [], [], [], []  # loops: TorchScript unrolls them

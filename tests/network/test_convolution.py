@@ -12,7 +12,7 @@ from tdn.graph import graph_from_atoms
 from tdn.network.base import model_dtype, set_dtype
 from tdn.network.build import build_model
 from tdn.network.convolution import CPConvolution
-from tdn.network.cp_matrices import CPMatrices, scalar_convolution_factors
+from tdn.network.cp_matrices import CPMatrices
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.layers import degree_of_component
 from tdn.network.node_product import NodeProduct
@@ -37,7 +37,7 @@ def dense(factors):
 @pytest.mark.parametrize("first", [False, True])
 def test_convolution_equals_a_loop_over_edges(l_max, shared, first):
     if first:
-        matrices = scalar_convolution_factors(l_max)
+        matrices = CPMatrices.of_scalars(l_max)
         tensor = torch.eye((l_max + 1) ** 2)[:, None, :]
     else:
         factors = load_factors(l_max)
@@ -63,7 +63,8 @@ def test_convolution_equals_a_loop_over_edges(l_max, shared, first):
 def test_node_product_equals_dense_products(l_max, scalars_only):
     factors = load_factors(l_max)
     l_out = 0 if scalars_only else l_max
-    product = NodeProduct(2, 3, l_max, l_out, 3, factors).requires_grad_(False)
+    matrices = CPMatrices.from_factors(factors)
+    product = NodeProduct(2, 3, l_max, l_out, 3, matrices).requires_grad_(False)
     tensor = dense((factors.output, factors.input1, factors.input2))
     m = torch.randn(4, (l_max + 1) ** 2, 3)
     species = torch.tensor([0, 1, 1, 0])
