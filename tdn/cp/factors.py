@@ -18,7 +18,7 @@ from .couplings import (
     coupling_tensor,
     degrees,
     dimension,
-    path_normalisation,
+    path_normalization,
 )
 from .equivariance import equivariance_error, float32_error
 
@@ -122,7 +122,7 @@ def measured_factors(
     l_max3: int,
     paths: str,
 ) -> CPFactors:
-    """Factors ``[output, input1, input2]`` of the normalised tensor with measured errors."""
+    """Factors ``[output, input1, input2]`` of the normalized tensor with measured errors."""
     output, input1, input2 = balance(factors)
     tensor = reconstruct([output, input1, input2])
     target = coupling_tensor(
@@ -146,9 +146,9 @@ def measured_factors(
 
 
 def degree_scale(paths: tuple[CouplingPath, ...], l_max3: int) -> np.ndarray:
-    """Normalisation n_{l3} of every output component, [D3] (0 where no path leads)."""
+    """Normalization n_{l3} of every output component, [D3] (0 where no path leads)."""
     scale = np.zeros(l_max3 + 1)
-    for path, n in zip(paths, path_normalisation(paths), strict=True):
+    for path, n in zip(paths, path_normalization(paths), strict=True):
         scale[path.l3] = n
     return scale[degrees(l_max3)]
 
@@ -157,7 +157,7 @@ def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: in
     """Factors for smaller degrees: rows of the given ones, exact if these are.
 
     A block of the coupling tensor is the coupling tensor of the smaller degrees, up to the
-    normalisation per output degree, which is adjusted.
+    normalization per output degree, which is adjusted.
     """
     limits = (factors.l_max_input1, factors.l_max_input2, factors.l_max_output)
     wanted = (l_max, l_max_input2, l_max_output)

@@ -22,7 +22,7 @@ from .layers import degree_of_component, num_components
 
 
 class CPConvolution(nn.Module):
-    """Messages from neighbours to centres.
+    """Messages from neighbors to centers.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ class CPConvolution(nn.Module):
         self.register_buffer("norm", norm)
 
     def forward(self, x: Tensor, sh: Tensor, w: Tensor, edges: Edges) -> Tensor:
-        """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centres, D_out, C]."""
+        """[n_all, D_in, C], [E, D], [E, L, C] -> [n_centers, D_out, C]."""
         if self.scalars:
             return self.norm * scalar_message(x, sh, w, edges)
         u = component_linear(x, self.factors.input1.t())  # [n_all, R, C]
         # one matrix product for all degrees: each row of input2 counts for its own degree alone
         by_degree = self.degree_mask * self.factors.input2.unsqueeze(1)  # [D, L, R]
         b = (sh @ by_degree.flatten(1)).view(-1, by_degree.size(1), by_degree.size(2))  # [E, L, R]
-        a = cp_message(u, b, w, edges)  # [n_centres, R, C]
+        a = cp_message(u, b, w, edges)  # [n_centers, R, C]
         return component_linear(a, self.factors.output * self.norm)

@@ -173,7 +173,7 @@ class ConvolutionModel(Network):
         Parameters
         ----------
         species : int64 [n_all], local atoms first, then ghosts
-        edges : sorted edges; centres are local atoms
+        edges : sorted edges; centers are local atoms
         edge_vec : float64 [E, 3], angstrom
         num_local : number of atoms whose energies are wanted
 

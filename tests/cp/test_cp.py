@@ -305,7 +305,7 @@ def test_loading_mistakes(cache):
         load_factors(1, "all", 7, free_coefficients=False, exact_only=True)
 
 
-def test_normalisation_of_the_shipped_tensor():
+def test_normalization_of_the_shipped_tensor():
     """Output variance of unit-variance inputs is the mean of c_p^2 over the paths into it."""
     factors = load_factors(3)
     variance = np.sum(factors.tensor() ** 2, axis=(1, 2))

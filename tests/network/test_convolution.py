@@ -88,7 +88,7 @@ def test_node_product_equals_dense_products(l_max, scalars_only):
 
 
 @pytest.mark.parametrize("name", CONVOLUTION)
-def test_normalisation_makes_activations_of_order_one(name):
+def test_normalization_makes_activations_of_order_one(name):
     model = random_model(name)
     graph = graph_from_atoms(water_cluster(count=8), model.atomic_numbers, model.r_max)
     normalize_activations(model, graph)

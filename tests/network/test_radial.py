@@ -77,10 +77,10 @@ def test_species_pairs_differ():
 def test_zbl_is_the_universal_potential_and_ends_smoothly():
     zbl = ZBL([1, 8], r_max=5.0)
     species = torch.tensor([1, 0])
-    centre, neighbour = torch.tensor([0, 1]), torch.tensor([1, 0])
+    center, neighbor = torch.tensor([0, 1]), torch.tensor([1, 0])
 
     def energy(r):
-        return float(zbl(torch.tensor([r, r]), species, centre, neighbour, 2).sum())
+        return float(zbl(torch.tensor([r, r]), species, center, neighbor, 2).sum())
 
     # the formula by hand at 0.3 angstrom: a = 0.46850 / (1^0.23 + 8^0.23)
     a = 0.46850 / (1 + 8**0.23)
