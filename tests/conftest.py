@@ -16,6 +16,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def float64_default():
+    """New tensors have double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(params=[*CONFIGS, "trained"])
 def model(request):
     """Every kind of network in float64: random weights and trained ones."""

@@ -28,12 +28,7 @@ CHANNELS = {  # numbers of channels that fit the mode
 L_MAX = (2, 1, 2)
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(previous)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 def make(mode, paths="parity", l_max=L_MAX, **kwargs):

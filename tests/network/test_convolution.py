@@ -19,12 +19,7 @@ from tdn.network.node_product import NodeProduct
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 def dense(factors):

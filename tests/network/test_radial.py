@@ -11,12 +11,7 @@ from tdn.network.radial import PolynomialEnvelope, RadialNetwork
 from tdn.network.zbl import ZBL
 from tdn.ops.edges_reference import bessel_basis
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 @pytest.mark.parametrize("p", [3, 6, 9])
