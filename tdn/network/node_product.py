@@ -52,13 +52,7 @@ class NodeProduct(nn.Module):
             self.products.append(factors.up_to(kept))
 
     def forward(self, m: Tensor, species: Tensor) -> Tensor:  # [N, D, C] -> [N, D_out, C]
-        left, right, weight, matrices = [], [], [], []  # loops: TorchScript unrolls them
-        for scale in self.left:
-            left.append(scale.weight)
-        for scale in self.right:
-            right.append(scale.weight)
-        for scale in self.weight:
-            weight.append(scale.weight)
+        matrices = []  # a loop, which TorchScript unrolls also where there are none
         for factors in self.products:
             matrices.extend([factors.input1, factors.input2, factors.output])
         if len(matrices) == 0:
@@ -70,9 +64,9 @@ class NodeProduct(nn.Module):
             m,
             species,
             self.linear.weight * by_degree,
-            torch.stack(left),
-            torch.stack(right),
-            torch.stack(weight) * by_degree,
+            torch.stack([scale.weight for scale in self.left]),
+            torch.stack([scale.weight for scale in self.right]),
+            torch.stack([scale.weight for scale in self.weight]) * by_degree,
             matrices[0],
             matrices[1],
             output,
