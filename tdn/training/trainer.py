@@ -85,7 +85,7 @@ class Trainer:
         self.potentials = [Potential(network) for network in self._trained_networks()]
         groups = parameter_groups(self.model, settings.optimizer)
         self.parameters = [parameter for group in groups for parameter in group]
-        self.flat = FlatParameters(self.model, groups)
+        self.flat = FlatParameters(groups)
         self.optimizer = build_optimizer(settings, self.flat, groups)
         self.average = WeightAverage(self.flat.tensors, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
@@ -373,12 +373,8 @@ class Trainer:
         """
         content = load_state(self.last_file, config_to_dict(self.config), self.dataset.fingerprint)
         load_weights(self.model, content["model"])
-        self.optimizer.load_state_dict(self.flat.optimizer_state(content["optimizer"]))
-        self.average.load_state_dict(self.flat.average_state(content["average"]))
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.average.load_state_dict(content["average"])
         self.progress = Progress(**content["progress"])
         self._clock = time.monotonic() - self.progress.seconds
-        # files of the first release lack the good weights
-        if "good" in content:
-            self.recovery.good = content["good"]
-        else:
-            self.recovery.keep()
+        self.recovery.good = content["good"]

@@ -43,22 +43,6 @@ def test_configuration_in_the_folder_is_resolved(folder, capsys):
     assert "epoch 4 of 4" in capsys.readouterr().out
 
 
-def test_a_state_from_before_there_was_a_choice_of_optimiser(folder, capsys):
-    """It says nothing about the optimiser, which was AdamW: the default of today is another."""
-    config = write_config(folder, train={"optimizer": "adamw"})
-    assert main([str(config)]) == 0
-    path = folder / "run" / "last.pt"
-    content = torch.load(path, weights_only=True)
-    del content["config"]["train"]["optimizer"]
-    torch.save(content, path)
-    capsys.readouterr()
-    assert main([str(config), "train.max_epochs=4"]) == 0
-    assert "epoch 4 of 4" in capsys.readouterr().out
-    torch.save(content, path)
-    assert main([str(config), "train.max_epochs=5", "train.optimizer=soap"]) == 1
-    assert "train.optimizer: 'adamw' there, 'soap' here" in capsys.readouterr().err
-
-
 def test_tensorboard_has_the_numbers_of_the_log(folder, capsys):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -59,9 +59,7 @@ class OneMatrix:
 def flat_weights() -> tuple[list[nn.Parameter], FlatParameters]:
     torch.manual_seed(1)
     weights = [nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in SHAPES]
-    model = nn.Module()
-    model.weights = nn.ParameterList(weights)
-    return weights, FlatParameters(model, [weights])
+    return weights, FlatParameters([weights])
 
 
 def test_as_one_matrix_at_a_time():
@@ -91,9 +89,7 @@ def test_bases_stay_orthogonal_and_diagonal():
     scale = torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.03], dtype=torch.float64))
     axes = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
     weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))
-    model = nn.Module()
-    model.weight = weight
-    flat = FlatParameters(model, [[weight]])
+    flat = FlatParameters([[weight]])
     optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.0)
     for _ in range(40 * RENEWAL):
         weight.grad.copy_(axes @ scale @ torch.randn(4, 4, dtype=torch.float64))
@@ -113,17 +109,16 @@ def loss_after(optimizer_of, steps: int = 300) -> float:
     bases = torch.linalg.qr(torch.randn(4, 12, 12, dtype=torch.float64))[0]
     a, b = bases[0] * decay @ bases[1], bases[2] * decay @ bases[3]
     c = a @ torch.randn(12, 12, dtype=torch.float64) @ b
-    model = nn.Module()
-    model.weight = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
-    flat = FlatParameters(model, [[model.weight]])
+    weight = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
+    flat = FlatParameters([[weight]])
     optimizer = optimizer_of(flat)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * (1 - step / steps)
         flat.zero_grad()
-        (a @ model.weight @ b - c).square().sum().backward()
+        (a @ weight @ b - c).square().sum().backward()
         optimizer.step()
-    rest = a @ model.weight.detach() @ b - c
+    rest = a @ weight.detach() @ b - c
     return float(rest.square().sum() / c.square().sum())
 
 

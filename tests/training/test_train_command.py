@@ -165,6 +165,13 @@ def test_last_file_of_another_run(folder, capsys):
     assert run(config, "train.max_epochs=1") == 1
     assert "other training frames" in capsys.readouterr().err
     assert run(config, "train.max_epochs=1", "--restart") == 0
+    state = folder / "run" / "last.pt"
+    content = torch.load(state, weights_only=True)
+    for version in (0, 2, None, "1"):
+        torch.save({**content, "format_version": version}, state)
+        assert run(config, "train.max_epochs=1") == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"has format version {version!r}, expected 1" in error and "--restart" in error
     (folder / "run" / "last.pt").write_bytes(b"damaged")
     assert run(config) == 1
     assert "--restart" in capsys.readouterr().err
