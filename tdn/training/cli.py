@@ -158,7 +158,8 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
             f"training ended without a finite loss and no {trainer.model_file} was written; "
             "lower train.learning_rate"
         )
-    table = final_report(trainer)
+    table = final_report(run_dir, dataset, trainer.evaluate_best(), write=ranks.main)
+    ranks.barrier()
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
     head = f" --head {dataset.heads[0]}" if getattr(dataset, "heads", ()) else ""
     print(f"\nnext: tdn-export {trainer.model_file}{head}")

@@ -19,7 +19,7 @@ from tdn.data.dataset.loader import GraphLoader
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.evaluation.errors import Errors, Evaluation, errors, evaluate, join_evaluations
 from tdn.graph import Graph, collate
-from tdn.network.checkpoint import DTYPES, model_to_dict, save_model
+from tdn.network.checkpoint import DTYPES, model_to_dict, read_checkpoint, save_model
 from tdn.network.potential import Potential
 from tdn.network.theory_levels import load_weights, networks_of
 from tdn.system.ranks import Ranks
@@ -34,7 +34,7 @@ from .recovery import MAX_SKIPPED, Recovery
 from .run.csv_log import Log
 from .run.display import Display
 from .run.interrupt import StopRequest
-from .run.metadata import training_metadata
+from .run.metadata import SUBSETS, training_metadata
 from .run.resume import Progress, load_state, save_state
 from .run.tensorboard import TensorBoard
 from .start.compilation import compiled_network
@@ -117,7 +117,10 @@ class Trainer:
             return networks
         frames = min(len(self.dataset.train), NORMALIZE_FRAMES)
         graph = collate([self.dataset.train.graphs[i] for i in range(frames)]).to(self.device)
-        return [compiled_network(n, graph, self.loss, self.ranks, self.display) for n in networks]
+        found = [compiled_network(n, graph, self.loss, self.ranks) for n in networks]
+        for warning in (text for _, text in found if text is not None):
+            self.display.warn(warning)
+        return [network for network, _ in found]
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -288,9 +291,11 @@ class Trainer:
         # without validation frames the newest average is the one to keep
         if metric < progress.best or (not len(self.dataset.valid) and math.isfinite(metric)):
             progress.best, progress.best_epoch = metric, progress.epoch
+            progress.seconds = time.monotonic() - self._clock
             self._best_model.load_state_dict(self.model.state_dict())
-            seconds = time.monotonic() - self._clock
-            self._best_metadata = training_metadata(self, {"valid": found}, seconds)
+            self._best_metadata = training_metadata(
+                self.config.train, self.dataset, self.model, progress, self.ranks.size, found
+            )
         return found, present
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
@@ -305,6 +310,15 @@ class Trainer:
             if len(chosen):
                 parts.append(evaluate(potential, chosen, size, self.device, ranks=self.ranks))
         return join_evaluations(parts)
+
+    def evaluate_best(self) -> dict[str, Evaluation]:
+        """Evaluate all subsets with the network in ``model.pt``; on all ranks."""
+        model = copy.deepcopy(self.model)
+        load_weights(model, read_checkpoint(self.model_file))
+        names = [name for name in SUBSETS if len(getattr(self.dataset, name))]
+        found = {name: self.evaluate(name, model) for name in names}
+        self.ranks.barrier()  # all have read the file: it may be written now
+        return found
 
     # --- trouble ---------------------------------------------------------------------------------
 

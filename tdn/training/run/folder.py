@@ -95,7 +95,7 @@ def _readme(config: Config) -> str:
         "In this folder:",
         "  tdn-train config.yaml                        go on, or write tables and figures again",
         "  tdn-train config.yaml train.max_epochs=N     go on beyond the last epoch",
-        f"  tdn-eval model.pt test.xyz{head}",
+        f"  tdn-eval errors model.pt test.xyz{head}",
         f"  tdn-export model.pt{head}                          model.tdn.pth for LAMMPS",
     ]
     return "\n".join(lines) + "\n"
