@@ -266,7 +266,6 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
 def _write_worst(path: Path, frames: list, evaluation: Evaluation, chosen: list[int]) -> None:
     """Frames with their labels as ASE reads them, predictions beside as ``tdn_*``."""
     import ase.io
-    import numpy as np
     from ase.calculators.singlepoint import SinglePointCalculator
 
     from tdn.system.atomic_files import atomic_write
@@ -274,7 +273,6 @@ def _write_worst(path: Path, frames: list, evaluation: Evaluation, chosen: list[
     from .errors import frame_errors
 
     energy, forces = frame_errors(evaluation)
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)])
     written = []
     for index in chosen:
         frame = frames[index]
@@ -283,8 +281,8 @@ def _write_worst(path: Path, frames: list, evaluation: Evaluation, chosen: list[
         atoms.calc = SinglePointCalculator(
             atoms, **{name: value for name, value in labels.items() if value is not None}
         )
-        part = slice(starts[index], starts[index + 1])
-        atoms.arrays["tdn_forces"] = evaluation.predicted.forces[part]
+        start, end = evaluation.starts[index : index + 2]
+        atoms.arrays["tdn_forces"] = evaluation.predicted.forces[start:end]
         atoms.info |= {
             "tdn_energy": float(evaluation.predicted.energy[index]),
             "source": frame.source,

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of every process that torchrun starts."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         # importing torch takes seconds: mistakes in the configuration come before that
         return run_main(lambda: _main(argv, None), "tdn-train")
     from tdn.system.ranks import run_on_ranks
