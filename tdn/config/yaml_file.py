@@ -26,7 +26,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index]:
-                raise yaml.YAMLError(f"key '{key}' stands twice (line {node.start_mark.line + 1}+)")
+                raise yaml.YAMLError(
+                    f"key '{key}' is given twice (line {node.start_mark.line + 1}+)"
+                )
         return super().construct_mapping(node, deep)
 
 

@@ -73,7 +73,7 @@ def scan_bond(
     ----------
     atoms : not changed
     i, j : atoms, counted from zero
-    r_max : cutoff radius in angstrom; the scan ends 0.3 angstrom behind it
+    r_max : cutoff radius in angstrom; the scan ends 0.3 angstrom beyond it
     points : how many
 
     Raises

@@ -20,7 +20,7 @@ MAX_RESTORES = 5
 
 
 class Recovery:
-    """Keeps the last good weights, optimiser and average, and brings them back.
+    """Keeps the last good weights, optimizer and average, and brings them back.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The loop: steps of the optimiser, validation, best model, interruption and resumption."""
+"""The loop: steps of the optimizer, validation, best model, interruption and resumption."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         settings = config.train
-        # with species and neighbours filled in: what the copy in the run's folder says
+        # with species and neighbors filled in: what the copy in the run's folder says
         self.config = dataclasses.replace(config, model=dataset.model)
         self.dataset = dataset
         self.display = display or Display(quiet=True)
@@ -111,7 +111,7 @@ class Trainer:
         return self.run_dir / "model.pt"
 
     def _trained_networks(self) -> list[torch.nn.Module]:
-        """The network of each head, compiled if that is wanted and possible."""
+        """The network of each level of theory, compiled if that is wanted and possible."""
         networks = networks_of(self.model)
         if not self.config.train.compile:
             return networks
@@ -181,17 +181,17 @@ class Trainer:
         return True
 
     def _shares(self, batches: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Frames of this rank's share of a step, with the head that they are for."""
+        """Frames of this rank's share of a step, with the level of theory that they are for."""
         slices = head_slices(self.dataset, "train")
         for batch in batches:
             mine = self.ranks.share(batch)
-            for head, frames in enumerate(slices):
+            for level, frames in enumerate(slices):
                 chosen = [i for i in mine if i in frames]
                 if chosen:
-                    yield head, chosen
+                    yield level, chosen
 
     def _step(self, batches: list[list[int]], steps: int | None = None) -> None:
-        """One step of the optimiser; nothing is changed if loss or gradient are not finite.
+        """One step of the optimizer; nothing is changed if loss or gradient are not finite.
 
         Parameters
         ----------
@@ -208,16 +208,16 @@ class Trainer:
         if self.config.model.attention_dropout > 0:
             # from the step's number, so that a run that goes on draws the same
             torch.manual_seed((settings.seed + 1_000_003 * progress.step + self.ranks.rank) % 2**63)
-        parts = [(head, self.loader.get(chosen)) for head, chosen in self._shares(batches)]
+        parts = [(level, self.loader.get(chosen)) for level, chosen in self._shares(batches)]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
         loss = self.loss.at(position / (nominal * settings.max_epochs))
         self.flat.zero_grad()
         terms = torch.zeros_like(counts)
-        for head, graph in parts:
+        for level, graph in parts:
             graph = graph.to(self.device)
             # shares of the mean over the whole step, so that loss and gradients add up
-            part = loss.sums(self._predict(head, graph), graph) / counts
+            part = loss.sums(self._predict(level, graph), graph) / counts
             # only the weights: the graph of the forces leads to the positions as well
             loss.weighted(part).backward(inputs=self.parameters)
             terms += part.detach()
@@ -238,8 +238,8 @@ class Trainer:
         for number, value in enumerate([*values[:4], 1.0]):
             progress.sums[number] += value
 
-    def _predict(self, head: int, graph: Graph) -> dict[str, torch.Tensor]:
-        return self.potentials[head](graph, training=True, virial=self.loss.stress_weight > 0)
+    def _predict(self, level: int, graph: Graph) -> dict[str, torch.Tensor]:
+        return self.potentials[level](graph, training=True, virial=self.loss.stress_weight > 0)
 
     def _end_of_epoch(self, logs: list[Log | TensorBoard]) -> None:
         progress, settings = self.progress, self.config.train
@@ -305,7 +305,7 @@ class Trainer:
         networks = networks_of((model or self.model).to(self.device))
         for network, frames in zip(networks, head_slices(self.dataset, name), strict=True):
             potential = Potential(network).eval()
-            # frames of the only head need no copy of the list, which may not fit in memory
+            # frames of the only level need no copy of the list, which may not fit in memory
             chosen = graphs if len(networks) == 1 else [graphs[i] for i in frames]
             if len(chosen):
                 parts.append(evaluate(potential, chosen, size, self.device, ranks=self.ranks))
@@ -323,7 +323,7 @@ class Trainer:
     # --- trouble ---------------------------------------------------------------------------------
 
     def _judge(self, metric: float) -> None:
-        """Take the averaged weights for good, or notice that they have blown up."""
+        """Take the averaged weights as good, or notice that they have blown up."""
         progress = self.progress
         # without validation frames the loss is that of the weights on their way, not of the average
         settled = len(self.dataset.valid) and progress.epoch > self.config.train.warmup_epochs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import ase
@@ -35,22 +36,28 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     return build_model(CONFIG, seed=1)
 
 
-@pytest.fixture
-def folder(tmp_path, model):
-    """A random model, and frames of two types of which one has no stress."""
-    save_model(tmp_path / "model.pt", model, {})
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, model):
+    root = tmp_path_factory.mktemp("evaluation")
+    save_model(root / "model.pt", model, {})
     frames = []
     for seed in range(5):
         atoms = labelled(water_like(seed, pbc=seed < 2))
         atoms.info["config_type"] = "crystal" if seed < 2 else "gas"
         frames.append(atoms)
-    ase.io.write(tmp_path / "frames.xyz", frames)
-    return tmp_path
+    ase.io.write(root / "frames.xyz", frames)
+    return root
+
+
+@pytest.fixture
+def folder(files, tmp_path):
+    """A random model, and frames of two types of which one has no stress."""
+    return shutil.copytree(files, tmp_path, dirs_exist_ok=True)
 
 
 def test_error_arithmetic():

@@ -130,7 +130,7 @@ def folder(tmp_path):
 def test_scan_of_a_network(folder, capsys):
     """Trained on water: forces are the gradient and all is smooth, also across the cutoff."""
     arguments = ["scan", str(TRAINED_MODEL), str(folder / "frames.xyz"), "0", "1"]
-    arguments += ["--points", "1201"]
+    arguments += ["--points", "801"]
     assert main([*arguments, "-o", str(folder / "out"), "--frame", "2"]) == 0
     assert "force against -dE/dr" in capsys.readouterr().out
     scan = json.loads((folder / "out" / "scan.json").read_text())

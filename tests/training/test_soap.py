@@ -7,10 +7,8 @@ import pytest
 import torch
 from structures import random_model
 from torch import nn
-from training.helpers import write_config, write_frames
+from training.helpers import assert_same, trainer_of, write_config
 
-from tdn.config.yaml_file import load_config
-from tdn.data import load_dataset
 from tdn.training.optimizer.build import OptimizerPair, mixing_matrices
 from tdn.training.optimizer.flat_parameters import FlatParameters
 from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
@@ -177,17 +175,13 @@ def longer(config, epochs):
 
 
 def trained(folder, **train):
-    folder.mkdir()
-    write_frames(folder / "train.xyz")
-    config = load_config(write_config(folder, train={"optimizer": "soap", **train}))
-    (folder / "run").mkdir()
-    trainer = Trainer(config, load_dataset(config))
+    trainer = trainer_of(write_config(folder, train={"optimizer": "soap", **train}))
     assert trainer.fit()
     return trainer
 
 
-def test_all_weights_train_and_the_loss_falls(tmp_path):
-    trainer = trained(tmp_path / "a", max_epochs=1)
+def test_all_weights_train_and_the_loss_falls(folder):
+    trainer = trained(folder, max_epochs=1)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     first = trainer.progress.best
     trainer.config = longer(trainer.config, 20)
@@ -199,13 +193,11 @@ def test_all_weights_train_and_the_loss_falls(tmp_path):
     assert trainer.progress.best < 0.5 * first
 
 
-def test_state_comes_back(tmp_path):
+def test_state_comes_back(folder):
     """Weights after a stop and a resumption are those of a run without a stop."""
-    whole = trained(tmp_path / "whole", max_epochs=4, schedule="constant")
-    part = trained(tmp_path / "part", max_epochs=2, schedule="constant")
+    whole = trained(folder, max_epochs=4, schedule="constant")
+    part = trained(folder, max_epochs=2, schedule="constant")
     again = Trainer(longer(part.config, 4), part.dataset)
     again.resume()
     assert again.progress.epoch == 2 and again.fit()
-    found = dict(again.model.named_parameters())
-    for name, parameter in whole.model.named_parameters():
-        assert torch.equal(parameter, found[name]), name
+    assert_same(dict(whole.model.named_parameters()), dict(again.model.named_parameters()))

@@ -1,4 +1,4 @@
-"""What stands at the end of a run: tables of errors and figures."""
+"""The end of a run: tables of errors and figures."""
 
 from __future__ import annotations
 

@@ -40,13 +40,13 @@ FREE_KEYS = frozenset(
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes
     ----------
     epoch : finished epochs
     batch : finished steps of the epoch under way
-    step : steps of the optimiser in all
+    step : steps of the optimizer in all
     sums : sums of the loss and its terms over the steps of this epoch, and their number
     best : lowest validation loss so far
     best_epoch : when it was reached

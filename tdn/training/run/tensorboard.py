@@ -22,7 +22,7 @@ def check_tensorboard() -> None:
 
 
 class TensorBoard:
-    """Writes rows of ``log.csv`` as scalars over the steps of the optimiser.
+    """Writes rows of ``log.csv`` as scalars over the steps of the optimizer.
 
     Parameters
     ----------

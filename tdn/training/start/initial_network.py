@@ -44,9 +44,9 @@ def initial_model(
     if settings.init_from is None:
         frames = range(min(len(dataset.train), NORMALIZE_FRAMES))
         normalize_activations(model, collate([dataset.train.graphs[i] for i in frames]))
-    heads = getattr(dataset, "heads", ())
-    if heads:
-        model = MultiHeadNetwork(model, heads)
+    levels = getattr(dataset, "heads", ())
+    if levels:
+        model = MultiHeadNetwork(model, levels)
         for network, values in zip(model.networks, statistics, strict=True):
             network.set_statistics(*values)
     notes = []
