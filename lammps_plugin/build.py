@@ -18,8 +18,8 @@ from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, to
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
 
+from .mpi import lammps_folder, mpich_file
 from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
-from .runtime import lammps_folder, mpich_file
 
 SOURCE_DIR = Path(__file__).parent
 PAIR_LIBRARY_NAME = "libpair_tdn.so"

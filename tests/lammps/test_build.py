@@ -84,7 +84,7 @@ def compile_loader(
     ``patience`` is how many seconds it waits for other ranks.
     """
     from tdn_lammps.build import SOURCE_DIR, installed_lammps
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     mpi = mpich_file("mpi.h")
     if mpi is None:
@@ -173,7 +173,7 @@ def bigbig_errors(source: Path) -> str:
     """What the compiler says of a source for a LAMMPS with 64-bit atom IDs; nothing is built."""
     from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
     from tdn_lammps.build import SOURCE_DIR, installed_lammps
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     mpi = mpich_file("mpi.h")
     if mpi is None:
