@@ -130,6 +130,7 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     return content
 
 
+@torch.inference_mode(False)
 def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
