@@ -150,7 +150,8 @@ def _main(argv: list[str]) -> int:
         for option, value in (("--dtype", arguments.dtype), ("--head", arguments.head)):
             if value is not None:
                 raise UsageError(
-                    f"{option} does not apply to a compiled file: it was fixed at export"
+                    f"{option} does not apply to a compiled file, where it was fixed at export; "
+                    f"write another one: tdn-export model.pt {option} {value}"
                 )
     if arguments.command == "errors":
         return _errors(arguments, device, worst_file)

@@ -302,4 +302,6 @@ def test_what_export_has_fixed_cannot_be_chosen(folder, capsys, command, choice)
     name, *options = command
     compiled = Path(__file__).parents[1] / "files" / "compiled_format_1.tdn.pth"
     assert main([name, str(compiled), str(folder / "frames.xyz"), *options, *choice]) == 2
-    assert f"{choice[0]} does not apply to a compiled file" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{choice[0]} does not apply to a compiled file" in error
+    assert f"tdn-export model.pt {' '.join(choice)}\n" in error
