@@ -204,7 +204,7 @@ def source_hash() -> str:
     """Hash of everything that is compiled into the plugin."""
     sources = [*SOURCE_DIR.glob("src/*"), SOURCE_DIR / "CMakeLists.txt"]
     digest = hashlib.sha256()
-    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange.h"]:
+    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange" / "exchange.h"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
