@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .layers import SILU_SCALE
 from .ops import radial
-from .ops.edges_reference import bessel_basis, polynomial_envelope
+from .ops.reference import bessel_basis, polynomial_envelope
 
 
 class PolynomialEnvelope(nn.Module):

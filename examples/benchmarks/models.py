@@ -29,7 +29,7 @@ from tdn.graph import graph_from_atoms
 from tdn.model import ConvolutionModel, build_model
 from tdn.network import set_dtype
 from tdn.normalization import normalize_activations
-from tdn.ops import edges_reference, nodes_reference, reference
+from tdn.ops import reference
 
 # all with two layers and a cutoff of 5 angstrom
 NETWORKS = {
@@ -46,9 +46,9 @@ SCALE = 1e-4
 # and spherical harmonics stay compiled, since those of e3nn cannot be scripted
 DOORS = (
     (tdn.convolution, reference, ("cp_message", "scalar_message")),
-    (tdn.convolution, nodes_reference, ("component_linear", "node_product")),
-    (tdn.layers, nodes_reference, ("degree_linear", "gate_with_scalars")),
-    (tdn.radial, edges_reference, ("radial",)),
+    (tdn.convolution, reference, ("component_linear", "node_product")),
+    (tdn.layers, reference, ("degree_linear", "gate_with_scalars")),
+    (tdn.radial, reference, ("radial",)),
 )
 # forms of a compiled file
 FUSED, PLAIN, REFERENCE, AOTINDUCTOR = "fused", "plain", "reference", "aotinductor"

@@ -22,7 +22,7 @@ import torch
 from tdn.errors import TDNError, UsageError
 from tdn.files import atomic_write
 
-from .cuda import choose_cuda
+from .cuda_toolkit import choose_cuda
 
 SOURCE_DIR = Path(__file__).parent / "csrc"
 LIBRARY_NAME = "libtdn_ops.so"

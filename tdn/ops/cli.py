@@ -9,7 +9,7 @@ import torch
 from tdn.cli import run_main
 
 from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
-from .cuda import REQUESTS
+from .cuda_toolkit import REQUESTS
 from .loading import is_compiled
 
 

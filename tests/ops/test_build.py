@@ -12,7 +12,7 @@ import torch
 
 from tdn import ops
 from tdn.errors import TDNError
-from tdn.ops import build, cli, cuda
+from tdn.ops import build, cli, cuda_toolkit
 
 PROBE = """
 import torch
@@ -97,7 +97,7 @@ def test_another_compiler_means_another_build(library_copy, monkeypatch):
     assert build.ops_library() is not None  # still usable
     monkeypatch.setattr(build, "run_cmake", run_cmake)
     build.build_ops()
-    assert calls == [build.torch_defines() | cuda.choose_cuda("auto").defines]
+    assert calls == [build.torch_defines() | cuda_toolkit.choose_cuda("auto").defines]
     assert (library_copy / build.LIBRARY_NAME).read_text() == "new"
     assert build.read_stamp()["compiler"] == build.compiler_version()
     assert {p.name for p in library_copy.iterdir()} == {

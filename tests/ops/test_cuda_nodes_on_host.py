@@ -11,7 +11,7 @@ from node_product_problems import SHAPES as FEW_SHAPES
 from node_product_problems import make_node_problem
 from torch import Tensor
 
-from tdn.ops import nodes_reference as reference
+from tdn.ops import reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 FORWARD, ADJOINT, SECOND = range(3)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import loading, reference
-from .reference import Edges
+from .sorted_edges import Edges
 
 
 def sort_edges(edge_index: Tensor, num_centres: int, num_nodes: int) -> Edges:
@@ -113,9 +113,10 @@ def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Ten
 def exchange(x: Tensor, num_all: int) -> Tensor:
     """Bring the rows of ghost atoms from the processes that own them.
 
-    A molecular dynamics code sets the transport (``csrc/exchange/exchange.h``); without one this is a copy
-    and ``num_all`` must equal ``num_local``. Its adjoint adds gradients of ghost rows to the rows
-    of their owners. With a transport it is collective: every process must call it equally often.
+    A molecular dynamics code sets the transport (``csrc/exchange/exchange.h``); without one this is
+    a copy and ``num_all`` must equal ``num_local``. Its adjoint adds gradients of ghost rows to the
+    rows of their owners. With a transport it is collective: every process must call it equally
+    often.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ All functions are differentiable to any order.
 import torch
 from torch import Tensor
 
-from .reference import Edges
+from tdn.ops.sorted_edges import Edges
 
 
 def edge_functions(

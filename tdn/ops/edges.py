@@ -6,8 +6,7 @@ With first and second derivatives, as losses on forces need.
 import torch
 from torch import Tensor
 
-from . import edges_reference as reference
-from . import loading
+from . import loading, reference
 
 
 def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
