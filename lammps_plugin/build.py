@@ -19,8 +19,9 @@ from tdn.ops.build import (
     SOURCE_DIR as OPS_SOURCE_DIR,
 )
 from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
+from tdn.system.paths import library_dir
 
-from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
+from .paths import PLUGIN_NAME, STAMP_NAME, plugin_dir
 from .runtime import lammps_folder, mpich_file
 
 SOURCE_DIR = Path(__file__).parent

@@ -8,6 +8,7 @@ import torch
 from tdn.errors import TDNError, UsageError
 from tdn.ops import build, cli, cuda_toolkit
 from tdn.ops.cuda_toolkit import CudaChoice, choose_cuda
+from tdn.system.paths import OPS_LIBRARY
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_requests_are_remembered(nvcc, library_copy, monkeypatch, capsys):
 
     def run_cmake(source_dir, build_dir, defines, verbose=False):
         calls.append(defines)
-        (build_dir / build.LIBRARY_NAME).write_text("new")
+        (build_dir / OPS_LIBRARY).write_text("new")
 
     monkeypatch.setattr(build, "run_cmake", run_cmake)
     assert cli.main(["build", "--cuda", "no"]) == 0

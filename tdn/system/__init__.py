@@ -1,0 +1,1 @@
+"""What every command needs: where things are, and how they are written."""
