@@ -17,8 +17,9 @@ from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
 from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.paths import library_dir
 
-from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
+from .paths import PLUGIN_NAME, STAMP_NAME, plugin_dir
 from .runtime import lammps_folder, mpich_file
 
 SOURCE_DIR = Path(__file__).parent
@@ -202,7 +203,7 @@ def source_hash() -> str:
     """Hash of everything that is compiled into the plugin."""
     sources = [*SOURCE_DIR.glob("src/*"), SOURCE_DIR / "CMakeLists.txt"]
     digest = hashlib.sha256()
-    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange.h"]:
+    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange" / "exchange.h"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -6,7 +6,7 @@
 #ifndef TDN_MODEL_H
 #define TDN_MODEL_H
 
-#include "exchange.h"    // transport of features between processes, of the operator library
+#include "exchange/exchange.h"    // transport of features between processes, of the operator library
 
 #include <cstdint>
 #include <memory>

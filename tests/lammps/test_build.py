@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,6 @@ from tdn.system.errors import TDNError
 from .conftest import LammpsRunner
 
 TDN_INPUT = "units metal\nregion b block 0 1 0 1 0 1\ncreate_box 1 b\npair_style tdn\n"
-
-
-def test_plugin_folder_rule_is_that_of_the_operators(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from tdn.ops.build import library_dir as ops_library_dir
-    from tdn_lammps.paths import library_dir
-
-    assert library_dir() == ops_library_dir()
-    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path / "x"))
-    assert library_dir() == ops_library_dir()
-    monkeypatch.delenv("TDN_LIB_DIR")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
-    assert library_dir() == ops_library_dir() == tmp_path / "environment" / "lib" / "tdn"
 
 
 def test_second_build_does_nothing(plugin: Path) -> None:
