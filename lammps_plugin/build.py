@@ -202,7 +202,8 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
 
 def source_hash() -> str:
     """Hash of everything that is compiled into the plugin."""
-    sources = [*SOURCE_DIR.glob("src/*"), SOURCE_DIR / "CMakeLists.txt"]
+    sources = [p for p in SOURCE_DIR.glob("src/**/*") if p.is_file()]
+    sources += [SOURCE_DIR / "CMakeLists.txt"]
     digest = hashlib.sha256()
     for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange.h"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

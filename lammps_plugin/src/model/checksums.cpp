@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "archive.h"
+#include "checksums.h"
 
 #include <caffe2/serialize/inline_container.h>
 

@@ -2,7 +2,7 @@
 
 /* The only place here that uses AOTInductor. */
 
-#include "network.h"
+#include "backend.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Version.h>

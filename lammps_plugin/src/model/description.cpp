@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "model_file.h"
+#include "description.h"
 
 #include "json.h"
 

@@ -11,7 +11,7 @@
 
 #include "pair_tdn.h"
 
-#include "tdn_model.h"
+#include "model/tdn_model.h"
 
 #include "atom.h"
 #include "comm.h"

@@ -2,7 +2,7 @@
 
 /* The only place here that uses TorchScript. */
 
-#include "network.h"
+#include "backend.h"
 
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>

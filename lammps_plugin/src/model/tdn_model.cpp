@@ -2,11 +2,11 @@
 
 #include "tdn_model.h"
 
-#include "archive.h"
+#include "checksums.h"
 #include "allocation_meter.h"
-#include "host_memory.h"
-#include "model_file.h"
-#include "network.h"
+#include "memory.h"
+#include "description.h"
+#include "backend.h"
 
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/inline_container.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "host_memory.h"
+#include "memory.h"
 
 #include <algorithm>
 #include <fstream>

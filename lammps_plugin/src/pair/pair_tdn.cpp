@@ -9,8 +9,8 @@
 
 #include "pair_tdn.h"
 
-#include "model_cache.h"
-#include "tdn_model.h"
+#include "model/cache.h"
+#include "model/tdn_model.h"
 
 #include "atom.h"
 #include "comm.h"
