@@ -2,12 +2,13 @@
    SPDX-License-Identifier: GPL-2.0-only
 
    Pair style tdn for LAMMPS (https://www.lammps.org/): how far the networks of a committee disagree.
-
-   fix pair sets the flag before the steps on which it wants the deviation. Only then are the forces
-   of each network brought together, ghosts included, before the deviation is taken on owners.
 ------------------------------------------------------------------------- */
 
-#include "pair_tdn.h"
+#include "committee.h"
+
+#include "buffers.h"
+#include "nodes.h"
+#include "row_exchange.h"
 
 #include "model/tdn_model.h"
 
@@ -16,103 +17,102 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 using namespace LAMMPS_NS;
 
-/* ----------------------------------------------------------------------
-   the flag of: fix ID group pair N tdn force_deviation 1
-------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------- */
 
-void *PairTDN::extract(const char *name, int &dim)
+void Committee::set_model(const tdn::Metadata &metadata, const std::string &file)
 {
-  if (strcmp(name, "force_deviation_flag") != 0) return nullptr;
-  if (model) require_committee();
-  dim = 0;
-  return &deviation_flag;
-}
-
-/* ----------------------------------------------------------------------
-   the deviation of each local atom; null where the last step has not computed it
-------------------------------------------------------------------------- */
-
-void *PairTDN::extract_peratom(const char *name, int &columns)
-{
-  if (strcmp(name, "force_deviation") != 0) return nullptr;
-  if (model) require_committee();
-  columns = 0;
-  return deviation_valid ? force_deviation.data() : nullptr;
+  size = metadata.committee;
+  direct = metadata.direct_forces;
+  path = file;
 }
 
 /* ---------------------------------------------------------------------- */
 
-void PairTDN::require_committee()
+void Committee::require() const
 {
-  if (model->metadata().committee > 1) return;
+  if (size > 1) return;
   error->all(FLERR,
              "Pair style tdn: force_deviation needs a committee, and {} holds one network; write a "
              "committee with: tdn-export a.pt b.pt c.pt -o committee.tdn.pth",
-             model_path);
+             path);
+}
+
+/* ---------------------------------------------------------------------- */
+
+int *Committee::wanted_flag()
+{
+  if (size > 0) require();
+  return &flag;
 }
 
 /* ----------------------------------------------------------------------
-   zeros for atoms of other styles, and on ranks without atoms an array all the same
+   zeros for atoms of other styles; on ranks without atoms still an array
 ------------------------------------------------------------------------- */
 
-void PairTDN::clear_deviation()
+void Committee::begin_step()
 {
-  deviation_valid = deviation_flag;
-  if (!deviation_flag) return;
-  require_committee();    // the fix may be older than the model
+  valid = wanted();
+  if (!valid) return;
+  require();    // the fix may be older than the model
   force_deviation.assign(std::max(1, atom->nlocal), 0.0);
 }
 
+/* ---------------------------------------------------------------------- */
+
+double *Committee::deviation()
+{
+  if (size > 0) require();
+  return valid ? force_deviation.data() : nullptr;
+}
+
 /* ----------------------------------------------------------------------
-   sqrt(1/n sum_k |f_k - mean f|^2) of each atom, f_k being its force from network k; as in DP-GEN
-   (arXiv 1910.12690). members: edge gradients [n, num_edges, 3] or direct forces [n, num_local, 3]
+   what ghosts have goes to their owners in one message whether newton is on or off, since LAMMPS
+   does not communicate it
 ------------------------------------------------------------------------- */
 
-void PairTDN::tally_deviation(const double *members)
+void Committee::set_deviation(const tdn::Graph &graph, const Nodes &nodes, const double *members,
+                              RowExchange *exchange, double scale)
 {
-  const int n = model->metadata().committee;
-  add_member_forces(members);
+  sum_forces(graph, members);
+  if (exchange && !direct) exchange->add_to_owners(member_force, 3 * size);
 
-  for (int node = 0; node < num_local; node++) {
-    const double *const f = &member_force[3 * static_cast<size_t>(n) * node];
+  for (int node = 0; node < nodes.num_local(); node++) {
+    const double *const f = &member_force[3 * static_cast<size_t>(size) * node];
     double sum = 0.0;
     for (int a = 0; a < 3; a++) {
       double mean = 0.0;
-      for (int k = 0; k < n; k++) mean += f[3 * k + a];
-      mean /= n;
-      for (int k = 0; k < n; k++) sum += (f[3 * k + a] - mean) * (f[3 * k + a] - mean);
+      for (int k = 0; k < size; k++) mean += f[3 * k + a];
+      mean /= size;
+      for (int k = 0; k < size; k++) sum += (f[3 * k + a] - mean) * (f[3 * k + a] - mean);
     }
-    force_deviation[atom_of_node[node]] = scale * std::sqrt(sum / n);
+    force_deviation[nodes.atom_of(node)] = scale * std::sqrt(sum / size);
   }
 }
 
 /* ----------------------------------------------------------------------
-   forces of each network on the local nodes, in the units of the model; what ghosts have goes to
-   their owners in one message whether newton is on or off, since LAMMPS knows nothing of it
+   forces of each network on the nodes, in the units of the model
 ------------------------------------------------------------------------- */
 
-void PairTDN::add_member_forces(const double *members)
+void Committee::sum_forces(const tdn::Graph &graph, const double *members)
 {
-  const int n = model->metadata().committee;
-  const size_t width = 3 * static_cast<size_t>(n);
-  member_force.assign(width * std::max(1, num_all), 0.0);
+  const size_t width = 3 * static_cast<size_t>(size);
+  member_force.assign(width * std::max<int64_t>(1, graph.num_all), 0.0);
 
-  if (model->metadata().direct_forces) {
-    for (int k = 0; k < n; k++)
-      for (int node = 0; node < num_local; node++, members += 3)
+  if (direct) {
+    for (int k = 0; k < size; k++)
+      for (int64_t node = 0; node < graph.num_local; node++, members += 3)
         std::copy_n(members, 3, &member_force[width * node + 3 * k]);
     return;
   }
 
-  const int64_t *const centres = edge_index.data();
-  const int64_t *const senders = edge_index.data() + num_edges;
-  for (int k = 0; k < n; k++) {
-    for (int64_t e = 0; e < num_edges; e++, members += 3) {
-      double *const fi = &member_force[width * centres[e] + 3 * k];
+  const int64_t *const centers = graph.edge_index;
+  const int64_t *const senders = graph.edge_index + graph.num_edges;
+  for (int k = 0; k < size; k++) {
+    for (int64_t e = 0; e < graph.num_edges; e++, members += 3) {
+      double *const fi = &member_force[width * centers[e] + 3 * k];
       double *const fj = &member_force[width * senders[e] + 3 * k];
       for (int a = 0; a < 3; a++) {
         fi[a] += members[a];
@@ -120,6 +120,11 @@ void PairTDN::add_member_forces(const double *members)
       }
     }
   }
-  if (comm_mode == CommMode::EXCHANGE)
-    communicate_rows(member_force.data(), static_cast<int64_t>(width), true, false);
+}
+
+/* ---------------------------------------------------------------------- */
+
+double Committee::memory_usage() const
+{
+  return bytes_of(member_force, force_deviation);
 }

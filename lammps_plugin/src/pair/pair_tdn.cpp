@@ -1,30 +1,37 @@
 /* ----------------------------------------------------------------------
    SPDX-License-Identifier: GPL-2.0-only
 
-   Pair style tdn for LAMMPS (https://www.lammps.org/): settings, model and initialisation.
-   The work of every step is in pair_tdn_compute.cpp, communication in pair_tdn_comm.cpp, the
-   deviation of committees in pair_tdn_committee.cpp, and what concerns cores and memory in
-   pair_tdn_resources.cpp.
+   Pair style tdn for LAMMPS (https://www.lammps.org/): settings, and the order of work in a step.
 ------------------------------------------------------------------------- */
 
 #include "pair_tdn.h"
 
-#include "model/cache.h"
+#include "committee.h"
+#include "edge_graph.h"
+#include "edge_sums.h"
+#include "model_file.h"
+#include "resources.h"
+#include "row_exchange.h"
+
 #include "model/tdn_model.h"
 
 #include "atom.h"
 #include "comm.h"
 #include "compute.h"
 #include "error.h"
+#include "exceptions.h"
 #include "force.h"
 #include "memory.h"
 #include "modify.h"
+#include "neigh_list.h"
 #include "neighbor.h"
 #include "update.h"
 
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <limits>
+#include <new>
 
 using namespace LAMMPS_NS;
 
@@ -34,13 +41,33 @@ static constexpr int MAX_COMM_VALUES = 256;
 // a weight of special_bonds that is not 0, but makes any energy vanish
 static constexpr double ALMOST_ZERO = 1.0e-50;
 
+enum class CommMode { AUTO, FOLD, EXCHANGE };
+
+struct PairTDN::Parts {
+  CommMode comm_mode = CommMode::AUTO;
+  ModelFile file;
+  double scale = 1.0;    // eV to the energy unit of this run
+
+  // work of a step
+
+  EdgeGraph graph;
+  RowExchange rows;
+  EdgeSums sums;
+  Committee committee;
+  Resources resources;
+  bool exchanges = false;           // of rows between ranks; otherwise all images are folded
+  bool report_exchanges = false;    // in the log, after the next evaluation
+  bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
+
+  Parts(LAMMPS *lmp, Pair *pair) :
+      file(lmp), graph(lmp), rows(lmp, pair, graph.nodes()), committee(lmp), resources(lmp)
+  {
+  }
+};
+
 /* ---------------------------------------------------------------------- */
 
-PairTDN::PairTDN(LAMMPS *lmp) :
-    Pair(lmp), device("auto"), comm_setting(CommMode::AUTO), comm_mode(CommMode::FOLD),
-    check_reference(true), direct(false), scale(1.0), sharers(MPI_COMM_NULL), admitted_memory(0.0),
-    num_local(0), num_all(0), last_list(nullptr), num_received(0), last_build(-1), nodes_valid(false), num_edges(0),
-    deviation_flag(0), deviation_valid(false), rows{}, report_exchanges(false)
+PairTDN::PairTDN(LAMMPS *lmp) : Pair(lmp), parts(new Parts(lmp, this))
 {
   single_enable = 0;
   restartinfo = 0;
@@ -50,8 +77,8 @@ PairTDN::PairTDN(LAMMPS *lmp) :
   centroidstressflag = CENTROID_AVAIL;
   unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
 
-  // enough for forces and virials; the features of the model follow with the model
-  comm_forward = 2;    // rank and node of an owner
+  // enough for owners, forces and virials; coeff adds what the features of the model take
+  comm_forward = 2;
   comm_reverse = comm_reverse_off = 9;
 }
 
@@ -60,7 +87,7 @@ PairTDN::PairTDN(LAMMPS *lmp) :
 PairTDN::~PairTDN()
 {
   if (copymode) return;
-  if (sharers != MPI_COMM_NULL) MPI_Comm_free(&sharers);
+  delete parts;
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
@@ -85,10 +112,10 @@ void PairTDN::allocate()
 
 void PairTDN::settings(int narg, char **arg)
 {
-  device = "auto";
-  comm_setting = CommMode::AUTO;
-  check_reference = true;
-  direct = false;
+  parts->file.device = "auto";
+  parts->comm_mode = CommMode::AUTO;
+  parts->file.check_reference = true;
+  parts->file.direct = false;
 
   for (int iarg = 0; iarg < narg; iarg += 2) {
     const std::string keyword = arg[iarg];
@@ -104,21 +131,21 @@ void PairTDN::settings(int narg, char **arg)
           !utils::strmatch(value, "^cuda:\\d+$"))
         error->all(FLERR, "Pair style tdn: unknown device '{}', expected auto, cpu, cuda or cuda:N",
                    value);
-      device = value;
+      parts->file.device = value;
     } else if (keyword == "comm") {
       if (value == "auto")
-        comm_setting = CommMode::AUTO;
+        parts->comm_mode = CommMode::AUTO;
       else if (value == "fold")
-        comm_setting = CommMode::FOLD;
+        parts->comm_mode = CommMode::FOLD;
       else if (value == "exchange")
-        comm_setting = CommMode::EXCHANGE;
+        parts->comm_mode = CommMode::EXCHANGE;
       else
         error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
                    value);
     } else if (keyword == "check") {
-      check_reference = utils::logical(FLERR, value, false, lmp) == 1;
+      parts->file.check_reference = utils::logical(FLERR, value, false, lmp) == 1;
     } else {
-      direct = utils::logical(FLERR, value, false, lmp) == 1;
+      parts->file.direct = utils::logical(FLERR, value, false, lmp) == 1;
     }
   }
 }
@@ -137,127 +164,50 @@ void PairTDN::coeff(int narg, char **arg)
                narg - 3, atom->ntypes);
 
   if (strcmp(update->unit_style, "metal") == 0)
-    scale = 1.0;
+    parts->scale = 1.0;
   else if (strcmp(update->unit_style, "real") == 0)
-    scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+    parts->scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
   else
     error->all(FLERR, "Pair style tdn: found units {}, expected units metal or real",
                update->unit_style);
 
-  load_model(arg[2]);
-  const auto &species = model->metadata().species;
+  ModelFile &file = parts->file;
+  file.load(arg[2], parts->resources);
+  const auto &metadata = file.metadata();
+  parts->resources.set_model(file.model());
+  parts->committee.set_model(metadata, file.path());
+  parts->report_exchanges = true;
 
-  if (!allocated) allocate();
-  type2species.assign(atom->ntypes + 1, -1);
-  for (int type = 1; type <= atom->ntypes; type++) {
-    const std::string element = arg[2 + type];
-    if (element == "NULL") continue;
-    const auto found = std::find(species.begin(), species.end(), element);
-    if (found == species.end())
-      error->all(FLERR, "Pair style tdn: element {} of atom type {} is not in {}, which knows: {}",
-                 element, type, arg[2], utils::join_words(species, " "));
-    type2species[type] = static_cast<int>(found - species.begin());
-  }
-  map_element2type(narg - 3, arg + 3);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairTDN::load_model(const std::string &name)
-{
-  const std::string path = utils::get_potential_file_path(name);
-  fail_together(path.empty() ? "the model file " + name +
-                        " was not found in the current folder or in LAMMPS_POTENTIALS"
-                             : "");
-  int node_rank;
-  const int threads = share_node(node_rank);
-  std::string failure;
-  try {
-    if (threads > 0) tdn::TDNModel::set_num_threads(threads);
-    model.reset();
-    model = tdn::open_model(path, device, node_rank, check_reference);
-  } catch (const std::exception &e) {
-    failure = e.what();
-  }
-  fail_together(failure);
-  model_path = path;
-
-  const bool is_direct = model->metadata().direct_forces;
-  if (is_direct && !direct)
-    error->all(FLERR,
-               "Pair style tdn: the forces of {} are not the gradient of its energy, so energy is "
-               "not conserved and there is no pressure; export a model with model.forces = "
-               "gradient, or accept this with: pair_style tdn direct yes",
-               path);
-  if (is_direct && comm->me == 0)
-    error->warning(FLERR,
-                   "Pair style tdn: the forces of {} are not the gradient of its energy: energy is "
-                   "not conserved, and pressure and virial are not available (thermo output shows "
-                   "nan; leave press out of thermo_style)",
-                   path);
-
-  if (sharers != MPI_COMM_NULL) MPI_Comm_free(&sharers);
-  MPI_Comm node;
-  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, comm->me, MPI_INFO_NULL, &node);
-  MPI_Comm_split(node, model->gpu_index() + 1, comm->me, &sharers);
-  MPI_Comm_free(&node);
-  admitted_memory = 0.0;
-  report_exchanges = true;
-
-  const int values = static_cast<int>((model->exchange_bytes() + 7) / 8);
+  const int values = static_cast<int>((file.model().exchange_bytes() + 7) / 8);
   comm_forward = std::max(2, std::min(values, MAX_COMM_VALUES));
-  const int member_values = std::min(3 * model->metadata().committee, MAX_COMM_VALUES);
+  const int member_values = std::min(3 * metadata.committee, MAX_COMM_VALUES);
   comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
 
-  if (comm->me == 0) {
-    const auto &metadata = model->metadata();
-    const std::string committee =
-        metadata.committee > 1 ? fmt::format("committee of {}, ", metadata.committee) : "";
-    utils::logmesg(lmp,
-                   "TDN model {}: {}{}, {} layers, cutoff {} A, {}, species {}, written by tdn {}\n"
-                   "  running on {} with {} thread(s) per rank; reference structure {}\n",
-                   path, committee, metadata.architecture, metadata.num_layers, metadata.r_max,
-                   metadata.dtype, utils::join_words(metadata.species, " "), metadata.tdn_version,
-                   model->device(), tdn::TDNModel::num_threads(),
-                   check_reference ? "reproduced" : "not checked");
+  if (!allocated) allocate();
+  std::vector<int> type2species(atom->ntypes + 1, -1);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const std::string element = arg[2 + type];
+    if (element != "NULL") type2species[type] = file.species_index(element, type);
   }
-}
-
-/* ----------------------------------------------------------------------
-   stop all ranks with the message of the first one that has failed
-------------------------------------------------------------------------- */
-
-void PairTDN::fail_together(const std::string &failure)
-{
-  const int mine = failure.empty() ? comm->nprocs : comm->me;
-  int first;
-  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world);
-  if (first == comm->nprocs) return;
-
-  int length = static_cast<int>(failure.size());
-  MPI_Bcast(&length, 1, MPI_INT, first, world);
-  std::string message = failure;
-  message.resize(length);
-  MPI_Bcast(&message[0], length, MPI_CHAR, first, world);
-  error->all(FLERR, "Pair style tdn: " + message);
+  parts->graph.set_model(metadata.r_max, type2species);
+  map_element2type(narg - 3, arg + 3);
 }
 
 /* ---------------------------------------------------------------------- */
 
 void PairTDN::init_style()
 {
-  if (!model)
+  if (!parts->file.is_loaded())
     error->all(FLERR,
                "Pair style tdn: no model was given; add: pair_coeff * * FILE ELEMENTS");
 
-  comm_mode = comm_setting;
-  if (comm_mode == CommMode::AUTO)
-    comm_mode = comm->nprocs == 1 ? CommMode::FOLD : CommMode::EXCHANGE;
-  if (comm_mode == CommMode::FOLD && comm->nprocs > 1)
+  if (parts->comm_mode == CommMode::FOLD && comm->nprocs > 1)
     error->all(FLERR, "Pair style tdn: comm fold works on one MPI rank, found {}; use comm auto",
                comm->nprocs);
+  parts->exchanges = parts->comm_mode == CommMode::EXCHANGE ||
+      (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
 
-  if (model->metadata().direct_forces) refuse_virial();
+  if (parts->file.metadata().direct_forces) refuse_virial();
 
   // a hybrid style has asked for these before the model was known
   Pair *top = force->pair;
@@ -265,9 +215,9 @@ void PairTDN::init_style()
   top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
   top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
 
-  keep_special_neighbours();
+  keep_special_neighbors();
   neighbor->add_request(this, NeighConst::REQ_FULL);
-  nodes_valid = false;
+  parts->last_build = -1;
 }
 
 /* ----------------------------------------------------------------------
@@ -275,7 +225,7 @@ void PairTDN::init_style()
    weight that is as good as zero for all other styles keeps them in.
 ------------------------------------------------------------------------- */
 
-void PairTDN::keep_special_neighbours()
+void PairTDN::keep_special_neighbors()
 {
   if (atom->molecular == Atom::ATOMIC) return;
   bool changed = false;
@@ -291,7 +241,7 @@ void PairTDN::keep_special_neighbours()
   MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && comm->me == 0)
     error->warning(FLERR,
-                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which the "
+                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbors, which the "
                    "model needs; the weights are now {}",
                    ALMOST_ZERO);
 }
@@ -317,7 +267,170 @@ void PairTDN::refuse_virial()
 double PairTDN::init_one(int i, int j)
 {
   if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
-  return model->metadata().r_max;
+  return parts->file.metadata().r_max;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void *PairTDN::extract(const char *name, int &dim)
+{
+  if (strcmp(name, "force_deviation_flag") != 0) return nullptr;
+  dim = 0;
+  return parts->committee.wanted_flag();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void *PairTDN::extract_peratom(const char *name, int &columns)
+{
+  if (strcmp(name, "force_deviation") != 0) return nullptr;
+  columns = 0;
+  return parts->committee.deviation();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  parts->committee.begin_step();
+
+  // LAMMPS asks for the virial at every thermo output, whether or not that shows a pressure
+  if (vflag_global && parts->file.metadata().direct_forces)
+    std::fill_n(virial, 6, std::numeric_limits<double>::quiet_NaN());
+
+  EdgeGraph &graph = parts->graph;
+  try {
+    // all ranks decide alike, since they communicate in it
+    const bool rebuild = neighbor->ago == 0 || neighbor->ncalls != parts->last_build;
+    if (rebuild) {
+      graph.number_local(list);
+      graph.build_pairs(list, parts->rows.find_owners());
+      parts->last_build = neighbor->ncalls;
+    }
+    graph.build_edges();
+    if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
+
+    // with exchange the ranks without atoms take part
+    if (parts->exchanges ? atom->natoms > 0 : list->inum > 0) evaluate();
+  } catch (const LAMMPSException &) {
+    throw;
+  } catch (const std::bad_alloc &) {
+    error->one(FLERR, "Pair style tdn: out of memory; use more nodes or a smaller system ({} atoms "
+               "and {} ghosts on this rank)", atom->nlocal, atom->nghost);
+  } catch (const std::exception &e) {
+    error->one(FLERR, "Pair style tdn: {} ({} atoms, {} ghosts and {} edges on this rank)",
+               e.what(), list->inum, atom->nghost, graph.view().num_edges);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   energies and forces of the model
+------------------------------------------------------------------------- */
+
+void PairTDN::evaluate()
+{
+  const tdn::Graph graph = parts->graph.view();
+  const Nodes &nodes = parts->graph.nodes();
+  RowExchange *const exchange = parts->exchanges ? &parts->rows : nullptr;
+  const double scale = parts->scale;
+
+  parts->rows.clear_counts();
+  const tdn::Evaluation result =
+      parts->file.model().evaluate(graph, exchange, parts->committee.wanted());
+  if (exchange && parts->report_exchanges) {
+    parts->rows.log_counts();
+    parts->report_exchanges = false;
+  }
+
+  if (eflag_global) {
+    double energy = 0.0;
+    for (int node = 0; node < nodes.num_local(); node++) energy += result.atom_energy[node];
+    eng_vdwl += scale * energy;
+  }
+  if (eflag_atom)
+    for (int node = 0; node < nodes.num_local(); node++)
+      eatom[nodes.atom_of(node)] += scale * result.atom_energy[node];
+
+  // pointers do not tell, since they are null on a rank without atoms
+  if (parts->file.metadata().direct_forces)
+    tally_forces(result.forces);
+  else
+    tally_edges(result.edge_gradient);
+  if (parts->committee.wanted())
+    parts->committee.set_deviation(graph, nodes, result.members, exchange, scale);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::tally_forces(const double *forces)
+{
+  const Nodes &nodes = parts->graph.nodes();
+  for (int node = 0; node < nodes.num_local(); node++)
+    for (int a = 0; a < 3; a++)
+      atom->f[nodes.atom_of(node)][a] += parts->scale * forces[3 * node + a];
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::tally_edges(const double *gradient)
+{
+  EdgeSums &sums = parts->sums;
+  sums.set(parts->graph.view(), gradient, parts->scale, vflag_global ? virial : nullptr,
+           vflag_atom != 0, cvflag_atom != 0);
+  add_to_atoms(sums.force, 3, atom->f);
+  if (vflag_atom) add_to_atoms(sums.virial, 6, vatom);
+  if (cvflag_atom) add_to_atoms(sums.centroid, 9, cvatom);
+}
+
+/* ----------------------------------------------------------------------
+   add rows of the nodes to per-atom arrays; LAMMPS brings what ghosts have to their owners with
+   newton on, otherwise it is done here
+------------------------------------------------------------------------- */
+
+void PairTDN::add_to_atoms(std::vector<double> &rows, int width, double **array)
+{
+  const Nodes &nodes = parts->graph.nodes();
+  int count = nodes.num_all();
+  if (parts->exchanges && !force->newton_pair) {
+    parts->rows.add_to_owners(rows, width);
+    count = nodes.num_local();
+  }
+  for (int node = 0; node < count; node++) {
+    double *const out = array[nodes.atom_of(node)];
+    const double *const in = &rows[static_cast<size_t>(width) * node];
+    for (int k = 0; k < width; k++) out[k] += in[k];
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+{
+  return parts->rows.pack_forward(n, atoms, buf);
+}
+
+void PairTDN::unpack_forward_comm(int n, int first, double *buf)
+{
+  parts->rows.unpack_forward(n, first, buf);
+}
+
+int PairTDN::pack_reverse_comm(int n, int first, double *buf)
+{
+  return parts->rows.pack_reverse(n, first, buf);
+}
+
+void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
+{
+  parts->rows.unpack_reverse(n, atoms, buf);
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::memory_usage()
+{
+  return Pair::memory_usage() + parts->graph.memory_usage() + parts->rows.memory_usage() +
+      parts->sums.memory_usage() + parts->committee.memory_usage();
 }
 
 /* ---------------------------------------------------------------------- */

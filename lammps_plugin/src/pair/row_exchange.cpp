@@ -1,177 +1,150 @@
 /* ----------------------------------------------------------------------
    SPDX-License-Identifier: GPL-2.0-only
 
-   Pair style tdn for LAMMPS (https://www.lammps.org/): communication between ranks.
-
-   The model asks for the features of ghost atoms between its layers, and in the backward pass gives
-   back their derivatives. Both travel as rows of the nodes with LAMMPS's forward and reverse
-   communication of ghost atoms. Every rank takes part, whatever it holds.
+   Pair style tdn for LAMMPS (https://www.lammps.org/): rows of node data between MPI ranks.
 ------------------------------------------------------------------------- */
 
-#include "pair_tdn.h"
+#include "row_exchange.h"
 
-#include "model/tdn_model.h"
+#include "buffers.h"
+#include "nodes.h"
 
 #include "atom.h"
 #include "comm.h"
+#include "pair.h"
 
 #include <algorithm>
 #include <cstring>
-#include <unordered_map>
 
 using namespace LAMMPS_NS;
 
-/* ----------------------------------------------------------------------
-   carries features between ranks during the evaluation of the model, and counts
-------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------- */
 
-class PairTDN::RowExchange : public tdn::Exchange {
- public:
-  explicit RowExchange(PairTDN *pair) : pair(pair) {}
-
-  int num_forward = 0, num_reverse = 0;
-  int64_t forward_bytes = 0, reverse_bytes = 0;    // per ghost atom, in all
-
-  void forward(void *data, int64_t, int64_t, int64_t width, bool is_double) override
-  {
-    num_forward++;
-    forward_bytes += width * static_cast<int64_t>(is_double ? sizeof(double) : sizeof(float));
-    pair->communicate_rows(data, width, is_double, true);
-  }
-  void reverse(void *data, int64_t, int64_t, int64_t width, bool is_double) override
-  {
-    num_reverse++;
-    reverse_bytes += width * static_cast<int64_t>(is_double ? sizeof(double) : sizeof(float));
-    pair->communicate_rows(data, width, is_double, false);
-  }
-
- private:
-  PairTDN *pair;
-};
+RowExchange::RowExchange(LAMMPS *lmp, Pair *pair, const Nodes &nodes) :
+    Pointers(lmp), pair(pair), nodes(nodes), last_list(nullptr), message{}, counts{},
+    num_received(0)
+{
+}
 
 /* ---------------------------------------------------------------------- */
 
-tdn::Evaluation PairTDN::evaluate()
+const std::vector<int64_t> &RowExchange::find_owners()
 {
-  const tdn::Graph graph{node_species.data(), num_all,         num_local,
-                         edge_index.data(),   edge_vec.data(), num_edges};
-  if (comm_mode == CommMode::FOLD) return model->evaluate(graph, nullptr, deviation_flag);
+  const auto me = static_cast<int64_t>(comm->me);
+  enlarge(owners, atom->nlocal + atom->nghost);
+  for (int i = 0; i < atom->nlocal; i++)
+    owners[i] = nodes.slot_of(i) < 0 ? -1 : me << 32 | nodes.slot_of(i);
+  self_lists.clear();
+  self_ghosts.clear();
+  num_received = 0;
+  message.numbering = true;
+  comm->forward_comm(pair, 2);
+  message.numbering = false;
+  return owners;
+}
 
-  RowExchange transport(this);
-  const tdn::Evaluation result = model->evaluate(graph, &transport, deviation_flag);
-  if (report_exchanges) log_exchanges(transport);
-  return result;
+/* ---------------------------------------------------------------------- */
+
+static int64_t row_bytes(int64_t width, bool is_double)
+{
+  return width * static_cast<int64_t>(is_double ? sizeof(double) : sizeof(float));
+}
+
+void RowExchange::forward(void *x_all, int64_t, int64_t, int64_t width, bool is_double)
+{
+  counts.num_forward++;
+  counts.forward_bytes += row_bytes(width, is_double);
+  communicate(x_all, width, is_double, true);
+}
+
+void RowExchange::reverse(void *x_all, int64_t, int64_t, int64_t width, bool is_double)
+{
+  counts.num_reverse++;
+  counts.reverse_bytes += row_bytes(width, is_double);
+  communicate(x_all, width, is_double, false);
+}
+
+void RowExchange::add_to_owners(std::vector<double> &rows, int width)
+{
+  communicate(rows.data(), width, true, false);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void RowExchange::clear_counts()
+{
+  counts = {};
 }
 
 /* ----------------------------------------------------------------------
-   what every step communicates for the model; an exchange counts once, however many messages
-   its rows are cut into
+   an exchange counts once, even if its rows are cut into several messages
 ------------------------------------------------------------------------- */
 
-void PairTDN::log_exchanges(const RowExchange &counted)
+void RowExchange::log_counts()
 {
-  report_exchanges = false;
   bigint most_ghosts;
   MPI_Allreduce(&num_received, &most_ghosts, 1, MPI_LMP_BIGINT, MPI_MAX, world);
   if (comm->me != 0) return;
   const double megabytes =
-      1e-6 * static_cast<double>(most_ghosts * (counted.forward_bytes + counted.reverse_bytes));
+      1e-6 * static_cast<double>(most_ghosts * (counts.forward_bytes + counts.reverse_bytes));
   utils::logmesg(lmp,
                  "TDN communication per step: {} forward exchange(s) with {} bytes per ghost atom, "
                  "{} reverse with {} bytes; at most {} ghosts of other ranks and {:.3f} MB per "
                  "rank\n",
-                 counted.num_forward, counted.forward_bytes, counted.num_reverse,
-                 counted.reverse_bytes, most_ghosts, megabytes);
+                 counts.num_forward, counts.forward_bytes, counts.num_reverse,
+                 counts.reverse_bytes, most_ghosts, megabytes);
 }
 
 /* ----------------------------------------------------------------------
-   ghosts learn whose images they are. Images of local atoms are those; of each atom of another rank
-   the first image, which took the shortest way, stands for all.
+   long rows go in several parts
 ------------------------------------------------------------------------- */
 
-void PairTDN::number_ghosts()
+void RowExchange::communicate(void *data, int64_t width, bool is_double, bool is_forward)
 {
-  const int nlocal = atom->nlocal;
-  const int nall = nlocal + atom->nghost;
-  const auto me = static_cast<int64_t>(comm->me);
+  const auto stride = static_cast<size_t>(row_bytes(width, is_double));
+  const size_t part = sizeof(double) * (is_forward ? pair->comm_forward : pair->comm_reverse);
 
-  if (owners.size() < static_cast<size_t>(nall)) owners.resize(nall + nall / 10);
-  for (int i = 0; i < nlocal; i++)
-    owners[i] = node_of_atom[i] < 0 ? -1 : me << 32 | node_of_atom[i];
-  self_lists.clear();
-  self_ghosts.clear();
-  num_received = 0;
-  rows.numbering = true;
-  comm->forward_comm(this, 2);
-  rows.numbering = false;
-
-  ghost_atoms.clear();
-  std::unordered_map<int64_t, int> node_of_owner;
-  for (int i = nlocal; i < nall; i++) {
-    if (owners[i] < 0) continue;
-    if (owners[i] >> 32 == me) {
-      node_of_atom[i] = static_cast<int>(owners[i] & 0xffffffff);
-      continue;
-    }
-    const int next = num_local + static_cast<int>(ghost_atoms.size());
-    const auto [entry, is_new] = node_of_owner.emplace(owners[i], next);
-    node_of_atom[i] = entry->second;
-    if (is_new) ghost_atoms.push_back(i);
-  }
-}
-
-/* ----------------------------------------------------------------------
-   bring rows of the nodes from owners to ghosts (forward), or add those of the ghosts to the
-   owners (reverse); long rows go in several parts
-------------------------------------------------------------------------- */
-
-void PairTDN::communicate_rows(void *data, int64_t width, bool is_double, bool forward)
-{
-  const size_t stride = width * (is_double ? sizeof(double) : sizeof(float));
-  const size_t part = sizeof(double) * (forward ? comm_forward : comm_reverse);
-
-  // ghosts that are no nodes still take part: they stand between a rank and the next one
-  const size_t num_idle = num_local + ghost_atoms.size() - num_all;
-  idle_rows.resize(std::max(idle_rows.size(), num_idle * stride));
-  if (!forward) std::fill_n(idle_rows.begin(), num_idle * stride, 0);
+  // ghosts without an edge still take part: further ranks get their rows through this one
+  const size_t idle_bytes = nodes.num_idle() * stride;
+  idle_rows.resize(std::max(idle_rows.size(), idle_bytes));
+  if (!is_forward) std::fill_n(idle_rows.begin(), idle_bytes, 0);
   for (size_t begin = 0; begin < stride; begin += part) {
     const size_t bytes = std::min(part, stride - begin);
     const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
-    rows = {false, static_cast<char *>(data), stride, begin, bytes, values, is_double};
-    if (forward)
-      comm->forward_comm(this, values);
+    message = {false, static_cast<char *>(data), stride, begin, bytes, values, is_double};
+    if (is_forward)
+      comm->forward_comm(pair, values);
     else
-      comm->reverse_comm(this, values);
+      comm->reverse_comm(pair, values);
   }
 }
 
 /* ---------------------------------------------------------------------- */
 
-char *PairTDN::row_of(int i)
+char *RowExchange::row_of(int atom)
 {
-  int node = node_of_atom[i];
+  const int node = nodes.node_of(atom);
   if (node < 0) return nullptr;
-  if (node >= num_local) node = ghost_node[node - num_local];
-  char *const data = node < num_all ? rows.data + rows.stride * node
-                                    : idle_rows.data() + rows.stride * (node - num_all);
-  return data + rows.begin;
+  const int num_all = nodes.num_all();
+  char *const row = node < num_all ? message.data + message.stride * node
+                                   : idle_rows.data() + message.stride * (node - num_all);
+  return row + message.begin;
 }
 
 /* ----------------------------------------------------------------------
-   row of a ghost that stands for an atom of another rank; null for further images, which share it
+   row of an image that stands for an atom of another rank; null for further images, which share it
 ------------------------------------------------------------------------- */
 
-char *PairTDN::ghost_row(int i)
+char *RowExchange::ghost_row(int atom)
 {
-  const int ghost = node_of_atom[i] - num_local;
-  return ghost >= 0 && ghost_atoms[ghost] == i ? row_of(i) : nullptr;
+  return nodes.is_ghost(atom) ? row_of(atom) : nullptr;
 }
 
 /* ---------------------------------------------------------------------- */
 
-int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+int RowExchange::pack_forward(int n, int *atoms, double *buf)
 {
-  if (rows.numbering) {
+  if (message.numbering) {
     for (int k = 0; k < n; k++) {
       buf[2 * k] = ubuf(owners[atoms[k]]).d;
       buf[2 * k + 1] = ubuf(comm->me).d;
@@ -182,16 +155,16 @@ int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/,
   if (n > 0 && self_lists.count(atoms)) return 0;
   for (int k = 0; k < n; k++) {
     const char *const row = row_of(atoms[k]);
-    if (row) memcpy(buf + static_cast<size_t>(rows.values) * k, row, rows.bytes);
+    if (row) memcpy(buf + static_cast<size_t>(message.values) * k, row, message.bytes);
   }
-  return n * rows.values;
+  return n * message.values;
 }
 
 /* ---------------------------------------------------------------------- */
 
-void PairTDN::unpack_forward_comm(int n, int first, double *buf)
+void RowExchange::unpack_forward(int n, int first, double *buf)
 {
-  if (rows.numbering) {
+  if (message.numbering) {
     for (int k = 0; k < n; k++) owners[first + k] = ubuf(buf[2 * k]).i;
     if (n == 0) return;
     if (ubuf(buf[1]).i == comm->me) {
@@ -206,24 +179,24 @@ void PairTDN::unpack_forward_comm(int n, int first, double *buf)
   if (n > 0 && self_ghosts.count(first)) return;
   for (int k = 0; k < n; k++) {
     char *const row = ghost_row(first + k);
-    if (row) memcpy(row, buf + static_cast<size_t>(rows.values) * k, rows.bytes);
+    if (row) memcpy(row, buf + static_cast<size_t>(message.values) * k, message.bytes);
   }
 }
 
 /* ---------------------------------------------------------------------- */
 
-int PairTDN::pack_reverse_comm(int n, int first, double *buf)
+int RowExchange::pack_reverse(int n, int first, double *buf)
 {
   if (n > 0 && self_ghosts.count(first)) return 0;
   for (int k = 0; k < n; k++) {
-    double *const out = buf + static_cast<size_t>(rows.values) * k;
+    double *const out = buf + static_cast<size_t>(message.values) * k;
     const char *const row = ghost_row(first + k);
     if (row)
-      memcpy(out, row, rows.bytes);
+      memcpy(out, row, message.bytes);
     else
-      memset(out, 0, rows.bytes);    // what an atom has is sent once
+      memset(out, 0, message.bytes);    // the row of an atom is sent once
   }
-  return n * rows.values;
+  return n * message.values;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -240,16 +213,23 @@ template <typename T> static void add_values(char *row, const double *buf, size_
   }
 }
 
-void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
+void RowExchange::unpack_reverse(int n, int *atoms, double *buf)
 {
   if (n > 0 && self_lists.count(atoms)) return;
   for (int k = 0; k < n; k++) {
     char *const row = row_of(atoms[k]);
-    const double *const in = buf + static_cast<size_t>(rows.values) * k;
+    const double *const in = buf + static_cast<size_t>(message.values) * k;
     if (!row) continue;
-    if (rows.is_double)
-      add_values<double>(row, in, rows.bytes);
+    if (message.is_double)
+      add_values<double>(row, in, message.bytes);
     else
-      add_values<float>(row, in, rows.bytes);
+      add_values<float>(row, in, message.bytes);
   }
+}
+
+/* ---------------------------------------------------------------------- */
+
+double RowExchange::memory_usage() const
+{
+  return bytes_of(owners, idle_rows);
 }
