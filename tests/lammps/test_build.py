@@ -88,7 +88,7 @@ def compile_loader(
             f"-DTDN_PATIENCE={patience}",
             '-DTDN_OPS_LIBRARY=""',
             '-DTDN_PAIR_LIBRARY="absent.so"',
-            str(SOURCE_DIR / "src" / "tdnplugin.cpp"),
+            str(SOURCE_DIR / "src" / "plugin" / "tdnplugin.cpp"),
             *("-o", str(folder / "tdnplugin.so")),
         ],
         check=True,
@@ -182,7 +182,7 @@ def test_sources_fit_a_lammps_with_64_bit_ids(tmp_path: Path) -> None:
     """All that know LAMMPS; and the mistake that is looked for would be found."""
     from tdn_lammps.build import SOURCE_DIR
 
-    sources = [path for path in SOURCE_DIR.glob("src/*.cpp") if "lammps.org" in path.read_text()]
+    sources = [path for path in SOURCE_DIR.glob("src/*/*.cpp") if "lammps.org" in path.read_text()]
     assert len(sources) >= 6
     for path in sources:
         assert bigbig_errors(path) == ""

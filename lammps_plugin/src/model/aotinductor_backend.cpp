@@ -2,7 +2,9 @@
 
 /* The only place here that uses AOTInductor. */
 
-#include "network.h"
+#include "backend.h"
+
+#include "printable.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
@@ -70,15 +72,15 @@ void check_target(const Target &target, const at::Device &device)
   if (target.device.empty())
     throw std::runtime_error("its metadata does not say for what it is compiled; export it again");
   if (target.device != type)
-    throw std::runtime_error("it is compiled for device " + target.device + ", found " + type +
+    throw std::runtime_error("it is compiled for device " + printable(target.device) + ", found " + type +
                              remedy);
   if (target.torch != release)
-    throw std::runtime_error("it is compiled for torch " + target.torch + ", found " + release +
+    throw std::runtime_error("it is compiled for torch " + printable(target.torch) + ", found " + release +
                              remedy);
   // what GPU this is takes its maker's library; PyTorch refuses code for another one
   const std::string here = at::get_cpu_capability();
   if (device.is_cpu() && !runs(target.processor, here))
-    throw std::runtime_error("it is compiled for processors with " + target.processor +
+    throw std::runtime_error("it is compiled for processors with " + printable(target.processor) +
                              ", this one has " + here + remedy);
 }
 
@@ -92,7 +94,7 @@ fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path 
     const std::string name = record.substr(record.find_last_of('/') + 1);
     const fs::path path = folder / name;
     if (name.empty() || name[0] == '.' || fs::exists(path))
-      throw std::runtime_error("its part " + record + " has no place; export it again");
+      throw std::runtime_error("its part " + printable(record) + " has no place; export it again");
     const auto [data, size] = archive.getRecord(record);
     std::ofstream file(path, std::ios::binary);
     file.write(static_cast<const char *>(data.get()), static_cast<std::streamsize>(size));
@@ -172,7 +174,7 @@ class WithoutPadding : public Exchange {
 };
 
 /// Two more local atoms that see each other only, before all others.
-NetworkInput padded(const NetworkInput &input)
+BackendInput padded(const BackendInput &input)
 {
   const at::Tensor pair =
       at::tensor({0, 1, 1, 0}, input.edge_index.options()).view({2, padding});
@@ -182,19 +184,19 @@ NetworkInput padded(const NetworkInput &input)
           at::cat({vectors.view({padding, 3}), input.edge_vec}), input.num_local + padding};
 }
 
-class AOTInductorModel : public Network {
+class AOTInductorBackend : public Backend {
  public:
-  AOTInductorModel(caffe2::serialize::PyTorchStreamReader &archive, const at::Device &device) :
+  AOTInductorBackend(caffe2::serialize::PyTorchStreamReader &archive, const at::Device &device) :
       device(device), runner(load_library(unpack(archive, folder.path), device))
   {
   }
 
-  NetworkOutput run(const NetworkInput &input, Exchange *exchange, bool) override
+  BackendOutput run(const BackendInput &input, Exchange *exchange, bool) override
   {
     WithoutPadding trimmed(exchange);
     // PyTorch takes sizes that vary to be two or more
     const bool small = std::min(input.num_local, input.edge_index.size(1)) < padding;
-    const NetworkInput given = small ? padded(input) : input;
+    const BackendInput given = small ? padded(input) : input;
     const ExchangeScope exchange_scope(small && exchange ? &trimmed : exchange);
     const c10::DeviceGuard device_guard(device);
     const c10::AutoGradMode no_gradients(false);    // they are part of the function
@@ -219,14 +221,14 @@ class AOTInductorModel : public Network {
 
 }    // namespace
 
-std::unique_ptr<Network> load_aotinductor(caffe2::serialize::PyTorchStreamReader &archive,
+std::unique_ptr<Backend> load_aotinductor(caffe2::serialize::PyTorchStreamReader &archive,
                                           const Metadata &metadata, const at::Device &device)
 {
   check_target(metadata.target, device);
   if (metadata.committee > 1)
     throw std::runtime_error("it is said to be a committee as machine code, which does not exist; "
                              "export it with --backend torchscript");
-  return std::make_unique<AOTInductorModel>(archive, device);
+  return std::make_unique<AOTInductorBackend>(archive, device);
 }
 
 }    // namespace tdn

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-#include "archive.h"
+#include "checksums.h"
+
+#include "printable.h"
 
 #include <caffe2/serialize/inline_container.h>
 
@@ -17,6 +19,8 @@ namespace tdn {
 namespace {
 
 using Bytes = std::vector<unsigned char>;
+
+constexpr std::size_t max_expansion = 100;    // a part to the whole file; code packs tenfold
 
 [[noreturn]] void damaged(const std::string &what)
 {
@@ -86,10 +90,12 @@ void check_archive(const std::string &path, caffe2::serialize::PyTorchStreamRead
     number(file, offset + 46 + length, 0);    // the name lies within the file
     const std::string name(file.begin() + offset + 46, file.begin() + offset + 46 + length);
     const std::string part = name.substr(name.find('/') + 1);
-    if (!seen.insert(part).second) damaged(part + " is there twice");
+    if (!seen.insert(part).second) damaged(printable(part) + " is there twice");
+    if (reader.getRecordSize(part) > max_expansion * file.size())
+      damaged("the size of " + printable(part) + " makes no sense");
     const auto [data, size] = reader.getRecord(part);
     if (crc32(static_cast<const unsigned char *>(data.get()), size) != crc)
-      damaged(part + " fails its check sum");
+      damaged(printable(part) + " fails its check sum");
     offset += 46 + length + number(file, offset + 30, 2) + number(file, offset + 32, 2);
   }
 }

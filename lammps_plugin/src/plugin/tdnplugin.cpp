@@ -10,6 +10,10 @@
 
 #include "lammpsplugin.h"
 
+#include "../model/printable.h"
+#include "../pair/first_failure.h"
+
+#include "comm.h"
 #include "error.h"
 #include "lammps.h"
 
@@ -78,7 +82,7 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   const std::string torch = installed_torch();
   if (torch != TDN_TORCH_VERSION) {
     failure = "the plugin was built for PyTorch " TDN_TORCH_VERSION ", but " TDN_TORCH_DIR " has " +
-        (torch.empty() ? "none" : torch) + REBUILD;
+        (torch.empty() ? "none" : tdn::printable(torch)) + REBUILD;
     return nullptr;
   }
   Dl_info self;
@@ -103,7 +107,8 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
   if (!factory) {
     const char *reason = dlerror();
-    failure = std::string("cannot load the plugin: ") + (reason ? reason : library.c_str()) + REBUILD;
+    failure = "cannot load the plugin: " +
+        (reason ? tdn::printable(reason, 400) : library) + REBUILD;
   }
   return reinterpret_cast<lammpsplugin_factory1 *>(factory);
 }
@@ -138,19 +143,10 @@ static void *create_pair(void *ptr)
   std::string failure;
   lammpsplugin_factory1 *factory = load_factory(failure);
 
-  // all stop with the reason of the first rank that has one
-  int me, num_ranks;
-  MPI_Comm_rank(lmp->world, &me);
-  MPI_Comm_size(lmp->world, &num_ranks);
-  int mine = factory ? num_ranks : me, first;
-  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, lmp->world);
-  if (first < num_ranks) {
-    int length = static_cast<int>(failure.size());
-    MPI_Bcast(&length, 1, MPI_INT, first, lmp->world);
-    failure.resize(length);
-    MPI_Bcast(&failure[0], length, MPI_CHAR, first, lmp->world);
-    const std::string where = num_ranks > 1 ? fmt::format("on rank {}: ", first) : "";
-    lmp->error->all(FLERR, "Pair style tdn: " + where + failure);
+  const Failure first = first_failure(lmp->world, failure);
+  if (first.rank >= 0) {
+    const std::string where = lmp->comm->nprocs > 1 ? fmt::format("on rank {}: ", first.rank) : "";
+    lmp->error->all(FLERR, "Pair style tdn: " + where + first.message);
   }
   return factory(ptr);
 }
@@ -168,7 +164,9 @@ extern "C" void lammpsplugin_init(void *ptr, void *handle, void *regfunc)
     int me;
     MPI_Comm_rank(MPI_COMM_WORLD, &me);
     if (me == 0)
-      fprintf(stderr, "WARNING: pair style tdn is not available: the plugin was built for LAMMPS %d, this is LAMMPS %d%s\n",
+      fprintf(stderr,
+              "WARNING: pair style tdn is not available: the plugin was built for LAMMPS %d, this "
+              "is LAMMPS %d%s\n",
               TDN_LAMMPS_VERSION, running, REBUILD);
     return;
   }

@@ -2,36 +2,28 @@
 
 #include "tdn_model.h"
 
-#include "archive.h"
-#include "allocation_meter.h"
-#include "host_memory.h"
-#include "model_file.h"
-#include "network.h"
+#include "backend.h"
+#include "checksums.h"
+#include "description.h"
+#include "memory.h"
+#include "printable.h"
 
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/cuda.h>
 #include <torch/types.h>
-#include <torch/version.h>
-
-// the memory of a device, whatever its maker
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 10)
-#define TDN_HAS_DEVICE_MEMORY
-#include <c10/core/CachingDeviceAllocator.h>
-#endif
 
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
-#include <limits>
 #include <stdexcept>
 
 namespace tdn {
 
 namespace {
 
-/// The informative line of an exception of torch, without its traceback.
+/// The informative line of an exception, without the traceback of PyTorch.
 std::string one_line(const std::exception &error)
 {
   const auto *torch_error = dynamic_cast<const c10::Error *>(&error);
@@ -54,7 +46,7 @@ std::string one_line(const std::exception &error)
     }
     begin = end + 1;
   }
-  return first.find("TorchScript interpreter") == std::string::npos ? first : last;
+  return printable(first.find("TorchScript interpreter") == std::string::npos ? first : last, 400);
 }
 
 bool is_machine_code(caffe2::serialize::PyTorchStreamReader &archive)
@@ -64,7 +56,7 @@ bool is_machine_code(caffe2::serialize::PyTorchStreamReader &archive)
   return false;
 }
 
-/// A file whose parts are what they were when it was written, with both descriptions.
+/// A file with correct check sums, and both descriptions.
 struct ModelArchive {
   std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
   bool machine_code = false;    // AOTInductor instead of TorchScript
@@ -104,16 +96,17 @@ struct ModelArchive {
 
 torch::Device choose_device(const std::string &name, int local_rank)
 {
-  const int num_gpus = torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+  const int num_gpus =
+      torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
   if (name == "cpu" || (name == "auto" && num_gpus == 0)) return {torch::kCPU};
   if (num_gpus == 0)
-    throw std::runtime_error("device " + name + " was asked for, but this torch sees no GPU; "
+    throw std::runtime_error("device " + printable(name) + " was asked for, but this torch sees no GPU; "
                              "use device cpu or install a torch with CUDA and rebuild the plugin");
   int index = local_rank % num_gpus;
   if (name.rfind("cuda:", 0) == 0)    // a number too long for an int is no GPU either
     index = static_cast<int>(std::min(std::strtoul(name.c_str() + 5, nullptr, 10), 1000000ul));
   if (index >= num_gpus)
-    throw std::runtime_error("device " + name + " was asked for, but there are only " +
+    throw std::runtime_error("device " + printable(name) + " was asked for, but there are only " +
                              std::to_string(num_gpus) + " GPUs, numbered from 0; use device cuda, "
                              "which gives each rank one of them");
   return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
@@ -144,39 +137,41 @@ torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &de
 struct TDNModel::Impl {
   Metadata metadata;
   torch::Device device{torch::kCPU};
-  std::unique_ptr<Network> network;
+  std::unique_ptr<Backend> backend;
   int64_t exchange_bytes = 0;
-  MemoryCost memory_cost;
-  torch::Tensor atom_energy, second, members;    // keep the memory of the last evaluation
+  double bytes_per_node = 0.0, bytes_per_edge = 0.0;
+  torch::Tensor atom_energy, gradient_or_forces, members;    // memory of the last evaluation
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
-    const NetworkInput input{view(graph.species, {graph.num_all}, device),
+    const BackendInput input{view(graph.species, {graph.num_all}, device),
                              view(graph.edge_index, {2, graph.num_edges}, device),
                              view(graph.edge_vec, {graph.num_edges, 3}, device), graph.num_local};
-    const auto [energies, seconds] = network->run(input, exchange, each_member);
+    const BackendOutput found = backend->run(input, exchange, each_member);
     const bool direct = metadata.direct_forces;
     const int64_t copies = each_member ? metadata.committee : 1;
-    if (energies.numel() != copies * graph.num_local ||
-        seconds.numel() != copies * 3 * (direct ? graph.num_local : graph.num_edges))
+    if (found.atom_energy.numel() != copies * graph.num_local ||
+        found.gradient_or_forces.numel() != copies * 3 * (direct ? graph.num_local : graph.num_edges))
       throw std::runtime_error("the model returned arrays of unexpected size");
 
     const auto fetch = [](const torch::Tensor &values) {
       return values.to(torch::kCPU, torch::kFloat64).contiguous();
     };
-    members = each_member ? fetch(seconds) : torch::Tensor();
-    atom_energy = fetch(each_member ? energies.mean(0) : energies);
-    second = fetch(each_member ? seconds.mean(0) : seconds);
-    return {atom_energy.data_ptr<double>(), direct ? nullptr : second.data_ptr<double>(),
-            direct ? second.data_ptr<double>() : nullptr,
+    const auto mean = [each_member](const torch::Tensor &values) {
+      return each_member ? values.mean(0) : values;
+    };
+    members = each_member ? fetch(found.gradient_or_forces) : torch::Tensor();
+    atom_energy = fetch(mean(found.atom_energy));
+    gradient_or_forces = fetch(mean(found.gradient_or_forces));
+    const auto *values = gradient_or_forces.data_ptr<double>();
+    return {atom_energy.data_ptr<double>(), direct ? nullptr : values, direct ? values : nullptr,
             each_member ? members.data_ptr<double>() : nullptr};
   }
 
-  /// Allocations for copies of the reference, the first `connected` of which have edges.
-  int64_t measure(const Reference &reference, int64_t copies, int64_t connected)
+  /// Peak of allocations for copies of the reference, the first `connected` of which have edges.
+  double measure(const Reference &reference, int64_t copies, int64_t connected)
   {
-    const auto num_all = static_cast<int64_t>(reference.species.size());
-    const int64_t num_edges = reference.num_edges();
+    const int64_t num_atoms = reference.num_atoms(), num_edges = reference.num_edges();
     std::vector<int64_t> species, edge_index(2 * connected * num_edges);
     std::vector<double> edge_vec;
     for (int64_t k = 0; k < copies; k++) {
@@ -186,34 +181,33 @@ struct TDNModel::Impl {
       for (int row = 0; row < 2; row++)
         for (int64_t e = 0; e < num_edges; e++)
           edge_index[(row * connected + k) * num_edges + e] =
-              reference.edge_index[row * num_edges + e] + k * num_all;
+              reference.edge_index[row * num_edges + e] + k * num_atoms;
     }
-    const Graph graph{species.data(),  copies * num_all, copies * num_all, edge_index.data(),
+    const Graph graph{species.data(),  copies * num_atoms, copies * num_atoms, edge_index.data(),
                       edge_vec.data(), connected * num_edges};
-    atom_energy = second = members = torch::Tensor();
-    return AllocationMeter::measure(device.type(), [&] { evaluate(graph, nullptr); });
+    atom_energy = gradient_or_forces = members = torch::Tensor();
+    return static_cast<double>(
+        peak_allocation(device.type(), [&] { evaluate(graph, nullptr); }));
   }
 
   /// The peak as a linear function of nodes and edges, from two evaluations.
   void measure_memory(const Reference &reference)
   {
-    const auto num_all = static_cast<int64_t>(reference.species.size());
+    const auto num_atoms = static_cast<double>(reference.num_atoms());
     const auto num_edges = static_cast<double>(reference.num_edges());
-    if (num_all == 0 || reference.num_local != num_all || num_edges == 0.0) return;
-    const int64_t half = 1 + 32 / num_all;    // enough atoms to outweigh constants
-    const auto whole = static_cast<double>(measure(reference, 2 * half, 2 * half));
-    const auto sparse = static_cast<double>(measure(reference, 2 * half, half));
+    const int64_t half = 1 + 32 / reference.num_atoms();    // enough atoms to outweigh constants
+    const double whole = measure(reference, 2 * half, 2 * half);
+    const double sparse = measure(reference, 2 * half, half);
     const auto copies = static_cast<double>(half);
-    memory_cost.per_edge = std::max(0.0, (whole - sparse) / (copies * num_edges));
-    memory_cost.per_node = std::max(0.0, (2.0 * sparse - whole) / (2.0 * copies * num_all));
+    bytes_per_edge = std::max(0.0, (whole - sparse) / (copies * num_edges));
+    bytes_per_node = std::max(0.0, (2.0 * sparse - whole) / (2.0 * copies * num_atoms));
   }
 
   void check_reference(const Reference &reference, bool compare)
   {
-    const auto num_all = static_cast<int64_t>(reference.species.size());
-    const Graph graph{reference.species.data(),   num_all, reference.num_local,
-                      reference.edge_index.data(), reference.edge_vec.data(),
-                      reference.num_edges()};
+    const Graph graph{reference.species.data(),    reference.num_atoms(),
+                      reference.num_atoms(),       reference.edge_index.data(),
+                      reference.edge_vec.data(),   reference.num_edges()};
     WidthRecorder recorder;
     evaluate(graph, &recorder);    // also warms up allocators and kernels
     exchange_bytes = recorder.bytes;
@@ -234,9 +228,8 @@ TDNModel::TDNModel(const std::string &path, const std::string &device, int local
     impl->device = choose_device(device == "auto" && !target.empty() ? target : device, local_rank);
     if (archive.reference.empty())
       throw std::runtime_error("its reference.json is missing; export it again");
-    const Reference reference =
-        parse_reference(archive.reference, impl->metadata.direct_forces);
-    impl->network = archive.machine_code
+    const Reference reference = parse_reference(archive.reference, impl->metadata);
+    impl->backend = archive.machine_code
         ? load_aotinductor(*archive.reader, impl->metadata, impl->device)
         : load_torchscript(path, impl->metadata, impl->device);
     archive.reader.reset();
@@ -263,29 +256,20 @@ int64_t TDNModel::exchange_bytes() const
   return impl->exchange_bytes;
 }
 
-MemoryCost TDNModel::memory_cost() const
+double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const
 {
-  return impl->memory_cost;
+  return impl->bytes_per_node * static_cast<double>(num_all) +
+      impl->bytes_per_edge * static_cast<double>(num_edges);
+}
+
+double TDNModel::memory_left() const
+{
+  return available_memory(impl->device);
 }
 
 int TDNModel::gpu_index() const
 {
   return impl->device.is_cpu() ? -1 : impl->device.index();
-}
-
-double TDNModel::available_memory() const
-{
-  if (impl->device.is_cpu()) return available_host_memory();
-#ifdef TDN_HAS_DEVICE_MEMORY
-  // of the device, and what PyTorch holds of it without use
-  auto *allocator = c10::getDeviceAllocator(impl->device.type());
-  const auto index = impl->device.index();
-  const auto statistics = allocator->getDeviceStats(index);
-  const auto unused = statistics.reserved_bytes[0].current - statistics.allocated_bytes[0].current;
-  return static_cast<double>(allocator->getMemoryInfo(index).first) + static_cast<double>(unused);
-#else
-  return std::numeric_limits<double>::infinity();
-#endif
 }
 
 Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange, bool members)

@@ -2,7 +2,7 @@
 
 /* The only place here that uses TorchScript. */
 
-#include "network.h"
+#include "backend.h"
 
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -33,14 +33,14 @@ class EvaluationScope {
   c10::AutogradState autograd;
 };
 
-class TorchScriptModel : public Network {
+class TorchScriptBackend : public Backend {
  public:
-  explicit TorchScriptModel(torch::jit::Module loaded) : module(std::move(loaded))
+  explicit TorchScriptBackend(torch::jit::Module loaded) : module(std::move(loaded))
   {
     module.eval();
   }
 
-  NetworkOutput run(const NetworkInput &input, Exchange *exchange, bool members) override
+  BackendOutput run(const BackendInput &input, Exchange *exchange, bool members) override
   {
     const ExchangeScope exchange_scope(exchange);
     const EvaluationScope evaluation_scope;
@@ -56,7 +56,7 @@ class TorchScriptModel : public Network {
 
 }    // namespace
 
-std::unique_ptr<Network> load_torchscript(const std::string &path, const Metadata &metadata,
+std::unique_ptr<Backend> load_torchscript(const std::string &path, const Metadata &metadata,
                                           const at::Device &device)
 {
   torch::jit::Module module;
@@ -69,7 +69,7 @@ std::unique_ptr<Network> load_torchscript(const std::string &path, const Metadat
   if (metadata.committee > 1 && !module.find_method("forward_members"))
     throw std::runtime_error("it is said to be a committee, but has no function forward_members; "
                              "export it again");
-  return std::make_unique<TorchScriptModel>(std::move(module));
+  return std::make_unique<TorchScriptBackend>(std::move(module));
 }
 
 }    // namespace tdn

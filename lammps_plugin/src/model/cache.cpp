@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "model_cache.h"
+#include "cache.h"
 
 #include <sys/stat.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/* A compiled TDN model: loads and evaluates a file *.tdn.pth or *.tdn.pt2. Knows neither LAMMPS nor, in this
-   header, torch. Units are eV and angstrom. */
+/* A compiled TDN model: loads and evaluates a file *.tdn.pth or *.tdn.pt2. Includes neither LAMMPS
+   nor, in this header, PyTorch. Units are eV and angstrom. */
 
 #ifndef TDN_MODEL_H
 #define TDN_MODEL_H
@@ -15,9 +15,6 @@
 
 namespace tdn {
 
-/// Newest version of the compiled file's format that this program reads.
-constexpr int newest_format_version = 2;
-
 /// For what a file of machine code is compiled; empty for TorchScript, which runs anywhere.
 struct Target {
   std::string device;       // "cpu" or "cuda"
@@ -27,18 +24,15 @@ struct Target {
 
 /// What a model file says about itself.
 struct Metadata {
-  int format_version;
   double r_max;                        // cutoff radius in angstrom
   int num_layers;                      // message-passing layers
   std::vector<std::string> species;    // chemical symbols; a species index counts in this list
   std::string dtype;                   // "float32" or "float64"
-  std::string architecture;
   bool direct_forces;                  // forces are an output, not the gradient of the energy
   int committee;                       // networks in the file, whose mean is the result; mostly 1
   Target target;
+  std::string architecture;            // this and the next are only to be shown
   std::string tdn_version;
-  std::string torch_version;
-  std::string weight_hash;
 };
 
 /// A directed graph: nodes [0, num_local) receive messages, the others only send.
@@ -46,8 +40,8 @@ struct Graph {
   const int64_t *species;       // [num_all] species index
   int64_t num_all;
   int64_t num_local;
-  const int64_t *edge_index;    // [2, num_edges] centres (non-decreasing), then neighbours
-  const double *edge_vec;       // [num_edges, 3] from centre to neighbour
+  const int64_t *edge_index;    // [2, num_edges] centers (non-decreasing), then neighbors
+  const double *edge_vec;       // [num_edges, 3] from center to neighbor
   int64_t num_edges;
 };
 
@@ -57,16 +51,6 @@ struct Evaluation {
   const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
   const double *forces;           // [num_local, 3] instead, of a model with direct forces
   const double *members;          // [committee, ...] the same of each network, where asked for
-};
-
-/// Memory of an evaluation on its device, as bytes for each node and each edge; 0 if unknown.
-struct MemoryCost {
-  double per_node = 0.0, per_edge = 0.0;
-
-  double bytes(int64_t num_all, int64_t num_edges) const
-  {
-    return per_node * static_cast<double>(num_all) + per_edge * static_cast<double>(num_edges);
-  }
 };
 
 class TDNModel {
@@ -87,11 +71,10 @@ class TDNModel {
   /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
   int64_t exchange_bytes() const;
 
-  /// Measured with the structure stored in the file when the model was loaded.
-  MemoryCost memory_cost() const;
-
-  /// Bytes that can still be allocated where the model runs; infinite if unknown.
-  double available_memory() const;
+  /** Bytes that the evaluation of a graph takes on the device, estimated from those of the structure
+      in the file; and bytes that can still be allocated there, infinite if unknown. */
+  double memory_needed(int64_t num_all, int64_t num_edges) const;
+  double memory_left() const;
 
   /// Index of the GPU; -1 for the CPU.
   int gpu_index() const;

@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: MIT
 
-#include "host_memory.h"
+#include "memory.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <torch/version.h>
+
+// the memory of a GPU, whoever made it
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 10)
+#define TDN_HAS_DEVICE_MEMORY
+#include <c10/core/CachingDeviceAllocator.h>
+#endif
 
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include <sys/resource.h>
@@ -69,11 +80,49 @@ double left_in_process()
   return std::max(0.0, static_cast<double>(limit.rlim_cur) - used);
 }
 
+/// Told by PyTorch of everything that it allocates on this thread.
+class AllocationMeter : public c10::MemoryReportingInfoBase {
+ public:
+  explicit AllocationMeter(c10::DeviceType type) : type(type) {}
+
+  void reportMemoryUsage(void *, int64_t bytes, size_t, size_t, c10::Device device) override
+  {
+    if (device.type() != type) return;
+    current += bytes;
+    peak = std::max(peak, current);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  int64_t current = 0, peak = 0;
+
+ private:
+  c10::DeviceType type;
+};
+
 }    // namespace
 
-double available_host_memory()
+double available_memory(const c10::Device &device)
 {
-  return std::min({left_on_machine(), left_in_control_group(), left_in_process()});
+  if (device.is_cpu())
+    return std::min({left_on_machine(), left_in_control_group(), left_in_process()});
+#ifdef TDN_HAS_DEVICE_MEMORY
+  // what the device has left, and what PyTorch holds of it without use
+  auto *allocator = c10::getDeviceAllocator(device.type());
+  const auto statistics = allocator->getDeviceStats(device.index());
+  const auto unused = statistics.reserved_bytes[0].current - statistics.allocated_bytes[0].current;
+  const auto left = allocator->getMemoryInfo(device.index()).first;
+  return static_cast<double>(left) + static_cast<double>(unused);
+#else
+  return unlimited;
+#endif
+}
+
+int64_t peak_allocation(c10::DeviceType type, const std::function<void()> &work)
+{
+  const auto meter = std::make_shared<AllocationMeter>(type);
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+  work();
+  return meter->peak;
 }
 
 }    // namespace tdn
