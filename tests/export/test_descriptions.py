@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from description_cases import ACCEPTED, cases
 
-from tdn.compiled import read_extra_files
-from tdn.errors import TDNError
+from tdn.inference.compiled_model import read_extra_files
+from tdn.system.errors import TDNError
 
 from .test_files import rewrite
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from description_cases import ACCEPTED, cases
 
-from tdn.compiled import read_extra_files
+from tdn.inference.compiled_model import read_extra_files
 
 # argv: good file, table, file to write, locale; prints the error of each case, or an empty string
 RUNNER = """

@@ -11,7 +11,7 @@
 #ifndef LMP_TDN_ROW_EXCHANGE_H
 #define LMP_TDN_ROW_EXCHANGE_H
 
-#include "exchange.h"    // of the operator library
+#include "exchange/exchange.h"    // of the operator library
 
 #include "pointers.h"
 
