@@ -128,14 +128,12 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         display.warn(line)
     if not len(dataset.valid):
         display.warn("no validation frames: model.pt holds the newest weights, not the best")
-    trainer = Trainer(config, dataset, display, ranks)
+    trainer = Trainer(config, dataset, display, ranks, resuming)
     print(
         f"network: {trainer.num_parameters} parameters, {config.train.dtype}, on {trainer.device}"
         + (f" and {ranks.size} ranks" if ranks.size > 1 else "")
         + f"; {trainer.steps_per_epoch} {_steps_of(config)} per epoch"
     )
-    if resuming:
-        trainer.resume()
     if arguments.dry_run:
         print(f"dry run: everything is fine, nothing was written to {run_dir}")
         return 0
@@ -160,7 +158,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         )
     table = final_report(trainer)
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
-    head = f" --head {dataset.heads[0]}" if getattr(dataset, "heads", ()) else ""
+    head = f" --head {dataset.heads[0]}" if dataset.heads else ""
     print(f"\nnext: tdn-export {trainer.model_file}{head}")
     return 0
 

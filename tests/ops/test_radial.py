@@ -191,17 +191,22 @@ def test_non_contiguous_inputs():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)], ids=str)
 @pytest.mark.parametrize("smoothness", [0.0, 2.0])
-def test_of_distance_is_the_network(smoothness, hidden, dtype):
+def test_weights_at_is_the_network(smoothness, hidden, dtype):
     """One operator, or none where there is no hidden layer, as basis, envelope and layers do it."""
     torch.manual_seed(0)
-    network = RadialNetwork(8, hidden, 3, 5, 2, smoothness=smoothness).to(dtype)
+    network = RadialNetwork(R_MAX, 6, 8, hidden, 3, 5, 2, smoothness=smoothness).to(dtype)
     r, pair = make_radial_problem(dtype=dtype)[:2]
-    frequencies = torch.arange(1, 9).to(dtype) * (math.pi / R_MAX)
-    basis = reference.bessel_basis(r, frequencies, R_MAX)
+    n = torch.arange(1, 9).to(dtype)
+    basis = 2**0.5 * torch.sin(n * math.pi * r[:, None] / R_MAX) * R_MAX / (2 * r[:, None])
     basis = basis * reference.polynomial_envelope(r, R_MAX, 6).unsqueeze(1)
-    found = network.of_distance(r, pair, R_MAX, 6)
+    rows = n**-smoothness
+    first, *others = network.weights
+    x = basis @ (first * (rows / rows.square().mean().sqrt())[:, None]) * network.pair_scale[pair]
+    for weight in others:
+        x = 1.6765 * torch.nn.functional.silu(x) @ weight
+    found = network.weights_at(r, pair)
     assert found.shape == (len(r), 3, 5)
-    assert_close(found.detach(), network(basis, pair).detach(), dtype)
+    assert_close(found.detach(), x.view(-1, 3, 5).detach(), dtype)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tdn import TDNCalculator
 from tdn.config.yaml_file import load_config
 from tdn.data.dataset.theory_levels import head_slices, load_heads
 from tdn.network.base import exact_constants
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, read_checkpoint
-from tdn.network.convolution_model import build_model
 from tdn.system.errors import UsageError
 from tdn.training.cli import main
 from tdn.training.trainer import Trainer
@@ -57,9 +57,9 @@ def config(tmp_path):
     return path
 
 
-def trainer_of(path, **keys) -> Trainer:
+def trainer_of(path, resume=False, **keys) -> Trainer:
     config = load_config(path, [f"train.{k}={v}" for k, v in keys.items()])
-    return Trainer(config, load_heads(config))
+    return Trainer(config, load_heads(config), resume=resume)
 
 
 def test_frames_stay_with_their_head(config):
@@ -140,8 +140,7 @@ def test_resumed_with_heads(config):
     assert straight.fit()
     first = trainer_of(config, schedule="constant", max_epochs=2)
     assert first.fit()
-    second = trainer_of(config, schedule="constant")
-    second.resume()
+    second = trainer_of(config, resume=True, schedule="constant")
     assert second.fit()
     one, other = straight.model.state_dict(), second.model.state_dict()
     for name, value in one.items():

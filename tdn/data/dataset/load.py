@@ -46,7 +46,10 @@ class Dataset:
     num_isolated : frames of isolated atoms, which set E0 and are not trained on
     fingerprint : hash of all structures, labels and their roles
     warnings : one line each
+    heads : names of the levels of theory if there are several (`.theory_levels`)
     """
+
+    heads = ()
 
     train: Subset
     valid: Subset

@@ -29,10 +29,15 @@ def polynomial_envelope(r: Tensor, r_max: float, power: int) -> Tensor:
     return torch.where(x < 1, u, torch.zeros_like(u))
 
 
-def bessel_basis(r: Tensor, frequencies: Tensor, r_max: float) -> Tensor:
-    """sqrt(2) sin(f_n r) r_max / (2 r), [E] and [B] -> [E, B]; see `BesselBasis`."""
+def bessel_basis(r: Tensor, num_radial: int, r_max: float) -> Tensor:
+    """b_n(r) = sqrt(2) sin(n pi r / r_max) r_max / (2 r), n = 1..B, [E] -> [E, B].
+
+    Gasteiger et al., arXiv 2003.03123, eq. 7, scaled to unit mean square over [0, r_max]. All
+    functions vanish at the cutoff.
+    """
+    n = torch.arange(1, num_radial + 1, dtype=r.dtype, device=r.device)
     r = r.unsqueeze(-1)
-    return math.sqrt(2.0) * torch.sin(r * frequencies) * (0.5 * r_max / r)
+    return math.sqrt(2.0) * torch.sin(r * (n * (math.pi / r_max))) * (0.5 * r_max / r)
 
 
 def radial(
@@ -46,8 +51,7 @@ def radial(
     silu_scale: float,
 ) -> Tensor:
     """See :func:`tdn.ops.radial`."""
-    n = torch.arange(1, widths[0] + 1, dtype=r.dtype, device=r.device)
-    basis = bessel_basis(r, n * (math.pi / r_max), r_max)
+    basis = bessel_basis(r, widths[0], r_max)
     hidden = basis * polynomial_envelope(r, r_max, power).unsqueeze(1)
     offset = 0
     for i in range(len(widths) - 1):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tdn.config import config_to_dict
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.evaluation.errors import Errors
-from tdn.network.theory_levels import networks_of
 from tdn.system.version import __version__
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _heads(trainer: Trainer) -> dict[str, Any]:
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }
             for number, (name, network) in enumerate(
-                zip(names, networks_of(trainer.model), strict=True)
+                zip(names, trainer.model.networks, strict=True)
             )
         }
     }
