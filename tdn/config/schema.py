@@ -110,7 +110,7 @@ class ModelConfig:
     )
     zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
     avg_num_neighbors: float | None = _option(
-        None, "normalisation of messages; null: mean of the training data", minimum=1e-6
+        None, "normalization of messages; null: mean of the training data", minimum=1e-6
     )
 
 
@@ -158,7 +158,7 @@ class DataConfig:
         "read frames of a database when they are needed: auto (more than 50,000 frames)",
         choices=("auto", "always", "never"),
     )
-    num_workers: int = _option(0, "streaming: processes that build neighbour lists", minimum=0)
+    num_workers: int = _option(0, "streaming: processes that build neighbor lists", minimum=0)
     cache_mb: int = _option(
         256, "streaming: memory for finished graphs in each process, MiB", minimum=0
     )

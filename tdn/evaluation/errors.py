@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +52,11 @@ class Evaluation:
     num_atoms: np.ndarray
     species: np.ndarray
     volume: np.ndarray | None = None
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where the atoms of each frame begin, and their total number; int [F + 1]."""
+        return np.concatenate([[0], np.cumsum(self.num_atoms)])
 
 
 @dataclass(frozen=True)
@@ -114,25 +121,12 @@ def evaluate(
     )
 
 
-def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
-    """Frames of several evaluations behind one another."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(values: Sequence[Values]) -> Values:
-        return Values(
-            *(
-                np.concatenate([getattr(v, name) for v in values])
-                for name in ("energy", "forces", "stress")
-            )
-        )
-
-    return Evaluation(
-        joined([p.predicted for p in parts]),
-        joined([p.reference for p in parts]),
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("num_atoms", "species")),
-        volume=np.concatenate([p.volume for p in parts]),
-    )
+def join_evaluations(parts: Sequence[Any]) -> Any:
+    """One `Evaluation` (or `Values`) with the frames of several concatenated."""
+    if not dataclasses.is_dataclass(parts[0]):
+        return np.concatenate(parts)
+    names = [field.name for field in dataclasses.fields(parts[0])]
+    return type(parts[0])(*(join_evaluations([getattr(p, n) for p in parts]) for n in names))
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
@@ -188,8 +182,7 @@ def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     predicted, reference = evaluation.predicted, evaluation.reference
     energy = 1e3 * np.abs(predicted.energy - reference.energy) / evaluation.num_atoms
     square = ((predicted.forces - reference.forces) ** 2).mean(axis=1)
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    mean = np.add.reduceat(square, starts) / evaluation.num_atoms
+    mean = np.add.reduceat(square, evaluation.starts[:-1]) / evaluation.num_atoms
     return energy, 1e3 * np.sqrt(mean)
 
 
@@ -200,8 +193,8 @@ def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
     """
     energy, forces = frame_errors(evaluation)
     reference = evaluation.reference
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    with_forces = np.logical_and.reduceat(np.isfinite(reference.forces).all(axis=1), starts)
+    known = np.isfinite(reference.forces).all(axis=1)
+    with_forces = np.logical_and.reduceat(known, evaluation.starts[:-1])
     score = forces if with_forces.any() else energy
     labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
     score = np.where(np.isfinite(score), score, np.inf)

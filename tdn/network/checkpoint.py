@@ -22,6 +22,8 @@ from .elements import select_species
 from .theory_levels import MultiHeadNetwork, select_head
 
 FORMAT = "tdn-checkpoint"
+# Of checkpoints and of ``last.pt``. From the first release on, a change of either raises it and
+# adds a function to upgrades.py, beside this file, that turns the version before into the new one.
 FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -120,10 +122,10 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise TDNError(f"{path} is not a {kind} file (found {found!r})")
     version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise TDNError(
-            f"{path} has checkpoint format {version}, this version of tdn reads up to "
-            f"{FORMAT_VERSION}; install tdn {content.get('tdn_version')} or newer"
+            f"{path} has format version {version!r}, expected {FORMAT_VERSION}; use the version of "
+            f"tdn that wrote it ({content.get('tdn_version')!r})"
         )
     return content
 

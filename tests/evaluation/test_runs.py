@@ -1,4 +1,4 @@
-"""``tdn-eval --md`` and ``--scan``: stability and smoothness, on potentials with known answers."""
+"""``tdn-eval md`` and ``scan``: stability and smoothness, on potentials with known answers."""
 
 import json
 
@@ -129,11 +129,11 @@ def folder(tmp_path):
 
 def test_scan_of_a_network(folder, capsys):
     """Trained on water: forces are the gradient and all is smooth, also across the cutoff."""
-    arguments = [str(TRAINED_MODEL), str(folder / "frames.xyz"), "--scan", "0", "1"]
-    arguments += ["--points", "1201"]
+    arguments = ["scan", str(TRAINED_MODEL), str(folder / "frames.xyz"), "0", "1"]
+    arguments += ["--points", "801"]
     assert main([*arguments, "-o", str(folder / "out"), "--frame", "2"]) == 0
     assert "force against -dE/dr" in capsys.readouterr().out
-    scan = json.loads((folder / "out" / "runs.json").read_text())["scan"]
+    scan = json.loads((folder / "out" / "scan.json").read_text())
     # the derivative's own error falls with the fourth power of the step
     assert scan["force_error_eV_per_A"] < 1e-3
     # 0.5 in the limit; a third derivative that varies from point to point gives a little more
@@ -143,10 +143,10 @@ def test_scan_of_a_network(folder, capsys):
 
 def test_dynamics_of_a_network(folder, capsys):
     """One molecule for some femtoseconds: stable, and the numbers fit together."""
-    arguments = [str(TRAINED_MODEL), str(folder / "frames.xyz"), "--md", "--steps", "40"]
+    arguments = ["md", str(TRAINED_MODEL), str(folder / "frames.xyz"), "--steps", "40"]
     code = main([*arguments, "-o", str(folder / "out"), "--temperature", "50"])
     out = capsys.readouterr().out
-    values = json.loads((folder / "out" / "runs.json").read_text())["md"]
+    values = json.loads((folder / "out" / "md.json").read_text())
     assert code == int(any(stage["broken"] is not None for stage in values.values()))
     assert out.startswith("NVT  ") and set(values) <= {"NVT", "NVE"}
     assert (folder / "out" / "stability.png").stat().st_size > 1000
