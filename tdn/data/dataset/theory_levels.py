@@ -16,7 +16,9 @@ from tdn.graph import species_index
 from tdn.system.errors import TDNError, UsageError
 
 from .lazy import LazyGraphs
-from .load import Dataset, Subset, load_dataset, statistics_tensors
+from .load import load_dataset
+from .subset import Subset
+from .types import Dataset, statistics_tensors
 
 
 @dataclass

@@ -8,9 +8,10 @@ from pathlib import Path
 from tdn.data.bad_frames import Problems
 from tdn.data.database.lmdb_file import LmdbFile, is_lmdb
 from tdn.data.database.store import FrameStore
-from tdn.data.frames import Frame, LabelKeys, iterate_ase
+from tdn.data.frames import Frame, LabelKeys
 from tdn.system.errors import TDNError
 
+from .ase_files import iterate_ase
 from .open_catalyst import RESERVED, is_aselmdb, is_pickle, iterate_aselmdb, iterate_oc
 from .pubchemqcr import is_pubchemqcr, iterate_pubchemqcr
 
