@@ -11,7 +11,7 @@ from training.helpers import TINY, labelled, water_like, write_config, write_fra
 from tdn.config import ModelConfig
 from tdn.config.yaml_file import load_config
 from tdn.data import build_graphs, read_frames
-from tdn.data.dataset.theory_levels import load_heads
+from tdn.data.dataset.theory_levels import load_training_data
 from tdn.evaluation.errors import evaluate
 from tdn.graph import graph_from_atoms
 from tdn.network.checkpoint import load_model, save_model
@@ -39,7 +39,7 @@ def folder(tmp_path):
 def trainer_from(folder, **keys) -> Trainer:
     train = {"init_from": "base.pt", **keys.pop("train", {})}
     config = adopt_network(load_config(write_config(folder, train=train, model={}, **keys)))
-    return Trainer(config, load_heads(config))
+    return Trainer(config, load_training_data(config))
 
 
 def test_the_same_elements_give_the_same_network(folder):

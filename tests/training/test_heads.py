@@ -10,7 +10,7 @@ from training.helpers import E0, TINY, labelled, water_like
 
 from tdn import TDNCalculator
 from tdn.config.yaml_file import load_config
-from tdn.data.dataset.theory_levels import head_slices, load_heads
+from tdn.data.dataset.theory_levels import head_slices, load_training_data
 from tdn.network.base import exact_constants
 from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.network.convolution_model import build_model
@@ -59,7 +59,7 @@ def config(tmp_path):
 
 def trainer_of(path, **keys) -> Trainer:
     config = load_config(path, [f"train.{k}={v}" for k, v in keys.items()])
-    return Trainer(config, load_heads(config))
+    return Trainer(config, load_training_data(config))
 
 
 def test_frames_stay_with_their_head(config):

@@ -9,7 +9,7 @@ from training.helpers import write_config, write_frames
 
 from tdn.config.presets import PRESETS
 from tdn.config.yaml_file import load_config
-from tdn.data.dataset.theory_levels import load_heads
+from tdn.data.dataset.theory_levels import load_training_data
 from tdn.training.cli import main
 from tdn.training.run.csv_log import read_log
 from tdn.training.run.folder import RUN_FILES
@@ -95,7 +95,7 @@ def test_presets_train(folder, name):
     config = load_config(folder / "config.yaml")
     for key, value in PRESETS[name].items():
         assert getattr(config.model, key) == value
-    trainer = Trainer(config, load_heads(config))
+    trainer = Trainer(config, load_training_data(config))
     before = trainer.model.embedding.detach().clone()
     trainer._step([[0, 1]])
     assert not torch.equal(before, trainer.model.embedding)
@@ -112,7 +112,7 @@ def test_accumulated_batches_are_one_batch(folder):
     config = load_config(write_config(folder, train={"clip_norm": 0}))
     weights = []
     for batches in ([[0, 1], [2, 3]], [[0, 1, 2, 3]]):
-        trainer = Trainer(config, load_heads(config))
+        trainer = Trainer(config, load_training_data(config))
         trainer._step(batches)
         weights.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
     torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-13)
@@ -122,7 +122,7 @@ def test_matmul_precision(folder):
     before = torch.get_float32_matmul_precision()
     try:
         config = load_config(write_config(folder, train={"matmul_precision": "high"}))
-        Trainer(config, load_heads(config))
+        Trainer(config, load_training_data(config))
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)

@@ -68,7 +68,7 @@ def load_in_memory(config: Config, needs: tuple[bool, bool]) -> Dataset:
     graphs = [graph for subset in subsets.values() for graph in subset.graphs]
     return Dataset(
         **subsets,
-        model=model,
+        model_config=model,
         atomic_energies=energies,
         scale=force_scale(parts["train"], model.species, config.data.energy_scale == "per_species"),
         num_isolated=len(isolated),

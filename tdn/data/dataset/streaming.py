@@ -130,7 +130,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         train=train,
         valid=subset("valid"),
         test=subset("test"),
-        model=model,
+        model_config=model,
         atomic_energies=energies,
         scale=force_scale(sample, species, data.energy_scale == "per_species"),
         num_isolated=len(isolated),

@@ -22,7 +22,7 @@ class Dataset:
     Attributes
     ----------
     train, valid, test : may be empty except ``train``
-    model : the model's configuration with species and mean number of neighbours filled in
+    model_config : the model's configuration with species and mean number of neighbours filled in
     atomic_energies : E0 per element
     scale : energy scale per species in eV, [S]
     num_isolated : frames of isolated atoms, which set E0 and are not trained on
@@ -33,7 +33,7 @@ class Dataset:
     train: Subset
     valid: Subset
     test: Subset
-    model: ModelConfig
+    model_config: ModelConfig
     atomic_energies: AtomicEnergies
     scale: np.ndarray
     num_isolated: int
@@ -42,7 +42,7 @@ class Dataset:
 
     @property
     def atomic_numbers(self) -> list[int]:
-        return [atomic_numbers[s] for s in self.model.species]
+        return [atomic_numbers[s] for s in self.model_config.species]
 
     def summary(self) -> list[str]:
         """Lines that tell a user what was found."""
@@ -56,15 +56,15 @@ class Dataset:
             for s, v in self.atomic_energies.values.items()
         )
         scales = ", ".join(
-            f"{s} {v:.3f}" for s, v in zip(self.model.species, self.scale, strict=True)
+            f"{s} {v:.3f}" for s, v in zip(self.model_config.species, self.scale, strict=True)
         )
         return [
             f"frames: {self.train.total} training, {self._size('valid')} validation, "
             f"{self._size('test')} test, {self.num_isolated} isolated atoms (for E0 only)",
             *self._streaming(),
             f"training frames: {sizes} atoms, {stresses}{of} with stress, "
-            f"{self.model.avg_num_neighbors:.1f} neighbours per atom within "
-            f"{self.model.r_max:g} A",
+            f"{self.model_config.avg_num_neighbors:.1f} neighbours per atom within "
+            f"{self.model_config.r_max:g} A",
             f"E0 (eV): {e0}",
             f"energy scale (RMS force, eV): {scales}",
         ]
@@ -87,5 +87,5 @@ class Dataset:
 def statistics_tensors(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """E0 and scale in the order of the model's species, float64 [S] each, eV."""
     values = dataset.atomic_energies.values
-    energies = torch.tensor([values[s] for s in dataset.model.species], dtype=torch.float64)
+    energies = torch.tensor([values[s] for s in dataset.model_config.species], dtype=torch.float64)
     return energies, torch.tensor(dataset.scale, dtype=torch.float64)

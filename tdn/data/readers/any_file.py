@@ -62,7 +62,7 @@ def kind_of(path: str | Path) -> str:
         if path.suffix in DATABASE_SUFFIXES:
             raise TDNError(f"{path} is no LMDB file, or a damaged one")
         return "ase"
-    if FrameStore.recognises(path):
+    if FrameStore.recognizes(path):
         return "store"
     file = LmdbFile.open(path)
     for key, value in file.items():

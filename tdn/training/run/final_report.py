@@ -32,7 +32,7 @@ def final_report(trainer: Trainer) -> str:
         for name in ("train", "valid", "test")
         if len(getattr(trainer.dataset, name))
     }
-    symbols = trainer.dataset.model.species
+    symbols = trainer.dataset.model_config.species
     tables, rows = {}, {}
     for name, evaluation in evaluations.items():
         types = [frame.config_type for frame in getattr(trainer.dataset, name).report.frames]

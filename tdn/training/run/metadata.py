@@ -63,7 +63,7 @@ def _heads(trainer: Trainer) -> dict[str, Any]:
         "heads": {
             name: {
                 "atomic_energies": dict(
-                    zip(dataset.model.species, network.atomic_energies.tolist(), strict=True)
+                    zip(dataset.model_config.species, network.atomic_energies.tolist(), strict=True)
                 ),
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }

@@ -39,7 +39,7 @@ def initial_model(
     """
     settings = config.train
     statistics = head_statistics(dataset)
-    model = build_model(dataset.model, seed=settings.seed)
+    model = build_model(dataset.model_config, seed=settings.seed)
     model.set_statistics(*statistics[0])
     if settings.init_from is None:
         frames = range(min(len(dataset.train), NORMALIZE_FRAMES))
