@@ -99,7 +99,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     check_run_dir(run_dir, arguments.restart)
 
     from tdn.data.dataset.theory_levels import (
-        load_heads,  # torch takes seconds to import: mistakes above come first
+        load_training_data,  # torch takes seconds to import: mistakes above come first
     )
     from tdn.system.ranks import Ranks
 
@@ -121,7 +121,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         )
     config = adopt_network(config)
     display = Display(quiet=not ranks.main, silent=not ranks.main)
-    dataset = load_heads(config)
+    dataset = load_training_data(config)
     for line in dataset.summary():
         print(line)
     for line in dataset.warnings:

@@ -68,7 +68,7 @@ class Trainer:
     ) -> None:
         settings = config.train
         # with species and neighbors filled in: what the copy in the run's folder says
-        self.config = dataclasses.replace(config, model=dataset.model)
+        self.config = dataclasses.replace(config, model=dataset.model_config)
         self.dataset = dataset
         self.display = display or Display(quiet=True)
         self.ranks = ranks or Ranks()

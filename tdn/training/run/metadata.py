@@ -64,7 +64,7 @@ def _theory_levels(dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
         "heads": {
             name: {
                 "atomic_energies": dict(
-                    zip(dataset.model.species, network.atomic_energies.tolist(), strict=True)
+                    zip(dataset.model_config.species, network.atomic_energies.tolist(), strict=True)
                 ),
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }

@@ -139,7 +139,7 @@ def start_from_checkpoint(
 
 def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
     """Fit E0 that come from least squares to energies minus what the network explains."""
-    species = dataset.model.species
+    species = dataset.model_config.species
     origin = dataset.atomic_energies.origin
     free = [i for i, s in enumerate(species) if origin[s] == "least squares"]
     if not free:
