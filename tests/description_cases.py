@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from tdn.compiled_archive import MAX_JSON_BYTES, MAX_JSON_DEPTH
+from tdn.inference.compiled_file import MAX_JSON_BYTES, MAX_JSON_DEPTH
 
 ACCEPTED = ""
 

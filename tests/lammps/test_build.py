@@ -137,6 +137,15 @@ def test_source_tree(tmp_path: Path) -> None:
     assert lammps_source(tmp_path).version == "20250402"
 
 
+def test_without_the_json_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tdn_lammps import build
+
+    assert (build.json_headers() / "nlohmann" / "json.hpp").is_file()
+    monkeypatch.setattr(build.util, "find_spec", lambda name: None)
+    with pytest.raises(TDNError, match="run: pip install nlohmann-json"):
+        build.json_headers()
+
+
 def test_bigbig_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
     from tdn_lammps.cli import main
 
@@ -183,7 +192,7 @@ def test_sources_fit_a_lammps_with_64_bit_ids(tmp_path: Path) -> None:
     from tdn_lammps.build import SOURCE_DIR
 
     sources = [path for path in SOURCE_DIR.glob("src/*/*.cpp") if "lammps.org" in path.read_text()]
-    assert len(sources) >= 6
+    assert len(sources) >= 9
     for path in sources:
         assert bigbig_errors(path) == ""
     mistake = tmp_path / "mistake.cpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/* The only place here that uses AOTInductor. */
+/* Files of machine code that AOTInductor compiled (*.tdn.pt2). */
 
 #include "backend.h"
 
@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 const char remedy[] = "; export the checkpoint here, or use a TorchScript file (*.tdn.pth)";
 
-/// A folder that goes when it is no longer needed.
+/// A temporary folder; removed with this object, or earlier.
 class TemporaryFolder {
  public:
   TemporaryFolder()
@@ -72,19 +72,19 @@ void check_target(const Target &target, const at::Device &device)
   if (target.device.empty())
     throw std::runtime_error("its metadata does not say for what it is compiled; export it again");
   if (target.device != type)
-    throw std::runtime_error("it is compiled for device " + printable(target.device) + ", found " + type +
-                             remedy);
+    throw std::runtime_error("it is compiled for device " + printable(target.device) +
+                             ", found " + type + remedy);
   if (target.torch != release)
-    throw std::runtime_error("it is compiled for torch " + printable(target.torch) + ", found " + release +
-                             remedy);
-  // what GPU this is takes its maker's library; PyTorch refuses code for another one
+    throw std::runtime_error("it is compiled for torch " + printable(target.torch) + ", found " +
+                             release + remedy);
+  // the kind of GPU is not compared, which takes the vendor's library; PyTorch refuses other code
   const std::string here = at::get_cpu_capability();
   if (device.is_cpu() && !runs(target.processor, here))
     throw std::runtime_error("it is compiled for processors with " + printable(target.processor) +
                              ", this one has " + here + remedy);
 }
 
-/// Write the parts of the machine code to files; gives the shared library.
+/// Write the parts of the machine code to files. Returns the path of the shared library.
 fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path &folder)
 {
   fs::path library;
@@ -108,7 +108,7 @@ fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path 
       library = path;
     }
   }
-  // beside it stands a list of the operators that it calls
+  // the file next to it lists the operators that the library calls
   if (library.empty() || !fs::exists(fs::path(library).replace_extension(".json")))
     throw std::runtime_error("a part of its machine code is missing; export it again");
   return library;
@@ -116,7 +116,7 @@ fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path 
 
 using Runner = torch::inductor::AOTIModelContainerRunner;
 
-/// The last parameters of this function of PyTorch differ between releases; all may be false.
+/// The last parameters of this function differ between releases of PyTorch; all of them can be false.
 template <typename... Others>
 std::unique_ptr<Runner> create(std::unique_ptr<Runner> (*function)(const std::string &, size_t,
                                                                    const std::string &,
@@ -149,7 +149,7 @@ std::unique_ptr<Runner> load_library(const fs::path &library, const at::Device &
 
 constexpr int64_t padding = 2;    // atoms, with an edge from one to the other and back
 
-/// Leaves out the rows of the padding, which come first and exist here alone.
+/// Leaves out the rows of the padding, which come first and which other ranks do not have.
 class WithoutPadding : public Exchange {
  public:
   explicit WithoutPadding(Exchange *inner) : inner(inner) {}
@@ -173,7 +173,7 @@ class WithoutPadding : public Exchange {
   Exchange *inner;
 };
 
-/// Two more local atoms that see each other only, before all others.
+/// Two more local atoms before all others, which are neighbors of each other only.
 BackendInput padded(const BackendInput &input)
 {
   const at::Tensor pair =
@@ -194,7 +194,7 @@ class AOTInductorBackend : public Backend {
   BackendOutput run(const BackendInput &input, Exchange *exchange, bool) override
   {
     WithoutPadding trimmed(exchange);
-    // PyTorch takes sizes that vary to be two or more
+    // PyTorch assumes that variable sizes are at least two
     const bool small = std::min(input.num_local, input.edge_index.size(1)) < padding;
     const BackendInput given = small ? padded(input) : input;
     const ExchangeScope exchange_scope(small && exchange ? &trimmed : exchange);
@@ -205,7 +205,7 @@ class AOTInductorBackend : public Backend {
     std::vector<at::Tensor> results =
         runner->run({given.species.contiguous(), given.edge_index.contiguous(),
                      given.edge_vec.contiguous(), local});
-    folder.remove();    // GPUs read theirs in the first evaluation
+    folder.remove();    // not earlier: on GPUs the first evaluation reads files
     if (results.size() != 2)
       throw std::runtime_error("the model returned " + std::to_string(results.size()) +
                                " arrays, expected 2");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 /* The descriptions inside a compiled file, metadata.json and reference.json. What is accepted is
-   written in docs/compiled_file.md; tdn/compiled_archive.py accepts the same. */
+   written in docs/compiled_file.md; tdn/inference/compiled_file.py accepts the same. */
 
 #ifndef TDN_DESCRIPTION_H
 #define TDN_DESCRIPTION_H

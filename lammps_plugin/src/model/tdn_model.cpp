@@ -112,7 +112,7 @@ torch::Device choose_device(const std::string &name, int local_rank)
   return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 
-/// Takes part in an exchange that moves nothing, and notes how wide the rows are.
+/// An exchange that moves nothing and records the width of the rows.
 struct WidthRecorder : Exchange {
   int64_t bytes = 0;
   void forward(void *, int64_t, int64_t, int64_t width, bool is_double) override
@@ -127,7 +127,7 @@ struct WidthRecorder : Exchange {
 template <typename T>
 torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device)
 {
-  // torch has no constant tensors; the model does not write to its inputs
+  // PyTorch has no constant tensors; the model does not write to its inputs
   auto tensor = torch::from_blob(const_cast<T *>(data), shape, c10::CppTypeToScalarType<T>::value);
   return tensor.to(device);
 }

@@ -15,21 +15,21 @@
 
 namespace tdn {
 
-/// For what a file of machine code is compiled; empty for TorchScript, which runs anywhere.
+/// What machine code is compiled for; empty for TorchScript, which runs everywhere.
 struct Target {
   std::string device;       // "cpu" or "cuda"
-  std::string processor;    // instructions that are needed, or the model of the GPU
+  std::string processor;    // family of instructions such as AVX2, or the model of the GPU
   std::string torch;        // release of PyTorch, such as 2.13
 };
 
-/// What a model file says about itself.
+/// Contents of metadata.json that a program needs.
 struct Metadata {
   double r_max;                        // cutoff radius in angstrom
   int num_layers;                      // message-passing layers
   std::vector<std::string> species;    // chemical symbols; a species index counts in this list
   std::string dtype;                   // "float32" or "float64"
-  bool direct_forces;                  // forces are an output, not the gradient of the energy
-  int committee;                       // networks in the file, whose mean is the result; mostly 1
+  bool direct_forces;                  // the forces are not the gradient of the energy
+  int committee;                       // number of networks, whose mean is the result; 1 for one
   Target target;
   std::string architecture;            // this and the next are only to be shown
   std::string tdn_version;
@@ -50,7 +50,7 @@ struct Evaluation {
   const double *atom_energy;      // [num_local]
   const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
   const double *forces;           // [num_local, 3] instead, of a model with direct forces
-  const double *members;          // [committee, ...] the same of each network, where asked for
+  const double *members;          // [committee, ...] the same of each network, if asked for
 };
 
 class TDNModel {
@@ -79,8 +79,8 @@ class TDNModel {
   /// Index of the GPU; -1 for the CPU.
   int gpu_index() const;
 
-  /** Energies and their derivatives. `exchange` is null when the graph has no copies of nodes.
-      With `members`, which takes a committee, also what each of its networks gives.
+  /** Energies and their derivatives. `exchange` may be null if all nodes are local. With `members`,
+      for a committee, also the results of each network.
       Throws std::runtime_error. */
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool members = false);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/* The only place here that uses TorchScript. */
+/* Files of TorchScript (*.tdn.pth). */
 
 #include "backend.h"
 
@@ -14,8 +14,9 @@ namespace tdn {
 
 namespace {
 
-/** Backward on the calling thread, since only that one may use MPI; and no profiling executor: it
-    would recompile the model for new numbers of edges in the first steps of every run. */
+/** The backward pass runs on the calling thread, since only that one may use MPI. The profiling
+    executor is off: it would compile the model again for new numbers of edges in the first steps of
+    every run. */
 class EvaluationScope {
  public:
   EvaluationScope() : optimize(false), autograd(c10::AutogradState::get_tls_state())

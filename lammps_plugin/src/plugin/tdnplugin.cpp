@@ -3,9 +3,9 @@
 
    Registers pair style tdn with LAMMPS (https://www.lammps.org/).
 
-   LAMMPS loads this small library at every start. PyTorch comes with a second one, which is
-   loaded when an input script asks for pair style tdn; so other runs start as fast as before, and
-   a missing or changed PyTorch ends in an error message that says what to do.
+   LAMMPS loads this small library at every start. A second one, which needs PyTorch, is loaded when
+   an input script asks for pair style tdn. Thus other runs start as fast as before, and a missing or
+   changed PyTorch ends in an error message that says what to do.
 ------------------------------------------------------------------------- */
 
 #include "lammpsplugin.h"
@@ -28,7 +28,7 @@
 
 using namespace LAMMPS_NS;
 
-// seconds; a script in Python may well keep a rank busy while the others come to the same command
+// seconds; a script in Python may keep one rank busy while the others reach the same command
 #ifndef TDN_PATIENCE
 #define TDN_PATIENCE 300
 #endif
@@ -54,8 +54,8 @@ static std::string installed_torch()
 }
 
 /* ----------------------------------------------------------------------
-   why a library cannot be whole, empty if it is: loading half a file ends the process without a
-   message. The table of sections is what linkers write last.
+   why a library is incomplete, empty if it is complete: loading half a file ends the process without
+   a message. Linkers write the table of sections last.
 ------------------------------------------------------------------------- */
 
 static std::string damage(const std::string &path)
@@ -92,7 +92,7 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   const std::string library = folder + TDN_PAIR_LIBRARY;
 
   failure = damage(library);
-  // the operators are taken from its folder, else from where they were when it was built
+  // the operators are taken from the same folder, otherwise from where they were at build time
   const std::string built = TDN_OPS_LIBRARY;
   const std::string moved = folder + built.substr(built.find_last_of('/') + 1);
   const std::string &operators = std::ifstream(moved) ? moved : built;
@@ -102,7 +102,7 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
     return nullptr;
   }
 
-  // PyTorch does not survive being unloaded, so this library stays when the plugin goes
+  // PyTorch cannot be unloaded, so this library stays loaded
   void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
   if (!factory) {
@@ -114,8 +114,8 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
 }
 
 /* ----------------------------------------------------------------------
-   a rank without this plugin does not know the style, and waits for the others to join it in that
-   error. They cannot see why it does not come here, but need not wait for ever.
+   a rank without this plugin does not know the style, and waits in that error for the others. They
+   cannot know why it does not come here, so they wait for a limited time.
 ------------------------------------------------------------------------- */
 
 static void meet_other_ranks(LAMMPS *lmp)
