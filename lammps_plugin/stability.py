@@ -101,7 +101,7 @@ def run_stability_in_lammps(
         if not is_compiled_file(compiled):
             compiled = folder / "model.tdn.pth"
             network, _ = load_model(model, head=head)
-            direct = getattr(network, "direct_forces", False)
+            direct = network.direct_forces
             export_model(model, compiled, dtype=dtype, head=head, direct_forces=direct)
         prism = Prism(start.get_cell(), pbc=start.pbc)
         write_lammps_data(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model
 
+from tdn.cp import library
+from tdn.network import build
 from tdn.network.checkpoint import load_model
 
 
@@ -23,6 +25,24 @@ def model(request):
     if request.param == "trained":
         return load_model(TRAINED_MODEL, dtype="float64")[0]
     return random_model(request.param)
+
+
+@pytest.fixture
+def forbid_factors(monkeypatch, tmp_path):
+    """Once it is called, CP factors can be neither read nor solved for nor written."""
+
+    def refuse(*_args, **_keys):
+        raise AssertionError("CP factors were asked for")
+
+    def forbid() -> None:
+        for name in ("load_factors", "read_factors", "decompose"):
+            monkeypatch.setattr(library, name, refuse)
+        monkeypatch.setattr(build, "load_factors", refuse)
+        monkeypatch.setattr(library, "SHIPPED", tmp_path / "absent")
+        (tmp_path / "file").write_text("")  # no folder can be made below a file
+        monkeypatch.setenv("TDN_CACHE_DIR", str(tmp_path / "file" / "cache"))
+
+    return forbid
 
 
 @pytest.fixture(params=list(STRUCTURES))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tdn import ops
-from tdn.ops import inference_reference
+from tdn.ops import reference
 
 R_MAX, STRETCH = 4.0, 0.3
 # sums of some hundred products; the reference of float32 is computed in float64
@@ -147,7 +147,7 @@ def call(name: str, problem: Problem, kind: str = "compiled") -> Tensor:
         key = torch._C.DispatchKey.CompositeExplicitAutograd
         operator = getattr(torch.ops.tdn, name).default
         return operator._op_dk(key, *problem.arguments(name), *problem.edges)
-    module = ops if kind == "compiled" else inference_reference
+    module = ops if kind == "compiled" else reference
     return getattr(module, name)(*problem.arguments(name), problem.edges)
 
 

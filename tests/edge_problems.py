@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tdn import ops
 from tdn.network.layers import SILU_SCALE
-from tdn.ops import edges_reference, nodes_reference, reference
+from tdn.ops import reference
 
 R_MAX, POWER = 5.0, 6
 
@@ -179,7 +179,7 @@ def check_radial(shape: dict, dtype: torch.dtype) -> None:
     arguments = make_radial_problem(dtype=dtype, **shape)
     found = derivatives(ops.radial, arguments)
     assert all(x.dtype == dtype for x in found)
-    expected = derivatives(edges_reference.radial, in_float64(arguments))
+    expected = derivatives(reference.radial, in_float64(arguments))
     assert_all_close(found, expected, dtype)
 
 
@@ -197,7 +197,7 @@ def check_component_linear(shape: dict, dtype: torch.dtype) -> None:
     arguments = make_component_problem(dtype=dtype, **shape)
     found = derivatives(ops.component_linear, arguments)
     assert all(x.dtype == dtype for x in found)
-    expected = derivatives(nodes_reference.component_linear, in_float64(arguments))
+    expected = derivatives(reference.component_linear, in_float64(arguments))
     assert_all_close(found, expected, dtype)
 
 
@@ -205,7 +205,7 @@ def check_geometry(l_max: int, dtype: torch.dtype) -> None:
     """The same for edge_geometry."""
     vectors = (make_vectors(),)
     found = derivatives(geometry(l_max, dtype, ops), vectors)
-    expected = derivatives(geometry(l_max, torch.float64, edges_reference), vectors)
+    expected = derivatives(geometry(l_max, torch.float64, reference), vectors)
     assert_all_close(found, expected, dtype)
 
 

@@ -5,7 +5,7 @@ from convolution_problems import TOLERANCE, assert_all_close
 from torch import Tensor
 
 from tdn import ops
-from tdn.ops import nodes_reference
+from tdn.ops import reference
 
 # Components with kernels of their own (4, 9, 16) and others, channels around the widths of vectors,
 # products that keep all degrees or the scalar alone, no product at all.
@@ -62,7 +62,7 @@ def node_product(arguments: list[Tensor], kind: str = "compiled") -> Tensor:
     if kind == "tensor":
         key = torch._C.DispatchKey.CompositeExplicitAutograd
         return torch.ops.tdn.node_product.default._op_dk(key, *arguments)
-    module = ops if kind == "compiled" else nodes_reference
+    module = ops if kind == "compiled" else reference
     return module.node_product(*arguments)
 
 

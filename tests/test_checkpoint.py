@@ -5,12 +5,15 @@ import zipfile
 
 import pytest
 import torch
-from structures import random_model, water_cluster
+from structures import TRAINED_MODEL, evaluate, random_model, water_cluster
 
+from tdn.cp import full_rank_factors, library, load_factors, save_factors
 from tdn.graph import graph_from_atoms
+from tdn.network import build
 from tdn.network.base import model_dtype, set_dtype
 from tdn.network.checkpoint import load_model, read_checkpoint, save_model
 from tdn.network.potential import Potential
+from tdn.network.theory_levels import MultiHeadNetwork
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 
@@ -35,6 +38,85 @@ def test_round_trip_is_exact(tmp_path, name, dtype):
     before, after = Potential(model)(graph), Potential(loaded)(graph)
     for key in before:
         assert torch.equal(before[key].nan_to_num(), after[key].nan_to_num())
+
+
+# --- it holds its CP factors: nothing else is needed ----------------------------------------------
+
+
+@pytest.fixture
+def unshipped(tmp_path, monkeypatch):
+    """A network whose CP rank does not ship; approximate factors take the place of solved ones."""
+    monkeypatch.setenv("TDN_CACHE_DIR", str(tmp_path))
+    name = library.file_name(1, 1, 1, "parity", 5, free_coefficients=True)
+    save_factors(tmp_path / name, full_rank_factors(1, rank=5))
+    model = random_model("l1", rank=5)
+    (tmp_path / name).unlink()
+    return model
+
+
+def loads_without_factors(path, model, forbid_factors, **options):
+    forbid_factors()
+    loaded, _ = load_model(path, **options)
+    atoms = water_cluster()
+    assert torch.equal(evaluate(loaded, atoms)["forces"], evaluate(model, atoms)["forces"])
+    return loaded
+
+
+def test_a_rank_that_does_not_ship(tmp_path, unshipped, forbid_factors):
+    assert unshipped.config.rank == 5
+    save_model(tmp_path / "model.pt", unshipped, {})
+    loaded = loads_without_factors(tmp_path / "model.pt", unshipped, forbid_factors)
+    assert loaded.layers[1].convolution.factors.input1.shape == (4, 5)
+
+
+@pytest.mark.parametrize(("name", "rank"), [("default", 17), ("attention", 6), ("scalars", 1)])
+def test_the_rank_that_shipped_is_stored(tmp_path, name, rank, forbid_factors):
+    model = random_model(name)
+    save_model(tmp_path / "model.pt", model, {})
+    assert read_checkpoint(tmp_path / "model.pt")["config"]["rank"] == model.config.rank == rank
+    loads_without_factors(tmp_path / "model.pt", model, forbid_factors)
+
+
+@pytest.mark.parametrize("name", ["default", "attention", "scalars", "one_layer"])
+def test_without_a_rank_the_matrices_have_it(tmp_path, name, forbid_factors):
+    """The file leaves the rank open, as files did before it was stored."""
+    model = random_model(name)
+    save_model(tmp_path / "model.pt", model, {})
+    content = read_checkpoint(tmp_path / "model.pt")
+    content["config"]["rank"] = None
+    torch.save(content, tmp_path / "open.pt")
+    loaded = loads_without_factors(tmp_path / "open.pt", model, forbid_factors)
+    assert loaded.config == model.config
+
+
+def test_committed_files_need_no_factors(forbid_factors):
+    forbid_factors()
+    folder = TRAINED_MODEL.parents[2]
+    for file in ("tests/files/diamond_small.pt", "examples/lammps/water.pt", TRAINED_MODEL):
+        assert read_checkpoint(folder / file)["config"]["rank"] is None
+        load_model(folder / file)
+
+
+def test_elements_and_heads_without_factors(tmp_path, forbid_factors):
+    model = random_model("l1")
+    two = MultiHeadNetwork(model, ("cheap", "good"))
+    save_model(tmp_path / "model.pt", two, {})
+    forbid_factors()
+    loaded, _ = load_model(tmp_path / "model.pt", head="good", species=["O"])
+    assert loaded.config.species == ("O",)
+
+
+def test_a_lower_rank_ships_one_day(tmp_path, checkpoint, monkeypatch):
+    """New networks take it; those in files keep theirs."""
+    lower = full_rank_factors(3, rank=20)
+    monkeypatch.setattr(build, "load_factors", lambda *_args, **_keys: lower)
+    assert random_model("l3").config.rank == 20
+    loaded, _ = load_model(checkpoint)
+    assert loaded.config.rank == load_factors(3).rank == 32
+    assert loaded.layers[1].convolution.factors.input1.shape == (16, 32)
+
+
+# --- precision, foreign and damaged files ---------------------------------------------------------
 
 
 def test_precision_on_request(checkpoint):

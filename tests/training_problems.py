@@ -16,7 +16,7 @@ from node_product_problems import make_node_problem
 from torch import Tensor
 
 from tdn import ops
-from tdn.ops import nodes_reference, reference
+from tdn.ops import reference
 
 GATE_SCALE = 1.7
 
@@ -144,7 +144,7 @@ def node_problem(dtype: torch.dtype = torch.float64, **shape: int) -> Problem:
     forward = orders * (2 * components + rank + 4) + 2
     return Problem(
         call(ops),
-        call(nodes_reference),
+        call(reference),
         (m, *weights),
         (species, *factors),
         (g,),
@@ -166,7 +166,7 @@ def linear_problem(
     shapes = (num_nodes, degrees**2, channels), (degrees, channels, channels_out)
     return Problem(
         lambda x, weight: (ops.degree_linear(x, weight),),
-        lambda x, weight: (nodes_reference.degree_linear(x, weight),),
+        lambda x, weight: (reference.degree_linear(x, weight),),
         tuple(randn(*shape) for shape in shapes),
         (),
         (randn(num_nodes, degrees**2, channels_out),),
@@ -190,7 +190,7 @@ def gate_problem(
     randn = _numbers(0, dtype)
     return Problem(
         lambda x, weight: ops.gate_with_scalars(x, weight, GATE_SCALE),
-        lambda x, weight: nodes_reference.gate_with_scalars(x, weight, GATE_SCALE),
+        lambda x, weight: reference.gate_with_scalars(x, weight, GATE_SCALE),
         (
             randn(num_nodes, degrees**2, channels),
             randn(channels, (degrees - 1) * channels) / channels**0.5,

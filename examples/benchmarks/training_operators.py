@@ -94,7 +94,7 @@ def training_cases(name: str, num_atoms: int, device: torch.device) -> dict[str,
         ),
         f"radial, {rows}": Case(
             lambda r, s, w: ops.radial(
-                r, pair, s, w, radial.widths, model.r_max, config.envelope or 6, SILU_SCALE
+                r, pair, s, w, radial.widths, radial.r_max, radial.power, SILU_SCALE
             ),
             [lengths, scale.requires_grad_(), flat.requires_grad_()],
         ),

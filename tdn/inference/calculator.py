@@ -108,7 +108,7 @@ class TDNCalculator(Calculator):
         else:
             network, self.metadata = load_model(model, self.device, dtype, head)
             self.potential = Potential(network)
-            self.direct_forces = getattr(network, "direct_forces", False)
+            self.direct_forces = network.direct_forces
             self.r_max = network.r_max
             self.atomic_numbers = network.atomic_numbers
         if self.direct_forces:

@@ -14,7 +14,6 @@ from tdn.ops import Edges
 from .layers import scaled_silu
 
 
-# a default argument: TorchScript takes no global of another module
 class SharedLinear(nn.Module):
     """Mix channels with one matrix for all degrees, plus a bias on the scalars."""
 
@@ -118,14 +117,14 @@ def smooth_leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
 def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: float) -> Tensor:
     """Attention weights u_ij exp(s_ij) / (constant + sum_k u_ik exp(s_ik)).
 
-    With an envelope u and a positive constant a weight vanishes smoothly when its neighbour
+    With an envelope u and a positive constant a weight vanishes smoothly when its neighbor
     leaves, also when that is the last one. Constant 0 and u = 1 give the ordinary softmax.
 
     Parameters
     ----------
     logits : s, [E, H]
     envelope : u, [E]
-    constant : weight of having no neighbour
+    constant : weight of having no neighbor
 
     Returns
     -------
@@ -147,7 +146,7 @@ def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: f
 
 
 def message_edges(edges: Edges) -> Edges:
-    """The same centres, but every edge carries a feature of its own: edge e sends row e."""
+    """The same centers, but every edge carries a feature of its own: edge e sends row e."""
     count = edges.centre.size(0)
     rows = torch.arange(count + 1, device=edges.centre.device)
     return Edges(edges.centre, rows[:count], edges.centre_ptr, rows[:count], rows)

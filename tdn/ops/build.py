@@ -21,40 +21,24 @@ import torch
 
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.paths import OPS_LIBRARY, library_dir
 
-from .cuda import choose_cuda
+from .cuda_toolkit import choose_cuda
 
 SOURCE_DIR = Path(__file__).parent / "csrc"
-LIBRARY_NAME = "libtdn_ops.so"
 STAMP_NAME = "libtdn_ops.json"
 MINIMUM_CMAKE = (3, 18)
 
 
-def library_dir() -> Path:
-    """Folder of compiled libraries.
-
-    ``$TDN_LIB_DIR`` if set, else ``lib/tdn`` of the Python environment, else (where that is not
-    writable) ``tdn`` in the user's data folder.
-    """
-    configured = os.environ.get("TDN_LIB_DIR")
-    if configured:
-        return Path(configured).expanduser().resolve()
-    in_environment = Path(sys.prefix) / "lib" / "tdn"
-    if (in_environment / LIBRARY_NAME).is_file() or _writable(in_environment):
-        return in_environment
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "tdn"
-
-
 def ops_library() -> Path | None:
     """The compiled operators for this PyTorch; None if there are none."""
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     return path if path.is_file() and not _stamp_problem() else None
 
 
 def library_problem() -> str:
     """Why :func:`ops_library` finds nothing, in one line; empty if it does."""
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     if not path.is_file():
         return f"no compiled library in {library_dir()}"
     return _stamp_problem()
@@ -99,7 +83,7 @@ def build_ops(
             "--sanitize: programs load such a library only with the sanitizers' runtime preloaded; "
             "give it a folder of its own in the environment variable TDN_LIB_DIR"
         )
-    target = library_dir() / LIBRARY_NAME
+    target = library_dir() / OPS_LIBRARY
     existing = read_stamp()
     if sanitize is None:
         sanitize = existing.get("sanitize") == "yes"
@@ -132,7 +116,7 @@ def build_ops(
             # Without a stamp the library does not count, so no reader sees an unmatched pair.
             target.with_name(STAMP_NAME).unlink(missing_ok=True)
             with atomic_write(target) as temporary:
-                shutil.copy2(Path(build_dir) / LIBRARY_NAME, temporary)
+                shutil.copy2(Path(build_dir) / OPS_LIBRARY, temporary)
             stamp["size"] = str(target.stat().st_size)
             with atomic_write(target.with_name(STAMP_NAME)) as temporary:
                 Path(temporary).write_text(json.dumps(stamp, indent=2) + "\n")
@@ -255,7 +239,7 @@ def _expected_stamp() -> dict[str, str]:
 
 def _stamp_problem() -> str:
     stamp, expected = read_stamp(), _expected_stamp()
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     if stamp.get("torch") != expected["torch"]:
         found = stamp.get("torch", "an unknown version")
         return f"{path} was built for torch {found}, this is torch {expected['torch']}"
@@ -290,9 +274,3 @@ def _run_logged(command: list[str], source_dir: Path, verbose: bool) -> None:
     errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
     first = f": {errors[0]}" if errors else ""
     raise TDNError(f"building {source_dir} failed{first} ({where})")
-
-
-def _writable(directory: Path) -> bool:
-    while not directory.exists():
-        directory = directory.parent
-    return os.access(directory, os.W_OK)

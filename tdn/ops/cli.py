@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from tdn.system.command import run_main
+from tdn.system.paths import library_dir
 
-from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
-from .cuda import REQUESTS
+from .build import build_ops, library_problem, ops_library, read_stamp
+from .cuda_toolkit import REQUESTS
 from .loading import is_compiled
 
 

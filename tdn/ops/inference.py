@@ -7,9 +7,8 @@ Tables and factors are constant. Training uses `tdn.ops.cp_message`, which has a
 import torch
 from torch import Tensor
 
-from . import inference_reference as reference
-from . import loading
-from .reference import Edges
+from . import loading, reference
+from .sorted_edges import Edges
 
 
 def convolution(

@@ -21,7 +21,7 @@ from tdn.evaluation.errors import Errors, Evaluation, errors, evaluate, join_eva
 from tdn.graph import Graph, collate
 from tdn.network.checkpoint import DTYPES, model_to_dict, read_checkpoint, save_model
 from tdn.network.potential import Potential
-from tdn.network.theory_levels import load_weights, networks_of
+from tdn.network.theory_levels import load_weights
 from tdn.system.ranks import Ranks
 
 from .batching import Batches
@@ -50,6 +50,12 @@ class Trainer:
     dataset : from `tdn.data.load_dataset`
     display : where progress is shown
     ranks : the processes that share the work; each of them makes a trainer of the same arguments
+    resume : go on from ``last.pt``, which every rank reads
+
+    Raises
+    ------
+    TDNError
+        If ``last.pt`` is damaged or belongs to another configuration or other data.
     """
 
     def __init__(
@@ -58,10 +64,11 @@ class Trainer:
         dataset: Dataset,
         display: Display | None = None,
         ranks: Ranks | None = None,
+        resume: bool = False,
     ) -> None:
         settings = config.train
         # with species and neighbors filled in: what the copy in the run's folder says
-        self.config = dataclasses.replace(config, model=dataset.model)
+        self.config = dataclasses.replace(config, model=dataset.model_config)
         self.dataset = dataset
         self.display = display or Display(quiet=True)
         self.ranks = ranks or Ranks()
@@ -71,13 +78,18 @@ class Trainer:
             torch.set_num_threads(settings.num_threads)
         torch.set_float32_matmul_precision(settings.matmul_precision)
         torch.manual_seed(settings.seed)
-        self.model, notes = initial_model(self.config, dataset, DTYPES[settings.dtype])
+        content: dict[str, Any] = {}
+        if resume:
+            content = load_state(self.last_file, config_to_dict(self.config), dataset.fingerprint)
+        self.model, notes = initial_model(
+            self.config, dataset, DTYPES[settings.dtype], content.get("model")
+        )
         for note in notes:
             self.display.warn(note)
         self.model.to(self.device)
         self.ranks.broadcast(self.model.state_dict().values())
         # forces that are no gradient come without a virial
-        direct = getattr(self.model, "direct_forces", False)
+        direct = self.model.direct_forces
         if direct or not dataset.train.may_have_stress:
             self.loss = Loss.from_config(dataclasses.replace(settings, stress_weight=0.0))
         else:
@@ -97,6 +109,8 @@ class Trainer:
         self._best_model = copy.deepcopy(self.model)
         self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
         self._saved = self._clock = time.monotonic()
+        if resume:
+            self._resume(content)
 
     @property
     def num_parameters(self) -> int:
@@ -112,7 +126,7 @@ class Trainer:
 
     def _trained_networks(self) -> list[torch.nn.Module]:
         """The network of each level of theory, compiled if that is wanted and possible."""
-        networks = networks_of(self.model)
+        networks = self.model.networks
         if not self.config.train.compile:
             return networks
         frames = min(len(self.dataset.train), NORMALIZE_FRAMES)
@@ -302,7 +316,7 @@ class Trainer:
         """Evaluate a subset with the weights as they are, or with another model; on all ranks."""
         graphs, size = getattr(self.dataset, name).report.graphs, self.config.train.valid_batch_size
         parts = []
-        networks = networks_of((model or self.model).to(self.device))
+        networks = (model or self.model).to(self.device).networks
         for network, frames in zip(networks, head_slices(self.dataset, name), strict=True):
             potential = Potential(network).eval()
             # frames of the only level need no copy of the list, which may not fit in memory
@@ -377,16 +391,8 @@ class Trainer:
         save_state(self.last_file, self.progress, config, self.dataset.fingerprint, tensors)
         self._saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on from ``last.pt``; every rank reads it.
-
-        Raises
-        ------
-        TDNError
-            If it is damaged or belongs to another configuration or other data.
-        """
-        content = load_state(self.last_file, config_to_dict(self.config), self.dataset.fingerprint)
-        load_weights(self.model, content["model"])
+    def _resume(self, content: dict[str, Any]) -> None:
+        """Everything but the network, from the content of ``last.pt``."""
         self.optimizer.load_state_dict(content["optimizer"])
         self.average.load_state_dict(content["average"])
         self.progress = Progress(**content["progress"])

@@ -26,8 +26,8 @@ from tdn.evaluation.errors import (
     frame_errors,
     worst_frames,
 )
+from tdn.network.build import build_model
 from tdn.network.checkpoint import save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 
 LAMMPS = ("--engine", "lammps")

@@ -14,6 +14,7 @@ from torch import Tensor
 from tdn import ops
 from tdn.ops import build, loading
 from tdn.system.errors import TDNError
+from tdn.system.paths import OPS_LIBRARY, library_dir
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +33,8 @@ def compiled() -> None:
 @pytest.fixture
 def library_copy(compiled, tmp_path, monkeypatch):
     """The built library, in a folder of its own."""
-    for name in (build.LIBRARY_NAME, build.STAMP_NAME):
-        shutil.copy2(build.library_dir() / name, tmp_path / name)
+    for name in (OPS_LIBRARY, build.STAMP_NAME):
+        shutil.copy2(library_dir() / name, tmp_path / name)
     monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path))
     return tmp_path
 

@@ -12,7 +12,7 @@ from edge_problems import (
 from threads import same_bits_on_threads
 
 from tdn import ops
-from tdn.ops import nodes_reference
+from tdn.ops import reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -41,7 +41,7 @@ def test_gradcheck(matrix_too):
 def test_third_derivatives():
     problem = make_component_problem()
     found = derivatives(ops.component_linear, problem, 3)
-    assert_all_close(found, derivatives(nodes_reference.component_linear, problem, 3))
+    assert_all_close(found, derivatives(reference.component_linear, problem, 3))
 
 
 def test_no_rows_and_no_components():

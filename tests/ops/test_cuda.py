@@ -7,7 +7,7 @@ from node_product_problems import SHAPES as NODE_SHAPES
 from node_product_problems import make_node_problem
 
 from tdn import ops
-from tdn.ops import inference_reference, nodes_reference, reference
+from tdn.ops import reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -115,7 +115,7 @@ def test_convolutions_agree_with_reference(
 
     tensors = (x, vec, species, table, g, *factors)
     found = run(ops, edges_to_gpu(edges), *map(to_gpu, tensors))
-    expected = run(inference_reference, edges, *tensors)
+    expected = run(reference, edges, *tensors)
     for y, z in zip(found, expected, strict=True):
         # sums over ranks and channels of products of random numbers cancel
         assert_close(y, z, 20)
@@ -191,7 +191,7 @@ def test_node_products_agree_with_reference(shape, dtype):
         return lambda m, *rest: module.node_product(m, rest[4], *rest[:4], *rest[5:])
 
     inputs = (m, *weights)
-    assert_nodes_agree(call(ops), call(nodes_reference), inputs, g, (species, *factors))
+    assert_nodes_agree(call(ops), call(reference), inputs, g, (species, *factors))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -202,7 +202,7 @@ def test_gates_agree_with_reference(degrees, channels, nodes, dtype):
     weight = torch.randn(channels, (degrees - 1) * channels, dtype=dtype) / channels**0.5
     assert_nodes_agree(
         lambda x, weight: ops.gate(x, weight, 1.7),
-        lambda x, weight: nodes_reference.gate(x, weight, 1.7),
+        lambda x, weight: reference.gate(x, weight, 1.7),
         (x, weight),
         g,
     )
@@ -217,7 +217,7 @@ def test_channel_mixing_agrees_with_reference(nodes, degrees, channels, channels
     x = torch.randn(nodes, degrees**2, channels, dtype=dtype)
     weight = torch.randn(degrees, channels, channels_out, dtype=dtype)
     g = torch.randn(nodes, degrees**2, channels_out, dtype=dtype)
-    assert_nodes_agree(ops.degree_linear, nodes_reference.degree_linear, (x, weight), g)
+    assert_nodes_agree(ops.degree_linear, reference.degree_linear, (x, weight), g)
 
 
 def test_gradcheck_of_node_operators():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdn import ops
-from tdn.ops import inference_reference as reference
+from tdn.ops import reference
 
 R_MAX, STRETCH = 5.0, 0.7
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}

@@ -11,7 +11,7 @@ from node_product_problems import SHAPES as FEW_SHAPES
 from node_product_problems import make_node_problem
 from torch import Tensor
 
-from tdn.ops import nodes_reference as reference
+from tdn.ops import reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 FORWARD, ADJOINT, SECOND = range(3)
@@ -126,7 +126,7 @@ def test_species_out_of_range_end_the_kernel(host_kernels, kernel, shift):
 def run_gate(
     library: ctypes.CDLL, kernel: int, x: Tensor, weight: Tensor, g=None, v=None
 ) -> list[Tensor]:
-    """As ``cuda/gate_cuda.cpp``: the kernel, and matrix products before and after it."""
+    """As ``gate/gate_cuda.cpp``: the kernel, and matrix products before and after it."""
     nodes, components, channels = x.shape
     z = x[:, 0] @ weight
     h = v[:, 0] @ weight if v is not None else None

@@ -25,14 +25,14 @@ from training_problems import OPERATORS, check
 from training_problems import derivatives as force_derivatives
 
 from tdn import ops
-from tdn.ops import edges_reference, nodes_reference, reference
+from tdn.ops import reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
 DTYPES = [torch.float64, torch.float32]
 # function, reference, problems of some shape, shapes
 EDGE_OPERATORS = {
-    "radial": (ops.radial, edges_reference.radial, make_radial_problem, RADIAL_SHAPES),
+    "radial": (ops.radial, reference.radial, make_radial_problem, RADIAL_SHAPES),
     "scalar_message": (
         ops.scalar_message,
         reference.scalar_message,
@@ -41,7 +41,7 @@ EDGE_OPERATORS = {
     ),
     "component_linear": (
         ops.component_linear,
-        nodes_reference.component_linear,
+        reference.component_linear,
         make_component_problem,
         COMPONENT_SHAPES,
     ),
@@ -79,7 +79,7 @@ def test_value_and_derivatives_agree_with_reference(name, shape, dtype):
 def test_geometry_agrees_with_e3nn(l_max, dtype):
     vectors = (make_vectors(),)
     found = derivatives(geometry(l_max, dtype, ops), arguments_to_gpu(vectors))
-    expected = derivatives(geometry(l_max, torch.float64, edges_reference), vectors)
+    expected = derivatives(geometry(l_max, torch.float64, reference), vectors)
     assert_all_close(found, expected, dtype)
 
 

@@ -34,7 +34,7 @@ def test_only_one_result_is_used(which):
         function = geometry(3, torch.float64, module)
         return derivatives(lambda v: function(v)[which], vectors)
 
-    assert_all_close(one(ops), one(ops.edge_functions.reference))
+    assert_all_close(one(ops), one(ops.reference))
 
 
 def test_adjoint_of_nothing():
@@ -61,7 +61,7 @@ def test_three_derivatives_are_refused():
 def test_few_edges(count):
     vectors = (make_vectors(count),)
     found = derivatives(geometry(3, torch.float64, ops), vectors)
-    expected = derivatives(geometry(3, torch.float64, ops.edge_functions.reference), vectors)
+    expected = derivatives(geometry(3, torch.float64, ops.reference), vectors)
     assert_all_close(found, expected)
 
 

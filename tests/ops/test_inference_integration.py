@@ -93,7 +93,7 @@ def test_export():
     arguments = tuple(x.detach() if isinstance(x, Tensor) else x for x in layer_arguments(problem))
     program = torch.export.export(layer, arguments)
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert {"tdn.network.convolution.default", "tdn.density.default"} <= names
+    assert {"tdn.convolution.default", "tdn.density.default"} <= names
     assert torch.equal(program.module()(*arguments), layer(*arguments))
 
 

@@ -14,7 +14,7 @@ from node_product_problems import (
 from threads import same_bits_on_threads
 
 from tdn import ops
-from tdn.ops import nodes_reference
+from tdn.ops import reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -143,7 +143,7 @@ def test_degree_linear(nodes, degrees, channels, channels_out, dtype):
     y = ops.degree_linear(x, weight)
     found = [y, *torch.autograd.grad(y, x, g)]
     exact = x.detach().double().requires_grad_()
-    expected = nodes_reference.degree_linear(exact, weight.double())
+    expected = reference.degree_linear(exact, weight.double())
     expected = [expected, *torch.autograd.grad(expected, exact, g.double())]
     assert all(value.dtype == dtype for value in found)
     assert_all_close(found, expected, dtype)
@@ -162,7 +162,7 @@ def test_degree_linear_on_other_devices(nodes, degrees, channels, dtype):
     for w in (weight, transposed):
         found = torch.ops.tdn.degree_linear.default._op_dk(key, x, w)
         assert found.is_contiguous()
-        assert_close(found, nodes_reference.degree_linear(x.double(), w.double()), dtype)
+        assert_close(found, reference.degree_linear(x.double(), w.double()), dtype)
     found = torch.ops.tdn.degree_linear_weight.default._op_dk(key, x, g)
     rows = torch.einsum("nkc,nkd->kcd", x.double(), g.double())
     expected = [rows[l * l : (l + 1) ** 2].sum(0) for l in range(degrees)]

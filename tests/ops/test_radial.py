@@ -17,7 +17,7 @@ from threads import same_bits_on_threads
 
 from tdn import ops
 from tdn.network.radial import RadialNetwork
-from tdn.ops import edges_reference
+from tdn.ops import reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -41,7 +41,7 @@ def test_weights_of_a_force_loss(shape):
     """The path of training: the kernel of value and slope, not the composed derivatives."""
     arguments = make_radial_problem(**shape)
     found = force_loss(ops.radial, arguments)
-    assert_all_close(found, force_loss(edges_reference.radial, arguments))
+    assert_all_close(found, force_loss(reference.radial, arguments))
     again = force_loss(ops.radial, arguments, create_graph=True)
     assert_all_close([x.detach() for x in again], [x.detach() for x in found])
 
@@ -72,7 +72,7 @@ def test_gradcheck(widths):
 def test_third_derivatives():
     arguments = make_radial_problem()
     found = derivatives(ops.radial, arguments, 3)
-    assert_all_close(found, derivatives(edges_reference.radial, arguments, 3))
+    assert_all_close(found, derivatives(reference.radial, arguments, 3))
 
 
 @pytest.mark.parametrize("wanted", [(0,), (2,), (3,), (0, 2), (2, 3), (0, 3)], ids=str)
@@ -83,7 +83,7 @@ def test_only_some_inputs_need_gradients(wanted):
         for k, x in enumerate(arguments)
     )
     found = derivatives(ops.radial, changed)
-    assert_all_close(found, derivatives(edges_reference.radial, changed))
+    assert_all_close(found, derivatives(reference.radial, changed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -150,8 +150,8 @@ def basis_value(r):
     """The first basis function times the envelope, in float64."""
     r = r.double()
     frequency = torch.tensor([math.pi / R_MAX], dtype=torch.float64)
-    bessel = edges_reference.bessel_basis(r, frequency, R_MAX)
-    return (bessel * edges_reference.polynomial_envelope(r, R_MAX, 6).unsqueeze(1)).item()
+    bessel = reference.bessel_basis(r, frequency, R_MAX)
+    return (bessel * reference.polynomial_envelope(r, R_MAX, 6).unsqueeze(1)).item()
 
 
 def test_distance_zero_is_not_a_number():
@@ -159,7 +159,7 @@ def test_distance_zero_is_not_a_number():
     arguments = make_radial_problem(num_edges=4)
     r = torch.zeros(4, dtype=torch.float64)
     assert ops.radial(r, *arguments[1:]).isnan().all()
-    assert edges_reference.radial(r, *arguments[1:]).isnan().all()
+    assert reference.radial(r, *arguments[1:]).isnan().all()
 
 
 @pytest.mark.parametrize("num_edges", [2003, 9001])
@@ -191,17 +191,22 @@ def test_non_contiguous_inputs():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)], ids=str)
 @pytest.mark.parametrize("smoothness", [0.0, 2.0])
-def test_of_distance_is_the_network(smoothness, hidden, dtype):
+def test_weights_at_is_the_network(smoothness, hidden, dtype):
     """One operator, or none where there is no hidden layer, as basis, envelope and layers do it."""
     torch.manual_seed(0)
-    network = RadialNetwork(8, hidden, 3, 5, 2, smoothness=smoothness).to(dtype)
+    network = RadialNetwork(R_MAX, 6, 8, hidden, 3, 5, 2, smoothness=smoothness).to(dtype)
     r, pair = make_radial_problem(dtype=dtype)[:2]
-    frequencies = torch.arange(1, 9).to(dtype) * (math.pi / R_MAX)
-    basis = edges_reference.bessel_basis(r, frequencies, R_MAX)
-    basis = basis * edges_reference.polynomial_envelope(r, R_MAX, 6).unsqueeze(1)
-    found = network.of_distance(r, pair, R_MAX, 6)
+    n = torch.arange(1, 9).to(dtype)
+    basis = 2**0.5 * torch.sin(n * math.pi * r[:, None] / R_MAX) * R_MAX / (2 * r[:, None])
+    basis = basis * reference.polynomial_envelope(r, R_MAX, 6).unsqueeze(1)
+    rows = n**-smoothness
+    first, *others = network.weights
+    x = basis @ (first * (rows / rows.square().mean().sqrt())[:, None]) * network.pair_scale[pair]
+    for weight in others:
+        x = 1.6765 * torch.nn.functional.silu(x) @ weight
+    found = network.weights_at(r, pair)
     assert found.shape == (len(r), 3, 5)
-    assert_close(found.detach(), network(basis, pair).detach(), dtype)
+    assert_close(found.detach(), x.view(-1, 3, 5).detach(), dtype)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from tdn.config.yaml_file import load_config
-from tdn.data.dataset.theory_levels import load_heads
+from tdn.data.dataset.theory_levels import load_training_data
 from tdn.training.run.display import Display
 from tdn.training.start.finetuning import adopt_network
 from tdn.training.trainer import Trainer
@@ -83,11 +83,11 @@ class Recorder(Display):
         self.warnings.append(text)
 
 
-def trainer_of(config: Path, *overrides: str) -> Trainer:
+def trainer_of(config: Path, *overrides: str, resume: bool = False) -> Trainer:
     """A trainer of a configuration file, with the folder of its run."""
     values = adopt_network(load_config(config, overrides))
     Path(values.train.run_dir).mkdir(exist_ok=True)
-    return Trainer(values, load_heads(values), Recorder())
+    return Trainer(values, load_training_data(values), Recorder(), resume=resume)
 
 
 def assert_same(one: dict, other: dict) -> None:

@@ -12,8 +12,8 @@ from tdn.config import ModelConfig
 from tdn.data import build_graphs, read_frames
 from tdn.evaluation.errors import evaluate
 from tdn.graph import graph_from_atoms
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.elements import species_axes
 from tdn.network.potential import Potential
 from tdn.training.cli import main
@@ -33,9 +33,9 @@ def folder(folder):
     return folder
 
 
-def trainer_from(folder, **keys) -> Trainer:
+def trainer_from(folder, resume=False, **keys) -> Trainer:
     train = {"init_from": "base.pt", **keys.pop("train", {})}
-    return trainer_of(write_config(folder, train=train, **keys))
+    return trainer_of(write_config(folder, train=train, **keys), resume=resume)
 
 
 def test_the_same_elements_give_the_same_network(folder):
@@ -48,6 +48,19 @@ def test_the_same_elements_give_the_same_network(folder):
     )
     torch.testing.assert_close(one["energy"], other["energy"], rtol=1e-14, atol=0)
     torch.testing.assert_close(one["forces"], other["forces"], rtol=1e-12, atol=1e-14)
+
+
+def test_no_factors_are_looked_up(folder, forbid_factors):
+    """The network comes from the checkpoint with its CP matrices, also when the run goes on."""
+    forbid_factors()
+    first = trainer_from(folder, train={"max_epochs": 1})
+    (folder / "run").mkdir(exist_ok=True)
+    assert first.fit()
+    second = trainer_from(folder, resume=True, train={"max_epochs": 1})
+    found = dict(second.model.named_buffers())
+    for name, value in first.model.named_buffers():
+        assert torch.equal(found[name], value), name
+    assert found["layers.1.convolution.factors.input1"].abs().max() > 0
 
 
 def test_new_elements_begin_as_the_most_alike_one(folder):

@@ -11,8 +11,8 @@ from training.helpers import E0, TINY, assert_same, labelled, trainer_of, water_
 from tdn import TDNCalculator
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.network.base import exact_constants
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, read_checkpoint
-from tdn.network.convolution_model import build_model
 from tdn.system.errors import UsageError
 from tdn.training.cli import main
 from tdn_export import export_model
@@ -133,8 +133,7 @@ def test_resumed_with_heads(config):
     assert straight.fit()
     first = trainer_of(config, schedule, "train.max_epochs=2")
     assert first.fit()
-    second = trainer_of(config, schedule)
-    second.resume()
+    second = trainer_of(config, schedule, resume=True)
     assert second.fit()
     assert_same(straight.model.state_dict(), second.model.state_dict())
 

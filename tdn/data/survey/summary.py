@@ -139,7 +139,7 @@ class Summary:
 
     Attributes
     ----------
-    residual : energy per atom minus that of the best E0, of the frames in ``labelled``
+    residual : energy per atom minus that of the best E0, of the frames in ``labeled``
     forces : components of all forces
     largest : largest force component of each frame with forces
     net : norm of the sum of the forces per atom of each of them
@@ -151,7 +151,7 @@ class Summary:
     survey: Survey
     cutoff: float
     e0: dict[str, float]
-    labelled: list[Frame]
+    labeled: list[Frame]
     residual: np.ndarray
     with_forces: list[Frame]
     forces: np.ndarray
@@ -165,7 +165,7 @@ class Summary:
         """Frames far from the others, the farthest first."""
         found = []
         for frame, value, score in zip(
-            self.labelled, self.residual, _scores(self.residual), strict=True
+            self.labeled, self.residual, _scores(self.residual), strict=True
         ):
             if score > OUTLIER:
                 found.append((score, frame, f"energy {value:+.3f} eV per atom off"))
@@ -189,12 +189,12 @@ def _scores(values: np.ndarray) -> np.ndarray:
 def summarize(found: Survey, cutoff: float) -> Summary:
     """Distributions of the sample of a survey."""
     sample = found.sample
-    labelled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
-    symbols = sorted({s for f in labelled for s in f.atoms.symbols}, key=atomic_numbers.get)
+    labeled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
+    symbols = sorted({s for f in labeled for s in f.atoms.symbols}, key=atomic_numbers.get)
     residual, e0 = np.zeros(0), {}
-    if labelled:
-        counts = count_elements(labelled, symbols)
-        energies = np.array([f.energy for f in labelled])
+    if labeled:
+        counts = count_elements(labeled, symbols)
+        energies = np.array([f.energy for f in labeled])
         values, _ = least_squares_energies(counts, energies)
         residual = (energies - counts @ values) / counts.sum(axis=1)
         e0 = dict(zip(symbols, map(float, values), strict=True))
@@ -209,7 +209,7 @@ def summarize(found: Survey, cutoff: float) -> Summary:
         survey=found,
         cutoff=cutoff,
         e0=e0,
-        labelled=labelled,
+        labeled=labeled,
         residual=residual,
         with_forces=with_forces,
         forces=np.concatenate([f.forces.ravel() for f in with_forces[::stride]] or [np.zeros(0)]),

@@ -31,7 +31,7 @@ def final_report(
     tables, rows = {}, {}
     for name, evaluation in evaluations.items():
         types = [frame.config_type for frame in getattr(dataset, name).report.frames]
-        tables[name] = error_tables(evaluation, types, dataset.model.species)
+        tables[name] = error_tables(evaluation, types, dataset.model_config.species)
         rows[LABELS[name]] = tables[name]["all"]
         for level, table in _by_theory_level(dataset, name, evaluation).items():
             rows[f"{LABELS[name]}, {level}"] = table

@@ -12,7 +12,6 @@ from tdn.config import TrainConfig, config_to_dict
 from tdn.data import Dataset
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.evaluation.errors import Errors
-from tdn.network.theory_levels import networks_of
 from tdn.system.version import __version__
 
 from .resume import Progress
@@ -65,10 +64,10 @@ def _theory_levels(dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
         "heads": {
             name: {
                 "atomic_energies": dict(
-                    zip(dataset.model.species, network.atomic_energies.tolist(), strict=True)
+                    zip(dataset.model_config.species, network.atomic_energies.tolist(), strict=True)
                 ),
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }
-            for number, (name, network) in enumerate(zip(names, networks_of(model), strict=True))
+            for number, (name, network) in enumerate(zip(names, model.networks, strict=True))
         }
     }

@@ -21,7 +21,7 @@ class _CompiledDirect(torch.nn.Module):
 
 
 def _compiled(network: torch.nn.Module) -> torch.nn.Module:
-    if getattr(network, "direct_forces", False):
+    if network.direct_forces:
         return _CompiledDirect(network)
     return torch.compile(network, dynamic=True)
 
