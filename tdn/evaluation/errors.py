@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from tdn.graph import Graph, collate
+from tdn.system.printable import printable
 from tdn.system.ranks import Ranks
 
 UNITS = {"energy": "meV/atom", "forces": "meV/A", "stress": "meV/A^3"}
@@ -256,16 +257,17 @@ def format_rows(rows: dict[str, dict[str, Errors | None]]) -> str:
 
     Parameters
     ----------
-    rows : name -> errors
+    rows : name -> errors; names may come from a file
     """
     quantities = [q for q in UNITS if any(row.get(q) is not None for row in rows.values())]
-    width = max([len(name) for name in rows] + [8])
+    names = [printable(name) for name in rows]
+    width = max([len(name) for name in names] + [8])
     head, units = f"{'':{width}}", f"{'':{width}}"
     for quantity in quantities:
         head += f"  {f'{quantity} ({UNITS[quantity]})':>21}"
         units += f"  {'MAE':>10} {'RMSE':>10}"
     lines = [head, units]
-    for name, row in rows.items():
+    for name, row in zip(names, rows.values(), strict=True):
         line = f"{name:{width}}"
         for quantity in quantities:
             e = row.get(quantity)

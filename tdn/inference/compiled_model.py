@@ -23,6 +23,7 @@ from tdn.graph import Graph
 from tdn.network.potential import assemble_forces, assemble_virial
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 from . import torchscript
 from .compiled_file import AOTINDUCTOR, backend_of, is_compiled_file, read_extra_files
@@ -234,12 +235,12 @@ def load_compiled(
         else:
             module = torchscript.load(path, device)
     except RuntimeError as error:
-        written = metadata.get("torch_version", "an unknown version")
+        written = printable(metadata.get("torch_version", "an unknown version"))
         reason = _reason(error)
         if "Unknown builtin op: tdn::" in str(error):
             reason = (
                 "it calls an operator of TDN that is not here; run `tdn-ops build`, or install "
-                f"tdn {metadata.get('tdn_version', '(unknown)')} or newer"
+                f"tdn {printable(metadata.get('tdn_version', '(unknown)'))} or newer"
             )
         raise TDNError(
             f"{path} cannot be loaded by PyTorch {torch.__version__} (it was written with "
@@ -279,4 +280,4 @@ def check_reference(model: CompiledModel, path: str | Path) -> dict[str, float]:
 def _reason(error: Exception) -> str:
     """The last line of an error of PyTorch, which is the one that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    return printable(lines[-1], 200) if lines else type(error).__name__

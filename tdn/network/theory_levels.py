@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 from .base import Network
 
@@ -91,7 +92,7 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         If the file has several heads and none is named, or none of this name.
     """
     heads = values.get("heads", {})
-    known = ", ".join(heads)
+    known = ", ".join(map(printable, heads))
     if head is None:
         if len(heads) > 1:
             raise UsageError(f"{path} has the heads {known}; choose one (--head, or head= in ASE)")
@@ -100,7 +101,7 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         raise UsageError(f"{path} has no heads, found head '{head}' asked for; leave it out")
     if head not in heads:
         near = difflib.get_close_matches(head, heads, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"heads: {known}"
+        hint = f"did you mean '{printable(near[0])}'?" if near else f"heads: {known}"
         raise UsageError(f"{path} has no head '{head}'; {hint}")
     return {**values, "state": {**values["state"], **heads[head]}}
 
@@ -118,7 +119,8 @@ def load_weights(model: nn.Module, values: dict[str, Any]) -> None:
         return
     heads = values.get("heads", {})
     if tuple(heads) != model.names:
-        raise TDNError(f"heads {', '.join(heads)} there, {', '.join(model.names)} here")
+        there = ", ".join(map(printable, heads))
+        raise TDNError(f"heads {there} there, {', '.join(model.names)} here")
     with torch.no_grad():
         for name, network in zip(model.names, model.networks, strict=True):
             network.load_state_dict({**values["state"], **heads[name]})

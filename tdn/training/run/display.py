@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from tdn.evaluation.errors import Errors
+from tdn.system.printable import printable_lines
 
 from .resume import Progress
 
@@ -104,10 +105,11 @@ class Display:
         """A line on standard error."""
         if self.silent:
             return
+        line = f"warning: {printable_lines(text)}"
         if self._bar is not None:
-            self._bar.write(f"warning: {text}", file=sys.stderr)
+            self._bar.write(line, file=sys.stderr)
         else:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
