@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,19 +121,12 @@ def evaluate(
     )
 
 
-def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
-    """Frames of several evaluations behind one another."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(values: Sequence[Any]) -> list[np.ndarray]:
-        return [np.concatenate(arrays) for arrays in zip(*(vars(v).values() for v in values))]
-
-    return Evaluation(
-        Values(*joined([p.predicted for p in parts])),
-        Values(*joined([p.reference for p in parts])),
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("num_atoms", "species")),
-    )
+def join_evaluations(parts: Sequence[Any]) -> Any:
+    """One `Evaluation` (or `Values`) with the frames of several concatenated."""
+    if not dataclasses.is_dataclass(parts[0]):
+        return np.concatenate(parts)
+    names = [field.name for field in dataclasses.fields(parts[0])]
+    return type(parts[0])(*(join_evaluations([getattr(p, n) for p in parts]) for n in names))
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
