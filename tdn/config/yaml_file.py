@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tdn.system.errors import UsageError
+from tdn.system.printable import printable
 
 from .schema import SECTIONS, Config, TrainConfig, config_from_dict
 
@@ -49,7 +50,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     try:
         values = yaml.load(path.read_text(), Loader=_UniqueKeyLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()), 300)
         raise UsageError(f"configuration file {path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
         raise UsageError(f"configuration file {path}: expected sections model, data and train")

@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from tdn.graph import graph_from_atoms
 from tdn.network.checkpoint import load_model
-from tdn.network.potential import Potential
+from tdn.network.potential import Potential, stress_of_virial
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError, UsageError
 
@@ -152,8 +152,8 @@ class TDNCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress needs a periodic cell with three lattice vectors; this structure has none"
             )
-        graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max)
-        found = self.potential(graph.to(self.device))
+        graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max).to(self.device)
+        found = self.potential(graph)
         energy, forces = found["energy"].item(), found["forces"].cpu().numpy()
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise TDNError(
@@ -167,7 +167,8 @@ class TDNCalculator(Calculator):
             "forces": forces,
         }
         if has_volume and not self.direct_forces:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())
+            stress = stress_of_virial(found["virial"], graph.volume)[0]
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress.cpu().numpy())
         if "forces_std" in found:
             self.results["energy_std"] = found["energy_std"].item()
             self.results["forces_std"] = found["forces_std"].cpu().numpy()

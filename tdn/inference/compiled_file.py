@@ -14,7 +14,9 @@ import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tdn.system.archives import damaged_member
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 FORMAT = "tdn-compiled"
 FORMAT_VERSION = 2  # the newest that this package reads; see docs/compiled_file.md
@@ -116,8 +118,10 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     packed = sum(i.compress_size for i in members)
     if sum(i.file_size for i in members) > MAX_EXPANSION * max(packed, 1):
         raise TDNError(f"{path} is damaged: the sizes of its parts make no sense; {AGAIN}")
-    if (damaged := archive.testzip()) is not None:
-        raise TDNError(f"{path} is damaged: its part {damaged} fails the checksum; {AGAIN}")
+    if (damaged := damaged_member(archive)) is not None:
+        raise TDNError(
+            f"{path} is damaged: its part {printable(damaged)} fails the checksum; {AGAIN}"
+        )
 
 
 def backend_of(path: str | Path) -> str:
@@ -179,14 +183,15 @@ def _depth(value: Any) -> int:
 def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
     if metadata.get("format") != FORMAT:
         raise TDNError(
-            f"{path}: format is {metadata.get('format')!r}, expected '{FORMAT}'; "
+            f"{path}: format is {_shown(metadata.get('format'))}, expected '{FORMAT}'; "
             "write it with tdn-export"
         )
     version = metadata.get("format_version")
     if not _is_count(version) or version > FORMAT_VERSION:
         raise TDNError(
-            f"{path} has format version {version}, this tdn reads up to {FORMAT_VERSION}; "
-            f"install tdn {metadata.get('tdn_version', '(unknown)')} or newer"
+            f"{path} has format version {printable(version)}, this tdn reads up to "
+            f"{FORMAT_VERSION}; install tdn {printable(metadata.get('tdn_version', '(unknown)'))} "
+            "or newer"
         )
     for name, kind in REQUIRED_METADATA.items():
         value = metadata.get(name)
@@ -211,7 +216,7 @@ def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
         )
     units = {"energy": "eV", "length": "angstrom"}
     if metadata["units"] != units:
-        raise TDNError(f"{path}: units are {metadata['units']}, expected {units}")
+        raise TDNError(f"{path}: units are {_shown(metadata['units'])}, expected {units}")
 
 
 def _is_count(value: Any, smallest: int = 1) -> bool:
@@ -224,8 +229,11 @@ def _is_target(value: Any) -> bool:
 
 
 def _refuse(path: Path, name: str, value: Any) -> NoReturn:
-    shown = repr(value)[:80]
-    raise TDNError(f"{path}: metadata '{name}' is {shown}; write it again with tdn-export")
+    raise TDNError(f"{path}: metadata '{name}' is {_shown(value)}; write it again with tdn-export")
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value))
 
 
 def _check_reference(path: Path, reference: dict[str, Any], metadata: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from tdn.evaluation.errors import (
 )
 from tdn.network.build import build_model
 from tdn.network.checkpoint import save_model
-from tdn.network.potential import Potential
+from tdn.network.potential import Potential, stress_of_virial
 
 LAMMPS = ("--engine", "lammps")
 CONFIG = ModelConfig(
@@ -63,14 +63,17 @@ def folder(files, tmp_path):
 def test_error_arithmetic():
     """Energies per atom, forces and stresses per component, in units of 10^-3."""
     nan = np.nan
+    volume = np.array([1.0, 5.0, 2.0])
     reference = Values(
         np.array([-10.0, -20.0, nan]),
         np.array([[0.0, 0, 0]] * 3 + [[nan] * 3] * 3),
         np.stack([np.zeros((3, 3)), np.full((3, 3), nan), np.full((3, 3), nan)]),
+        volume,
     )
     forces = np.zeros((6, 3))
     forces[0], forces[1] = [0.003, 0.0, 0.0], [0.0, -0.006, 0.0]
-    predicted = Values(np.array([-9.99, -20.04, -3.0]), forces, np.full((3, 3, 3), 0.002))
+    virial = np.full((3, 3, 3), -0.002) * volume[:, None, None]  # a stress of 0.002
+    predicted = Values(np.array([-9.99, -20.04, -3.0]), forces, virial, volume)
     evaluation = Evaluation(predicted, reference, np.array([1, 2, 3]), np.array([0, 1, 1, 0, 0, 0]))
     found = errors(evaluation)
     assert found["energy"].mae == pytest.approx(15.0)
@@ -90,10 +93,10 @@ def test_error_arithmetic():
 
 
 def test_predictions_that_are_nan_are_not_hidden():
-    stress = np.zeros((2, 3, 3))
-    stress[0, 0, 0] = np.nan
-    values = Values(np.array([np.nan, 1.0]), np.zeros((2, 3)), stress)
-    labels = Values(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    virial = np.zeros((2, 3, 3))
+    virial[0, 0, 0] = np.nan
+    values = Values(np.array([np.nan, 1.0]), np.zeros((2, 3)), virial, np.ones(2))
+    labels = Values(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3, 3)), np.ones(2))
     found = errors(Evaluation(values, labels, np.array([1, 1]), np.array([0, 0])))
     assert np.isnan(found["energy"].mae) and np.isnan(found["stress"].rmse)
     assert found["forces"].rmse == 0.0
@@ -146,9 +149,8 @@ def test_perfect_model_has_no_error(folder, model, capsys):
         atoms.calc.results["energy"] = result["energy"].item()
         atoms.calc.results["forces"] = result["forces"].numpy()
         if atoms.pbc.all():
-            atoms.calc.results["stress"] = result["stress"][0].numpy()[
-                [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
-            ]
+            stress = stress_of_virial(result["virial"], graph.volume)[0].numpy()
+            atoms.calc.results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     ase.io.write(folder / "own.xyz", frames)
     json_file = folder / "e.json"
     arguments = ["errors", str(folder / "model.pt"), str(folder / "own.xyz")]
@@ -227,8 +229,8 @@ def test_errors_of_frames():
     labels = np.zeros((6, 3))
     labels[0] = nan
     evaluation = Evaluation(
-        Values(np.array([1.0, 2.0, 3.0, 4.0]), forces, np.zeros((4, 3, 3))),
-        Values(np.array([nan, 2.5, 3.0, 4.0]), labels, np.zeros((4, 3, 3))),
+        Values(np.array([1.0, 2.0, 3.0, 4.0]), forces, np.zeros((4, 3, 3)), np.ones(4)),
+        Values(np.array([nan, 2.5, 3.0, 4.0]), labels, np.zeros((4, 3, 3)), np.ones(4)),
         np.array([1, 2, 1, 2]),
         np.zeros(6, int),
     )

@@ -20,6 +20,7 @@ from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import iterate_frames, kind_of
 from tdn.data.statistics import count_elements, is_isolated_atom, least_squares_energies
 from tdn.graph import Graph
+from tdn.system.printable import printable
 
 # frames that distributions and checks look at, those whose neighbours are counted, and successive
 # frames that are compared with one another
@@ -291,7 +292,7 @@ def summary_lines(summary: Summary) -> list[str]:
         return [f"{name:34}{shown}  {unit}"]
 
     def counts(items: dict[str, Any], limit: int = 8) -> str:
-        shown = ", ".join(f"{name} {count}" for name, count in list(items.items())[:limit])
+        shown = ", ".join(f"{printable(n)} {count}" for n, count in list(items.items())[:limit])
         return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
     elements = {s: e["atoms"] for s, e in values["elements"].items()}

@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from tdn.evaluation.errors import Errors
+from tdn.system.printable import printable_lines
 
 from .resume import Progress
 
@@ -91,7 +92,7 @@ class Display:
     def warn(self, text: str) -> None:
         """A line on standard error, above the bar if there is one."""
         if not self.silent:
-            tqdm.write(f"warning: {text}", file=sys.stderr)
+            tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

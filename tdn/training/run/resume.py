@@ -11,6 +11,7 @@ import torch
 from tdn.network.checkpoint import FORMAT_VERSION, read_checkpoint
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 from tdn.system.version import __version__
 
 FORMAT = "tdn-training"
@@ -108,7 +109,7 @@ def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str
     except TDNError as error:
         raise TDNError(f"cannot go on from {path}: {error}; {advice}") from None
     differences = [
-        f"{key}: {old!r} there, {new!r} here"
+        f"{printable(key)}: {printable(repr(old))} there, {printable(repr(new))} here"
         for key, old, new in _differences(content["config"], config)
     ]
     if differences:
