@@ -100,7 +100,7 @@ class InteractionLayer(nn.Module):
 
         The first layer takes the embedding of the species instead, [S, 1, C].
         """
-        num_local = edges.centre_ptr.size(0) - 1
+        num_local = edges.center_ptr.size(0) - 1
         h = self.mix_in(x)
         if self.first:
             h = h.index_select(0, species)
@@ -158,7 +158,7 @@ class ConvolutionModel(Network):
         float64 [num_local], eV
         """
         r, sh = edge_geometry(edge_vec, self.l_max, self.embedding.dtype)  # [E], [E, D]
-        pair = species[edges.centre] * self.num_species + species[edges.neighbour]
+        pair = species[edges.center] * self.num_species + species[edges.neighbor]
         x = self.embedding.unsqueeze(1)  # [S, 1, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
         scalars = self.embedding
