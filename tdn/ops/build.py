@@ -62,7 +62,7 @@ def build_ops(
         Kernels for NVIDIA GPUs: ``auto`` (where PyTorch has CUDA and nvcc is found), ``yes``
         (an error where not) or ``no``. By default as for the existing library, else ``auto``.
     sanitize : bool, optional
-        Compile with the address and undefined-behaviour sanitizers. Such a library loads only into
+        Compile with the address and undefined-behavior sanitizers. Such a library loads only into
         a process that has preloaded their runtime. By default as for the existing library.
 
     Returns
@@ -203,6 +203,16 @@ def compiler_version() -> str:
     )
 
 
+def source_hash() -> str:
+    """Hash of everything that the library is compiled from."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE_DIR.rglob("*")):
+        if path.suffix in {".cpp", ".h", ".cu", ".txt", ".cmake"}:
+            name = path.relative_to(SOURCE_DIR).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def read_stamp() -> dict[str, str]:
     """What the existing library was built from; empty if unknown."""
     try:
@@ -229,12 +239,7 @@ def build_lock(directory: Path) -> Iterator[None]:
 
 
 def _expected_stamp() -> dict[str, str]:
-    digest = hashlib.sha256()
-    for path in sorted(SOURCE_DIR.rglob("*")):
-        if path.suffix in {".cpp", ".h", ".cu", ".txt", ".cmake"}:
-            name = path.relative_to(SOURCE_DIR).as_posix()
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return {"torch": torch.__version__, "sources": digest.hexdigest()}
+    return {"torch": torch.__version__, "sources": source_hash()}
 
 
 def _stamp_problem() -> str:

@@ -35,7 +35,7 @@ def _main(argv: Sequence[str] | None) -> None:
         "--sanitize",
         action="store_true",
         default=None,
-        help="address and undefined-behaviour sanitizers, for tests; needs TDN_LIB_DIR",
+        help="address and undefined-behavior sanitizers, for tests; needs TDN_LIB_DIR",
     )
     commands.add_parser("info", help="show the library, its PyTorch and its vector instructions")
     arguments = parser.parse_args(argv)

@@ -1,12 +1,43 @@
 """The operators on edges: thin, scriptable doors to ``torch.ops.tdn``.
 
-With first and second derivatives, as losses on forces need.
+Lengths, harmonics and radial weights with first and second derivatives, as losses on forces need.
 """
 
 import torch
 from torch import Tensor
 
 from . import loading, reference
+from .sorted_edges import Edges
+
+
+def sort_edges(edge_index: Tensor, num_centers: int, num_nodes: int) -> Edges:
+    """Check a graph's edges and find those of each atom, as all operators on messages need them.
+
+    Parameters
+    ----------
+    edge_index : Tensor [2, E], int64
+        Centers (row 0, non-decreasing) and neighbors (row 1).
+    num_centers : int
+        Atoms that receive messages.
+    num_nodes : int
+        Atoms that send messages (local atoms and ghosts).
+
+    Returns
+    -------
+    Edges
+
+    Raises
+    ------
+    ValueError
+        If the centers are not sorted, or an index is out of range.
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.sort_edges(edge_index, num_centers, num_nodes)
+    center_ptr, by_neighbor, neighbor_ptr = torch.ops.tdn.sort_edges(
+        edge_index, num_centers, num_nodes
+    )
+    return Edges(edge_index[0], edge_index[1], center_ptr, by_neighbor, neighbor_ptr)
 
 
 def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -27,7 +58,7 @@ def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Ten
     -------
     r : Tensor [E]
     harmonics : Tensor [E, (l_max + 1)^2]
-        Order and "component" normalisation of e3nn.
+        Order and "component" normalization of e3nn.
 
     Raises
     ------

@@ -157,10 +157,10 @@ def _with_edges(function: Callable) -> Callable:
 
 
 def _sort_edges_meta(
-    edge_index: Tensor, num_centres: int, num_nodes: int
+    edge_index: Tensor, num_centers: int, num_nodes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        edge_index.new_empty([num_centres + 1]),
+        edge_index.new_empty([num_centers + 1]),
         edge_index.new_empty([edge_index.size(1)]),
         edge_index.new_empty([num_nodes + 1]),
     )

@@ -1,4 +1,7 @@
-"""The operators that the network calls: thin, scriptable doors to ``torch.ops.tdn``."""
+"""Sums over the neighbors of each atom, and rows of ghost atoms: doors to ``torch.ops.tdn``.
+
+Thin and scriptable; differentiable to any order.
+"""
 
 import torch
 from torch import Tensor
@@ -7,38 +10,8 @@ from . import loading, reference
 from .sorted_edges import Edges
 
 
-def sort_edges(edge_index: Tensor, num_centres: int, num_nodes: int) -> Edges:
-    """Prepare a graph's edges for the operators; done once per graph.
-
-    Parameters
-    ----------
-    edge_index : Tensor [2, E], int64
-        Centres (row 0, non-decreasing) and neighbours (row 1).
-    num_centres : int
-        Atoms that receive messages.
-    num_nodes : int
-        Atoms that send messages (local atoms and ghosts).
-
-    Returns
-    -------
-    Edges
-
-    Raises
-    ------
-    ValueError
-        If the centres are not sorted, or an index is out of range.
-    """
-    if not torch.jit.is_scripting():
-        if loading.reference_forced():
-            return reference.sort_edges(edge_index, num_centres, num_nodes)
-    centre_ptr, transpose, neighbour_ptr = torch.ops.tdn.sort_edges(
-        edge_index, num_centres, num_nodes
-    )
-    return Edges(edge_index[0], edge_index[1], centre_ptr, transpose, neighbour_ptr)
-
-
 def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
-    """Sum the messages of a Clebsch-Gordan product in CP form over the neighbours of each atom.
+    """Sum the messages of a Clebsch-Gordan product in CP form over the neighbors of each atom.
 
     ``a_i[r, c] = sum_j (sum_l b_ij[l, r] w_ij[l, c]) u_j[r, c]``
 
@@ -48,7 +21,7 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
     Parameters
     ----------
     u : Tensor [num_nodes, R, C]
-        Neighbour features in rank space.
+        Neighbor features in rank space.
     b : Tensor [E, L, R]
         Spherical harmonics of the edges in rank space, one row per degree. Harmonics [E, D] as they
         are stand for the product with scalars: see :func:`scalar_message`.
@@ -59,7 +32,7 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
 
     Returns
     -------
-    Tensor [num_centres, R, C]
+    Tensor [num_centers, R, C]
 
     Raises
     ------
@@ -73,16 +46,16 @@ def cp_message(u: Tensor, b: Tensor, w: Tensor, edges: Edges) -> Tensor:
         u,
         b,
         w,
-        edges.centre,
-        edges.neighbour,
-        edges.centre_ptr,
-        edges.transpose,
-        edges.neighbour_ptr,
+        edges.center,
+        edges.neighbor,
+        edges.center_ptr,
+        edges.by_neighbor,
+        edges.neighbor_ptr,
     )
 
 
 def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Tensor:
-    """Sum the messages of neighbours that have scalars only, which need no CP factors.
+    """Sum the messages of neighbors that have scalars only, which need no CP factors.
 
     ``a_i[(l, m), c] = sum_j Y_ij[l, m] w_ij[l, c] x_j[c]``
 
@@ -100,7 +73,7 @@ def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Ten
 
     Returns
     -------
-    Tensor [num_centres, D, C]
+    Tensor [num_centers, D, C]
 
     Raises
     ------

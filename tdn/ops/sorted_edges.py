@@ -6,26 +6,26 @@ from torch import Tensor
 
 
 class Edges(NamedTuple):
-    """Edges of a graph, sorted by centre, with what is needed to walk them from both ends.
+    """Edges of a graph, sorted by center, with what is needed to walk them from both ends.
 
     Built by :func:`tdn.ops.sort_edges`; all tensors are int64.
 
     Attributes
     ----------
-    centre : Tensor [E]
+    center : Tensor [E]
         Receiving atom of each edge, non-decreasing.
-    neighbour : Tensor [E]
+    neighbor : Tensor [E]
         Sending atom of each edge.
-    centre_ptr : Tensor [num_centres + 1]
-        Edges of centre ``i`` are ``centre_ptr[i]`` to ``centre_ptr[i + 1]``.
-    transpose : Tensor [E]
-        Stable permutation that sorts the edges by neighbour.
-    neighbour_ptr : Tensor [num_nodes + 1]
-        Edges with neighbour ``j`` are ``transpose[neighbour_ptr[j]:neighbour_ptr[j + 1]]``.
+    center_ptr : Tensor [num_centers + 1]
+        Edges of center ``i`` are ``center_ptr[i]`` to ``center_ptr[i + 1]``.
+    by_neighbor : Tensor [E]
+        Stable permutation that sorts the edges by neighbor.
+    neighbor_ptr : Tensor [num_nodes + 1]
+        Edges with neighbor ``j`` are ``by_neighbor[neighbor_ptr[j]:neighbor_ptr[j + 1]]``.
     """
 
-    centre: Tensor
-    neighbour: Tensor
-    centre_ptr: Tensor
-    transpose: Tensor
-    neighbour_ptr: Tensor
+    center: Tensor
+    neighbor: Tensor
+    center_ptr: Tensor
+    by_neighbor: Tensor
+    neighbor_ptr: Tensor

@@ -54,17 +54,14 @@ def test_nothing_to_do_when_up_to_date(library_copy, monkeypatch):
     assert build.build_ops() == library_copy / OPS_LIBRARY
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"torch": "1.0"}, "was built for torch 1.0, this is torch"),
+def test_other_libraries_are_not_used(library_copy):
+    for changes, line in (
         ({"sources": "0"}, "was built from another version of the sources"),
-    ],
-)
-def test_other_libraries_are_not_used(library_copy, changes, line):
-    edit_stamp(library_copy, **changes)
-    assert build.ops_library() is None
-    assert line in build.library_problem()
+        ({"torch": "1.0"}, "was built for torch 1.0, this is torch"),
+    ):
+        edit_stamp(library_copy, **changes)
+        assert build.ops_library() is None
+        assert line in build.library_problem()
     result = probe()
     assert result.stdout.split() == ["False", "None", "1.0", "1.0"]
     assert result.stderr.count("the fused operators of tdn run as slow reference code") == 1
@@ -155,9 +152,9 @@ def test_command(library_copy, capsys):
 def test_every_source_is_in_the_stamp(monkeypatch, tmp_path):
     shutil.copytree(build.SOURCE_DIR, tmp_path / "csrc")
     monkeypatch.setattr(build, "SOURCE_DIR", tmp_path / "csrc")
-    before = build._expected_stamp()
+    before = build.source_hash()
     for path in (p for p in (tmp_path / "csrc").rglob("*") if p.is_file()):
         text = path.read_text()
         path.write_text(text + "\n")
-        assert build._expected_stamp() != before, path
+        assert build.source_hash() != before, path
         path.write_text(text)

@@ -3,9 +3,16 @@
 All functions are differentiable to any order.
 """
 
-from .edges import bessel_basis, edge_geometry, polynomial_envelope, radial
+from .edges import (
+    bessel_basis,
+    edge_geometry,
+    edge_pointers,
+    polynomial_envelope,
+    radial,
+    sort_edges,
+)
 from .inference import convolution, density
-from .messages import cp_message, edge_pointers, exchange, scalar_message, sort_edges
+from .messages import cp_message, exchange, scalar_message
 from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
 
 __all__ = [

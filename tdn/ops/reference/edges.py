@@ -1,12 +1,62 @@
-"""The operators on edges in plain PyTorch: the definition that the kernels are tested against.
-
-All functions are differentiable to any order.
-"""
+"""Reference of `tdn.ops.edges` in plain PyTorch."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from tdn.ops.sorted_edges import Edges
+
+
+def edge_pointers(
+    edge_index: Tensor, num_centers: int, num_nodes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``center_ptr``, ``by_neighbor`` and ``neighbor_ptr`` of :class:`Edges`.
+
+    Raises
+    ------
+    ValueError
+        If ``edge_index`` is not an int64 tensor [2, E], if its first row is not sorted, or if an
+        index is out of range.
+    """
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype != torch.int64:
+        raise ValueError(
+            f"sort_edges: edge_index must be an int64 tensor [2, E], found shape "
+            f"{list(edge_index.shape)} and {edge_index.dtype}"
+        )
+    if num_centers < 0 or num_nodes < 0:
+        raise ValueError(
+            f"sort_edges: num_centers and num_nodes must not be negative, found {num_centers} "
+            f"and {num_nodes}"
+        )
+    center, neighbor = edge_index[0], edge_index[1]
+    if center.numel() > 0:
+        if bool((center[1:] < center[:-1]).any()):
+            raise ValueError(
+                "sort_edges: edge_index[0] (centers) must be non-decreasing; sort the edges by "
+                "center first"
+            )
+        if int(center[0]) < 0 or int(center[-1]) >= num_centers:
+            raise ValueError(
+                f"sort_edges: centers must lie in 0..{num_centers - 1}, found "
+                f"{int(center[0])}..{int(center[-1])}"
+            )
+        if int(neighbor.min()) < 0 or int(neighbor.max()) >= num_nodes:
+            raise ValueError(
+                f"sort_edges: neighbors must lie in 0..{num_nodes - 1}, found "
+                f"{int(neighbor.min())}..{int(neighbor.max())}"
+            )
+    by_neighbor = torch.argsort(neighbor, dim=0, stable=True)
+    zero = torch.zeros([1], dtype=torch.int64, device=edge_index.device)
+    center_ptr = torch.cat([zero, torch.bincount(center, minlength=num_centers).cumsum(0)])
+    neighbor_ptr = torch.cat([zero, torch.bincount(neighbor, minlength=num_nodes).cumsum(0)])
+    return center_ptr, by_neighbor, neighbor_ptr
+
+
+def sort_edges(edge_index: Tensor, num_centers: int, num_nodes: int) -> Edges:
+    """See :func:`tdn.ops.sort_edges`."""
+    center_ptr, by_neighbor, neighbor_ptr = edge_pointers(edge_index, num_centers, num_nodes)
+    return Edges(edge_index[0], edge_index[1], center_ptr, by_neighbor, neighbor_ptr)
 
 
 def edge_geometry(edge_vec: Tensor, l_max: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,4 @@
-"""The operators for inference in plain PyTorch: the definition that the kernels are tested against.
-
-All functions are differentiable to any order.
-"""
+"""Reference of `tdn.ops.inference` in plain PyTorch."""
 
 import torch
 from torch import Tensor
@@ -30,7 +27,7 @@ def edge_functions(
     x = intervals * (1.0 + stretch) * r / (r + stretch * r_max)
     interval = x.detach().to(torch.int64).clamp(0, intervals - 1)
     s = (2.0 * (x - interval) - 1.0).to(table.dtype).view(-1, 1, 1, 1)
-    rows = table[species[edges.centre], species[edges.neighbour], interval]
+    rows = table[species[edges.center], species[edges.neighbor], interval]
     w = rows[:, :, :, order]  # [E, blocks, L, 16]
     for k in range(order):
         w = w * s + rows[:, :, :, order - 1 - k]
@@ -41,8 +38,8 @@ def edge_functions(
 
 def _sum_edges(terms: Tensor, edges: Edges) -> Tensor:
     shape = list(terms.shape)
-    shape[0] = edges.centre_ptr.size(0) - 1
-    return terms.new_zeros(shape).index_add(0, edges.centre, terms)
+    shape[0] = edges.center_ptr.size(0) - 1
+    return terms.new_zeros(shape).index_add(0, edges.center, terms)
 
 
 def convolution(
@@ -69,7 +66,7 @@ def convolution(
             parts.append(y[:, components] @ input2[components])
     coupling = torch.matmul(torch.stack(parts, 2), w)  # [E, R, C]
     u = torch.matmul(input1.t(), x)
-    return torch.matmul(output, _sum_edges(coupling * u[edges.neighbour], edges))
+    return torch.matmul(output, _sum_edges(coupling * u[edges.neighbor], edges))
 
 
 def density(

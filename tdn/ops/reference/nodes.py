@@ -1,7 +1,4 @@
-"""The operators on nodes in plain PyTorch: the definition that the kernels are tested against.
-
-All functions are differentiable to any order.
-"""
+"""Reference of `tdn.ops.nodes` in plain PyTorch."""
 
 import torch
 from torch import Tensor
