@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdn.system.command import run_main
 from tdn.system.errors import UsageError
+from tdn.system.printable import printable
 
 if TYPE_CHECKING:
     import ase
@@ -150,7 +151,7 @@ def describe(metadata: dict[str, Any]) -> str:
     layers = metadata["num_layers"]
     reach = metadata.get("receptive_field", layers * metadata["r_max"])
     rows = {
-        "species": " ".join(metadata["species"]),
+        "species": " ".join(map(printable, metadata["species"])),
         "cutoff": f"{metadata['r_max']:g} A",
         "receptive field": f"{reach:g} A ({layers} layer{'s' if layers > 1 else ''})",
         "architecture": _listed(
@@ -182,7 +183,7 @@ def describe(metadata: dict[str, Any]) -> str:
     rows["compiled for"] = _listed(
         metadata.get("target", {}), ("device", "{}"), ("processor", "{}"), ("torch", "PyTorch {}")
     )
-    rows["weights"] = f"sha256 {metadata.get('weight_hash', 'unknown')[:16]}"
+    rows["weights"] = f"sha256 {printable(metadata.get('weight_hash', 'unknown'))[:16]}"
     rows["written by"] = (
         _listed(
             metadata, ("tdn_version", "tdn {}"), ("torch_version", "PyTorch {}"), ("created", "{}")
@@ -198,8 +199,9 @@ def _listed(metadata: dict[str, Any], *parts: tuple[str, str]) -> str:
     for key, text in parts:
         value = metadata.get(key)
         if isinstance(value, (str, int, float)):
-            plain = text if isinstance(value, (int, float)) else text.replace(":.1e", "")
-            shown.append(plain.format(value))
+            if isinstance(value, str):
+                text, value = text.replace(":.1e", ""), printable(value)
+            shown.append(text.format(value))
     return ", ".join(shown)
 
 

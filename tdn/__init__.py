@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .system.errors import TDNError, UsageError
+from .system.threads import let_threads_yield
 from .system.version import __version__
+
+let_threads_yield()
 
 if TYPE_CHECKING:
     from .cp import load_factors

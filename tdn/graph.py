@@ -1,14 +1,15 @@
-"""Atoms to graphs: neighbour lists (by vesin) and batching.
+"""Atoms to graphs: neighbor lists (by vesin), sorted edges and batching.
 
 Conventions: ``edge_index[0]`` is the centre i that receives, ``edge_index[1]`` the neighbour j that
-sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by centre.
+sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by centre. What the
+operators need besides, `Graph.edges`, is made and checked once for each graph or batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ase
 import ase.geometry
@@ -17,6 +18,7 @@ import torch
 from ase.data import chemical_symbols
 from vesin import NeighborList
 
+from .ops import Edges, sort_edges
 from .system.errors import TDNError
 
 
@@ -47,6 +49,20 @@ class Graph:
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    _edges: Edges | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def edges(self) -> Edges:
+        """The edges as operators take them, checked and walked from both ends; made once.
+
+        Raises
+        ------
+        ValueError
+            If edges are not sorted by centre, or name atoms that do not exist.
+        """
+        if self._edges is None:
+            self._edges = sort_edges(self.edge_index, self.num_atoms, self.num_atoms)
+        return self._edges
 
     @property
     def num_atoms(self) -> int:
@@ -78,13 +94,11 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device."""
-        moved = {
-            f.name: value.to(device)
-            if isinstance(value := getattr(self, f.name), torch.Tensor)
-            else value
-            for f in dataclasses.fields(self)
-        }
-        return Graph(**moved)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        moved = Graph(**{k: None if v is None else v.to(device) for k, v in values.items()})
+        if self._edges is not None:
+            moved._edges = Edges(*(tensor.to(device) for tensor in self._edges))
+        return moved
 
 
 def species_index(numbers: np.ndarray, atomic_numbers: list[int]) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tdn  # noqa: F401  before torch, since it sets how threads wait
+
+# isort: split
 import pytest
 import torch
 from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model

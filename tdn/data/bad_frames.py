@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Problems:
         Parameters
         ----------
         reason : what frames with the same problem share, e.g. "no forces"
-        message : where it was and what it was
+        message : where it was and what it was, on one line; parts of it may come from the file
 
         Raises
         ------
@@ -38,9 +39,9 @@ class Problems:
             With the message, unless bad frames are to be skipped.
         """
         if not self.skip:
-            raise TDNError(message)
+            raise TDNError(printable(message, None))
         self.counts[reason] = self.counts.get(reason, 0) + count
-        self.first.setdefault(reason, message)
+        self.first.setdefault(reason, printable(message, None))
 
     def note(self, text: str) -> None:
         """Count something that is no mistake, e.g. records without the chosen stage."""

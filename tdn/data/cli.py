@@ -9,6 +9,7 @@ from pathlib import Path
 from tdn.system.atomic_files import check_writable
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 EPILOG = """\
 FILE is anything that ASE reads (extended XYZ, .traj, .db, vasprun.xml ...), a database written by
@@ -156,7 +157,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         f"{arguments.output}: {result['frames']} frames, {metadata['atoms']} atoms, {size:.1f} MiB"
     )
     if metadata["splits"]:
-        print("splits: " + ", ".join(f"{n} {count}" for n, count in metadata["splits"].items()))
+        print("splits: " + ", ".join(f"{printable(n)} {c}" for n, c in metadata["splits"].items()))
     lacking = {n: result["frames"] - c for n, c in metadata["labels"].items() if n != "stress"}
     for name, count in lacking.items():
         if count:
@@ -205,7 +206,7 @@ def _check(arguments: argparse.Namespace) -> int:
     of = f" (of which {len(sample)} in detail)" if len(sample) < found.frames else ""
     print(f"{found.frames} frames{of}: " + (f"{len(lines)} findings" if lines else "nothing found"))
     for line in lines:
-        print(f"- {line}")
+        print(f"- {printable(line, None)}")
     outliers = summary.outliers()
     _write_json(
         arguments.json,

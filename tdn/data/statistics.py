@@ -135,8 +135,8 @@ def find_atomic_energies(
     origin = dict.fromkeys(known, "isolated atom")
     if not rest:
         return AtomicEnergies(known, origin)
-    labelled = [f for f in frames if f.energy is not None]
-    counts = count_elements(labelled, list(species)) if labelled else np.zeros((0, len(species)))
+    labeled = [f for f in frames if f.energy is not None]
+    counts = count_elements(labeled, list(species)) if labeled else np.zeros((0, len(species)))
     absent = [s for s in rest if not counts[:, list(species).index(s)].any()]
     if absent:
         raise TDNError(
@@ -146,7 +146,7 @@ def find_atomic_energies(
     columns = [list(species).index(s) for s in rest]
     offset = counts @ np.array([known.get(s, 0.0) for s in species])
     chosen = counts[:, columns].sum(axis=1) > 0
-    energies = np.array([f.energy for f in labelled]) - offset
+    energies = np.array([f.energy for f in labeled]) - offset
     fitted, degenerate = least_squares_energies(counts[chosen][:, columns], energies[chosen])
     notes = []
     if degenerate:
@@ -173,11 +173,11 @@ def force_scale(frames: Sequence[Frame], species: Sequence[str], per_species: bo
 
     Elements without forces get the value of all elements together; without any force it is one.
     """
-    labelled = [f for f in frames if f.forces is not None]
-    if not labelled:
+    labeled = [f for f in frames if f.forces is not None]
+    if not labeled:
         return np.ones(len(species))
-    forces = np.concatenate([f.forces for f in labelled])
-    numbers = np.concatenate([f.atoms.numbers for f in labelled])
+    forces = np.concatenate([f.forces for f in labeled])
+    numbers = np.concatenate([f.atoms.numbers for f in labeled])
     total = float(np.sqrt(np.mean(forces**2)))
     if total < 1e-8:
         return np.ones(len(species))

@@ -25,6 +25,7 @@ from torch._inductor.runtime.runtime_utils import cache_dir
 from tdn import ops
 from tdn.graph import Graph
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 from .torchscript import plain_execution
 
@@ -119,7 +120,7 @@ def save_bytes(module: nn.Module, graph: Graph, extra_files: dict[str, str]) -> 
                 program, package_path=f"{folder}/model.pt2", inductor_configs=OPTIONS
             )
         except Exception as error:  # compilers raise whatever they like
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = printable(" ".join(str(error).split()), 200) or type(error).__name__
             raise TDNError(
                 f"PyTorch {torch.__version__} cannot compile this network with AOTInductor: "
                 f"{reason}; use --backend torchscript"
@@ -196,12 +197,13 @@ def load(path: str | Path, metadata: dict[str, Any], device: torch.device) -> Lo
     for name in ("device", "torch"):
         if compiled.get(name) != here[name]:
             raise TDNError(
-                f"{path} is compiled for {name} {compiled.get(name)}, found {here[name]}; {again}"
+                f"{path} is compiled for {name} {printable(compiled.get(name))}, found "
+                f"{here[name]}; {again}"
             )
     if not _runs(compiled.get("processor"), here["processor"]):
         raise TDNError(
-            f"{path} is compiled for processors with {compiled.get('processor')}, this one has "
-            f"{here['processor']}; {again}"
+            f"{path} is compiled for processors with {printable(compiled.get('processor'))}, this "
+            f"one has {here['processor']}; {again}"
         )
     index = -1 if device.index is None else device.index
     with warnings.catch_warnings():

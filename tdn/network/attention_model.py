@@ -77,7 +77,7 @@ class DegreeEmbedding(nn.Module):
         w = self.radial(basis) * envelope.unsqueeze(1)  # [E, C]
         a = cp_message(u, sh.unsqueeze(1), w.unsqueeze(1), edges)
         message = torch.matmul(self.factors.output, a)  # [num_local, D, C]
-        degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.centre, envelope)
+        degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.center, envelope)
         y = self.projection(message)
         scalars = y[:, :1] + degree.view(-1, 1, 1) * self.bias  # one bias from each neighbor
         return torch.cat([scalars, y[:, 1:]], dim=1) * self.norm
@@ -135,11 +135,11 @@ class GraphAttention(nn.Module):
         -------
         [num_rows, D, C]
         """
-        num_local = edges.centre_ptr.size(0) - 1
+        num_local = edges.center_ptr.size(0) - 1
         source = exchange(self.merge_source(x[:num_local]), num_all)
         target = self.merge_target(x[:num_local])
         w = self.radial(basis)  # [E, C]
-        z = source[edges.neighbour] + target[edges.centre]  # [E, D, C]
+        z = source[edges.neighbor] + target[edges.center]  # [E, D, C]
         z = torch.matmul(self.factors.input1.t(), z) * sh.unsqueeze(2)  # [E, R, C]
         z = torch.matmul(self.factors.output, z) * w.unsqueeze(1)  # [E, D, C]
 
@@ -307,7 +307,7 @@ class AttentionModel(Network):
         energy = rows[:num_local]
         if self.subtract_isolated:
             # without neighbors both terms are equal up to rounding: exactly zero is wanted
-            alone = edges.centre_ptr[1:] == edges.centre_ptr[:-1]
+            alone = edges.center_ptr[1:] == edges.center_ptr[:-1]
             energy = energy - rows[num_local:][local_species]
             energy = torch.where(alone, torch.zeros_like(energy), energy)
         energy = energy.to(torch.float64)

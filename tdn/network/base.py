@@ -59,7 +59,7 @@ class Network(nn.Module):
         energy = self.atomic_energies[local_species] + self.scale[local_species] * energy
         if self.zbl is not None:
             lengths = torch.linalg.vector_norm(edge_vec, dim=1)
-            energy = energy + self.zbl(lengths, species, edges.centre, edges.neighbour, num_local)
+            energy = energy + self.zbl(lengths, species, edges.center, edges.neighbor, num_local)
         return energy
 
     def set_statistics(self, atomic_energies: Tensor, scale: Tensor | float) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from tdn.config import config_to_dict
+from tdn.system.archives import damaged_member
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 from tdn.system.version import __version__
 
 from .base import Network, exact_constants, model_dtype, set_dtype
@@ -22,6 +24,8 @@ from .elements import select_species
 from .theory_levels import MultiHeadNetwork, select_head
 
 FORMAT = "tdn-checkpoint"
+# Of checkpoints and of ``last.pt``. From the first release on, a change of either raises it and
+# adds a function to upgrades.py, beside this file, that turns the version before into the new one.
 FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -96,7 +100,7 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            damaged = archive.testzip()  # torch.load does not compare check sums
+            damaged = damaged_member(archive)  # torch.load does not compare check sums
     # zipfile raises all of these for damaged tables of contents
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError):
         raise TDNError(
@@ -104,7 +108,9 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
             "expected a model.pt that tdn-train wrote"
         ) from None
     if damaged is not None:
-        raise TDNError(f"{path} is damaged (part {damaged}); copy it again or train again")
+        raise TDNError(
+            f"{path} is damaged (part {printable(damaged)}); copy it again or train again"
+        )
     if any(name.endswith(("/metadata.json", "/constants.pkl")) for name in names):
         raise TDNError(
             f"{path} is a compiled file; expected a checkpoint (the model.pt it was exported from)"
@@ -118,16 +124,17 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != kind:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise TDNError(f"{path} is not a {kind} file (found {found!r})")
+        raise TDNError(f"{path} is not a {kind} file (found {printable(repr(found))})")
     version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise TDNError(
-            f"{path} has checkpoint format {version}, this version of tdn reads up to "
-            f"{FORMAT_VERSION}; install tdn {content.get('tdn_version')} or newer"
+            f"{path} has format version {printable(version)}, expected {FORMAT_VERSION}; use the "
+            f"version of tdn that wrote it ({printable(content.get('tdn_version'))})"
         )
     return content
 
 
+@torch.inference_mode(False)
 def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
@@ -160,7 +167,7 @@ def load_model(
             content = select_species(content, species, path)
         model = model_from_dict(content)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()), 200)
         raise TDNError(f"{path}: weights and configuration do not fit together: {reason}") from None
     if dtype is not None:
         set_dtype(model, DTYPES[dtype] if isinstance(dtype, str) else dtype)

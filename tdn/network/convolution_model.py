@@ -182,7 +182,7 @@ class ConvolutionModel(Network):
         float64 [num_local], eV
         """
         r, sh = edge_geometry(edge_vec, self.l_max, self.embedding.dtype)  # [E], [E, D]
-        pair = species[edges.centre] * self.num_species + species[edges.neighbour]
+        pair = species[edges.center] * self.num_species + species[edges.neighbor]
         x, scalars = self.embedding.unsqueeze(1), self.embedding  # [S, 1, C], [S, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
         for layer, readout in zip(self.layers, self.readouts):

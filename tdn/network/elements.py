@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tdn.config import ModelConfig, model_config_from_dict
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 from .build import empty_network
 
@@ -77,8 +78,8 @@ def select_species(content: dict[str, Any], species: Sequence[str], path: str | 
     config = model_config_from_dict(content["config"])
     unknown = [symbol for symbol in species if symbol not in config.species]
     if unknown or not species:
-        found = f"has no element {unknown[0]}" if unknown else "must keep an element"
-        raise TDNError(f"{path} {found}; it knows {', '.join(config.species)}")
+        found = f"has no element {printable(unknown[0])}" if unknown else "must keep an element"
+        raise TDNError(f"{path} {found}; it knows {', '.join(map(printable, config.species))}")
     kept = tuple(symbol for symbol in config.species if symbol in species)
     source = torch.tensor([config.species.index(symbol) for symbol in kept])
     axes = species_axes(config)

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from tdn.graph import Graph
-from tdn.ops import sort_edges
 
 from .convolution import CPConvolution
 from .convolution_model import ConvolutionModel
@@ -44,8 +43,7 @@ def normalize_activations(model: ConvolutionModel, graph: Graph) -> None:
     ]
     try:
         with torch.no_grad():
-            edges = sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
-            model(graph.species, edges, graph.edge_vec, graph.num_atoms)
+            model(graph.species, graph.edges, graph.edge_vec, graph.num_atoms)
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tdn.ops import radial
-from tdn.ops.edges_reference import bessel_basis, polynomial_envelope
+from tdn.ops.reference import bessel_basis, polynomial_envelope
 
 from .layers import SILU_SCALE
 

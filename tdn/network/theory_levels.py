@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tdn.config import ModelConfig
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 from .base import Network
 
@@ -86,7 +87,7 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         If the file has several heads and none is named, or none of this name.
     """
     heads = values.get("heads", {})
-    known = ", ".join(heads)
+    known = ", ".join(map(printable, heads))
     if head is None:
         if len(heads) > 1:
             raise UsageError(f"{path} has the heads {known}; choose one (--head, or head= in ASE)")
@@ -95,7 +96,7 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         raise UsageError(f"{path} has no heads, found head '{head}' asked for; leave it out")
     if head not in heads:
         near = difflib.get_close_matches(head, heads, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"heads: {known}"
+        hint = f"did you mean '{printable(near[0])}'?" if near else f"heads: {known}"
         raise UsageError(f"{path} has no head '{head}'; {hint}")
     return {**values, "state": {**values["state"], **heads[head]}}
 
@@ -110,6 +111,8 @@ def load_weights(model: Network | MultiHeadNetwork, values: dict[str, Any]) -> N
     """
     heads = values.get("heads", {})
     if tuple(heads) != model.heads:
-        raise TDNError(f"heads {', '.join(heads)} there, {', '.join(model.heads)} here")
+        raise TDNError(
+            f"heads {', '.join(map(printable, heads))} there, {', '.join(model.heads)} here"
+        )
     for network, own in zip(model.networks, list(heads.values()) or [{}], strict=True):
         network.load_state_dict({**values["state"], **own})

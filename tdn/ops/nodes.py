@@ -6,8 +6,7 @@ With first and second derivatives with respect to features and weights, as losse
 import torch
 from torch import Tensor
 
-from . import loading
-from . import nodes_reference as reference
+from . import loading, reference
 
 
 def node_product(

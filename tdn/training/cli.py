@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of every process that torchrun starts."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         # importing torch takes seconds: mistakes in the configuration come before that
         return run_main(lambda: _main(argv, None), "tdn-train")
     from tdn.system.ranks import run_on_ranks
@@ -99,7 +99,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     check_run_dir(run_dir, arguments.restart)
 
     from tdn.data.dataset.theory_levels import (
-        load_heads,  # torch takes seconds to import: mistakes above come first
+        load_training_data,  # torch takes seconds to import: mistakes above come first
     )
     from tdn.system.ranks import Ranks
 
@@ -121,7 +121,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         )
     config = adopt_network(config)
     display = Display(quiet=not ranks.main, silent=not ranks.main)
-    dataset = load_heads(config)
+    dataset = load_training_data(config)
     for line in dataset.summary():
         print(line)
     for line in dataset.warnings:
@@ -156,7 +156,8 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
             f"training ended without a finite loss and no {trainer.model_file} was written; "
             "lower train.learning_rate"
         )
-    table = final_report(trainer)
+    table = final_report(run_dir, dataset, trainer.evaluate_best(), write=ranks.main)
+    ranks.barrier()
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
     head = f" --head {dataset.heads[0]}" if dataset.heads else ""
     print(f"\nnext: tdn-export {trainer.model_file}{head}")

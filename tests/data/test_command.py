@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from test_foreign_databases import pack, trajectory, write_lmdb
+from foreign_files import pack, trajectory, write_lmdb
 from training.helpers import labelled, water_like
 
 from tdn.data import read_frames

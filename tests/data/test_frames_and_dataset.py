@@ -349,7 +349,8 @@ def test_dataset_with_split_key(tmp_path):
     dataset = load_dataset(config_from_dict({"data": data}))
     assert [len(s) for s in (dataset.train, dataset.valid, dataset.test)] == [7, 2, 1]
     assert dataset.num_isolated == 2
-    assert dataset.model.species == ("H", "O") and dataset.model.avg_num_neighbors == 1.0
+    assert dataset.model_config.species == ("H", "O")
+    assert dataset.model_config.avg_num_neighbors == 1.0
     assert dataset.atomic_energies.values == {"H": -1.0, "O": -5.0}
     with pytest.raises(UsageError, match=r"exclude each other"):
         load_dataset(config_from_dict({"data": {**data, "valid": "b.xyz"}}))

@@ -12,7 +12,7 @@ from tdn.inference import radial_table as tabulation
 from tdn.inference.radial_table import ORDER, STRETCH, TABLE_BLOCK, TOLERANCE, tabulate
 from tdn.network.checkpoint import load_model
 from tdn.network.radial import RadialNetwork
-from tdn.ops import inference_reference, use_reference
+from tdn.ops import reference, use_reference
 from tdn.system.errors import TDNError
 
 DTYPES = [torch.float32, torch.float64]
@@ -178,7 +178,7 @@ def test_ends_at_the_cutoff(dtype):
     # coefficients are rounded, and so is each step of Horner's rule
     rounding = [2 * ORDER[dtype] * x[1] for x in found]
     value_bound, slope_bound = (2 * table.error * x + y for x, y in zip(largest, rounding))
-    for evaluate in (ops.density, inference_reference.density):
+    for evaluate in (ops.density, reference.density):
         a = evaluate(edge_vec, species, table.values, r_max, STRETCH, 4, edges)
         (slope,) = torch.autograd.grad(a.sum(), edge_vec)
         assert (a[1:] == 0).all() and (slope[1:] == 0).all()

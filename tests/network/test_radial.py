@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 from tdn.network.radial import PolynomialEnvelope, RadialNetwork
 from tdn.network.zbl import ZBL
-from tdn.ops.edges_reference import bessel_basis
+from tdn.ops.reference import bessel_basis
 
 pytestmark = pytest.mark.usefixtures("float64_default")
 

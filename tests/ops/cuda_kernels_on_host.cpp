@@ -1,10 +1,10 @@
 // The kernels meant for a GPU, compiled for the host, behind functions that ctypes can call.
 
-#include "cuda/convolution_kernels.cu"
-#include "cuda/cp_message_kernels.cu"
-#include "cuda/gate_kernels.cu"
-#include "cuda/node_product_kernels.cu"
-#include "cuda/node_weights_kernels.cu"
+#include "convolution/convolution_cuda_kernels.cu"
+#include "cp_message/cp_message_cuda_kernels.cu"
+#include "gate/gate_cuda_kernels.cu"
+#include "node_product/node_product_cuda_kernels.cu"
+#include "node_product/node_product_cuda_weights.cu"
 
 #include <vector>
 

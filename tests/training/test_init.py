@@ -80,7 +80,7 @@ def test_other_keys_and_splits_are_found(folder, capsys):
     assert "9 training, 3 validation" in capsys.readouterr().out
 
 
-def test_cutoff_follows_the_number_of_neighbours(folder, capsys):
+def test_cutoff_follows_the_number_of_neighbors(folder, capsys):
     dense = ase.build.bulk("Cu", "fcc", a=2.6, cubic=True) * (2, 2, 2)
     sparse = ase.build.bulk("Xe", "fcc", a=7.2, cubic=True)
     for name, atoms in (("dense", dense), ("sparse", sparse)):

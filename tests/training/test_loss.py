@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tdn.config import Config, TrainConfig
-from tdn.data.dataset.load import needed_labels
+from tdn.data.dataset.settings import needed_labels
 from tdn.graph import Graph, collate
 from tdn.system.errors import UsageError
 from tdn.training.loss import Loss, penalty

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -28,10 +27,9 @@ from tdn.system.errors import TDNError, UsageError
 
 from .lazy import LazyFrames, LazyGraphs
 from .permutation import Complement, EpochOrder, choose
+from .settings import check_species, label_keys
 from .subset import Subset
-
-if TYPE_CHECKING:
-    from .load import Dataset
+from .types import Dataset
 
 # a database with more frames than this is not read into memory
 STREAM_FROM = 50_000
@@ -73,8 +71,6 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
     TDNError
         For anything in the database or the settings that does not allow to train.
     """
-    from .load import Dataset, check_species
-
     data, model, seed = config.data, config.model, config.train.seed
     found = sorted(store.metadata["elements"], key=atomic_numbers.get)
     species = model.species or tuple(found)
@@ -134,7 +130,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         train=train,
         valid=subset("valid"),
         test=subset("test"),
-        model=model,
+        model_config=model,
         atomic_energies=energies,
         scale=force_scale(sample, species, data.energy_scale == "per_species"),
         num_isolated=len(isolated),
@@ -166,8 +162,6 @@ def _check_elements(store: FrameStore, species: Sequence[str]) -> None:
 
 
 def _isolated_file(data: DataConfig, r_max: float) -> list[Frame]:
-    from .load import label_keys
-
     keys = dataclasses.replace(label_keys(data), split=None)
     frames = read_frames(data.isolated_atoms, keys)
     for frame in frames:
@@ -226,8 +220,6 @@ def _sample(store: FrameStore, numbers: dict[str, Sequence[int]], seed: int) -> 
 
 def _evaluation_file(path: str, config: Config) -> Sequence[Frame]:
     """Frames of a validation or test file of its own; a bounded choice of a database."""
-    from .load import label_keys
-
     data = config.data
     if Path(path).is_file() and kind_of(path) == "store":
         store = FrameStore(path)

@@ -8,9 +8,10 @@ from pathlib import Path
 from tdn.data.bad_frames import Problems
 from tdn.data.database.lmdb_file import LmdbFile, is_lmdb
 from tdn.data.database.store import FrameStore
-from tdn.data.frames import Frame, LabelKeys, iterate_ase
+from tdn.data.frames import Frame, LabelKeys
 from tdn.system.errors import TDNError
 
+from .ase_files import iterate_ase
 from .open_catalyst import RESERVED, is_aselmdb, is_pickle, iterate_aselmdb, iterate_oc
 from .pubchemqcr import is_pubchemqcr, iterate_pubchemqcr
 
@@ -61,7 +62,7 @@ def kind_of(path: str | Path) -> str:
         if path.suffix in DATABASE_SUFFIXES:
             raise TDNError(f"{path} is no LMDB file, or a damaged one")
         return "ase"
-    if FrameStore.recognises(path):
+    if FrameStore.recognizes(path):
         return "store"
     file = LmdbFile.open(path)
     for key, value in file.items():

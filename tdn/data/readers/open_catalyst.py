@@ -30,9 +30,10 @@ import numpy as np
 
 from tdn.data.bad_frames import Problems
 from tdn.data.database.lmdb_file import LmdbFile
-from tdn.data.frames import Frame, LabelKeys, frame_from_atoms
+from tdn.data.frames import Frame, LabelKeys
 from tdn.system.errors import TDNError
 
+from .ase_files import frame_from_atoms
 from .unpickle import MAX_RECORD, UnsafePickleError, load_plain
 
 RESERVED = (b"nextid", b"metadata", b"deleted_ids", b"length")

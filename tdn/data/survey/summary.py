@@ -20,6 +20,7 @@ from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import iterate_frames, kind_of
 from tdn.data.statistics import count_elements, is_isolated_atom, least_squares_energies
 from tdn.graph import Graph
+from tdn.system.printable import printable
 
 # frames that distributions and checks look at, those whose neighbours are counted, and successive
 # frames that are compared with one another
@@ -139,7 +140,7 @@ class Summary:
 
     Attributes
     ----------
-    residual : energy per atom minus that of the best E0, of the frames in ``labelled``
+    residual : energy per atom minus that of the best E0, of the frames in ``labeled``
     forces : components of all forces
     largest : largest force component of each frame with forces
     net : norm of the sum of the forces per atom of each of them
@@ -151,7 +152,7 @@ class Summary:
     survey: Survey
     cutoff: float
     e0: dict[str, float]
-    labelled: list[Frame]
+    labeled: list[Frame]
     residual: np.ndarray
     with_forces: list[Frame]
     forces: np.ndarray
@@ -165,7 +166,7 @@ class Summary:
         """Frames far from the others, the farthest first."""
         found = []
         for frame, value, score in zip(
-            self.labelled, self.residual, _scores(self.residual), strict=True
+            self.labeled, self.residual, _scores(self.residual), strict=True
         ):
             if score > OUTLIER:
                 found.append((score, frame, f"energy {value:+.3f} eV per atom off"))
@@ -189,12 +190,12 @@ def _scores(values: np.ndarray) -> np.ndarray:
 def summarize(found: Survey, cutoff: float) -> Summary:
     """Distributions of the sample of a survey."""
     sample = found.sample
-    labelled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
-    symbols = sorted({s for f in labelled for s in f.atoms.symbols}, key=atomic_numbers.get)
+    labeled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
+    symbols = sorted({s for f in labeled for s in f.atoms.symbols}, key=atomic_numbers.get)
     residual, e0 = np.zeros(0), {}
-    if labelled:
-        counts = count_elements(labelled, symbols)
-        energies = np.array([f.energy for f in labelled])
+    if labeled:
+        counts = count_elements(labeled, symbols)
+        energies = np.array([f.energy for f in labeled])
         values, _ = least_squares_energies(counts, energies)
         residual = (energies - counts @ values) / counts.sum(axis=1)
         e0 = dict(zip(symbols, map(float, values), strict=True))
@@ -209,7 +210,7 @@ def summarize(found: Survey, cutoff: float) -> Summary:
         survey=found,
         cutoff=cutoff,
         e0=e0,
-        labelled=labelled,
+        labeled=labeled,
         residual=residual,
         with_forces=with_forces,
         forces=np.concatenate([f.forces.ravel() for f in with_forces[::stride]] or [np.zeros(0)]),
@@ -291,7 +292,7 @@ def summary_lines(summary: Summary) -> list[str]:
         return [f"{name:34}{shown}  {unit}"]
 
     def counts(items: dict[str, Any], limit: int = 8) -> str:
-        shown = ", ".join(f"{name} {count}" for name, count in list(items.items())[:limit])
+        shown = ", ".join(f"{printable(n)} {count}" for n, count in list(items.items())[:limit])
         return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
     elements = {s: e["atoms"] for s, e in values["elements"].items()}

@@ -46,11 +46,11 @@ def statistical_atom_energy(numbers: np.ndarray) -> np.ndarray:
 
 def energy_unit(frames: Sequence[Frame]) -> str | None:
     """A warning if total energies are all-electron energies in another unit than eV."""
-    labelled = [f for f in frames if f.energy is not None and f.atoms.numbers.max() >= 6]
-    if not labelled:
+    labeled = [f for f in frames if f.energy is not None and f.atoms.numbers.max() >= 6]
+    if not labeled:
         return None
-    expected = np.array([statistical_atom_energy(f.atoms.numbers).sum() for f in labelled])
-    ratio = float(np.median(np.array([f.energy for f in labelled]) / expected))
+    expected = np.array([statistical_atom_energy(f.atoms.numbers).sum() for f in labeled])
+    ratio = float(np.median(np.array([f.energy for f in labeled]) / expected))
     for name, unit in ENERGY_UNITS.items():
         # the ratio is hartree expressed in the unit of the energies
         if name != "eV" and abs(ratio * unit / ase.units.Hartree - 1) < ATOM_TOLERANCE:

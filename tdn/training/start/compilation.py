@@ -8,7 +8,6 @@ from tdn.graph import Graph
 from tdn.network.potential import Potential
 from tdn.system.ranks import Ranks
 from tdn.training.loss import Loss
-from tdn.training.run.display import Display
 
 
 class _CompiledDirect(torch.nn.Module):
@@ -28,9 +27,9 @@ def _compiled(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def compiled_network(
-    model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks, display: Display
-) -> torch.nn.Module:
-    """The compiled network, or ``model`` itself with a warning that says why.
+    model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks
+) -> tuple[torch.nn.Module, str | None]:
+    """The compiled network, or ``model`` itself and a warning that says why.
 
     A loss on forces that are a gradient differentiates the network twice, which compiled code of
     PyTorch up to 2.13 refuses; networks with direct forces are differentiated once and do compile.
@@ -53,10 +52,10 @@ def compiled_network(
     finally:
         model.zero_grad(set_to_none=True)
     if not ranks.any(reason is not None):
-        return compiled
-    if reason is not None:
-        display.warn(
-            f"train.compile: this network cannot be trained compiled ({reason}); training goes on "
-            "with the fused operators of tdn alone, which need no compilation"
-        )
-    return model
+        return compiled, None
+    if reason is None:  # another rank says why
+        return model, None
+    return model, (
+        f"train.compile: this network cannot be trained compiled ({reason}); training goes on "
+        "with the fused operators of tdn alone, which need no compilation"
+    )

@@ -90,8 +90,7 @@ def start_from_checkpoint(
     content = _checkpoint(path)
     config = stored_config(content)
     old = config.species
-    state = {name: tensor.double() if tensor.is_floating_point() else tensor
-             for name, tensor in model_from_dict(content).state_dict().items()}  # fmt: skip
+    state = model_from_dict(content).double().state_dict()
     new = model.networks[0].config.species
     source = [most_alike(s, old) for s in new]
     axes = species_axes(config)
@@ -140,7 +139,7 @@ def start_from_checkpoint(
 
 def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
     """Fit E0 that come from least squares to energies minus what the network explains."""
-    species = dataset.model.species
+    species = dataset.model_config.species
     origin = dataset.atomic_energies.origin
     free = [i for i, s in enumerate(species) if origin[s] == "least squares"]
     if not free:
@@ -169,8 +168,8 @@ def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
 def most_alike(symbol: str, known: Sequence[str]) -> int:
     """Index of the element itself, else of the nearest one of its group, else of the nearest one.
 
-    Groups count from the noble gas before and from the one behind, so that Na is like K and Cl
-    like F, whatever stands between.
+    Groups count from the noble gas before and from the one after, so that Na is like K and Cl
+    like F, whatever is between them.
     """
     if symbol in known:
         return list(known).index(symbol)
@@ -187,10 +186,10 @@ def most_alike(symbol: str, known: Sequence[str]) -> int:
 def _group(number: int) -> set[tuple[str, int]]:
     """Electrons since the last noble gas (the first three) and missing to the next (up to five)."""
     before = max([z for z in (0, *NOBLE_GASES) if z < number], default=0)
-    behind = min([z for z in NOBLE_GASES if z >= number], default=118)
+    after = min([z for z in NOBLE_GASES if z >= number], default=118)
     marks = set()
     if number - before <= 3 and number > 2:
         marks.add(("valence", number - before))
-    if behind - number <= 4:
-        marks.add(("holes", behind - number))
+    if after - number <= 4:
+        marks.add(("holes", after - number))
     return marks

@@ -51,9 +51,9 @@ def initial_model(
     if stored is not None:
         model = empty_network(stored_config(stored))
     elif settings.init_from is not None:
-        model = empty_network(dataset.model)
+        model = empty_network(dataset.model_config)
     else:
-        model = build_model(dataset.model, seed=settings.seed)
+        model = build_model(dataset.model_config, seed=settings.seed)
     model.set_statistics(*statistics[0])
     if settings.init_from is None and stored is None:
         frames = range(min(len(dataset.train), NORMALIZE_FRAMES))
