@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from tdn.system.atomic_files import check_writable
+from tdn.system.atomic_files import check_writable, write_json
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
 from tdn.system.printable import printable
@@ -123,11 +122,8 @@ def _keys(arguments: argparse.Namespace):
 
 
 def _write_json(path: str | None, values: dict) -> None:
-    from tdn.system.atomic_files import atomic_write
-
     if path is not None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n")
+        write_json(path, values)
 
 
 def _convert(arguments: argparse.Namespace) -> int:

@@ -130,6 +130,24 @@ def test_two_ranks_give_the_weights_of_one(tmp_path, two_ranks, name):
         assert rows[0][0][key] == pytest.approx(rows[1][0][key], rel=1e-7)
 
 
+def with_step(folder: Path, condition: str, action: str) -> Path:
+    """A script that trains, and does something instead of a step under a condition."""
+    script = folder / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from tdn.system.errors import TDNError\n"
+        "from tdn.training import cli, trainer\n"
+        "step = trainer.Trainer._step\n"
+        "def changed(self, *arguments):\n"
+        f"    if {condition}:\n"
+        f"        {action}\n"
+        "    step(self, *arguments)\n"
+        "trainer.Trainer._step = changed\n"
+        "sys.exit(cli.main())\n"
+    )
+    return script
+
+
 @pytest.mark.slow
 def test_an_error_on_ranks_is_told_once(tmp_path):
     """All ranks meet the same mistake, or one alone: one line, and all end."""
@@ -138,19 +156,8 @@ def test_an_error_on_ranks_is_told_once(tmp_path):
     assert result.returncode != 0
     assert result.stderr.count("tdn-train: error: ") == 1
     assert "did you mean 'seed'?" in result.stderr
-    script = tmp_path / "one_fails.py"
-    script.write_text(
-        "import os, sys\n"
-        "from tdn.training import cli, trainer\n"
-        "from tdn.system.errors import TDNError\n"
-        "step = trainer.Trainer._step\n"
-        "def failing(self, *arguments):\n"
-        "    if os.environ['RANK'] == '1' and self.progress.step == 1:\n"
-        "        raise TDNError('only rank 1 fails')\n"
-        "    step(self, *arguments)\n"
-        "trainer.Trainer._step = failing\n"
-        "sys.exit(cli.main())\n"
-    )
+    failing = "os.environ['RANK'] == '1' and self.progress.step == 1"
+    script = with_step(tmp_path, failing, "raise TDNError('only rank 1 fails')")
     result = train([*torchrun(2), str(script)], config, "train.max_epochs=5")
     assert result.returncode != 0
     assert result.stderr.count("tdn-train: error: ") == 1
@@ -164,19 +171,11 @@ def test_torchrun_restarts_ranks_from_the_last_state(tmp_path):
     straight = folder_with(tmp_path / "straight", 8, **keys)
     assert main([str(straight)]) == 0
     config = folder_with(tmp_path / "killed", 8, **keys)
-    script = tmp_path / "killed_once.py"
-    script.write_text(
-        "import os, signal, sys\n"
-        "from tdn.training import cli, trainer\n"
-        "step = trainer.Trainer._step\n"
-        "def dying(self, *arguments):\n"
-        "    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
-        "    if first and os.environ['RANK'] == '1' and self.progress.step == 4:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    step(self, *arguments)\n"
-        "trainer.Trainer._step = dying\n"
-        "sys.exit(cli.main())\n"
+    dying = (
+        "os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.environ['RANK'] == '1' "
+        "and self.progress.step == 4"
     )
+    script = with_step(tmp_path, dying, "os.kill(os.getpid(), signal.SIGKILL)")
     result = train([*torchrun(2), "--max-restarts", "1", str(script)], config)
     assert result.returncode == 0, result.stderr
     assert "going on from" in result.stdout

@@ -1,6 +1,5 @@
 """What a run leaves behind explains itself; TensorBoard; presets; compilation; precision."""
 
-import functools
 import sys
 
 import pytest
@@ -13,6 +12,8 @@ from tdn.config.yaml_file import load_config
 from tdn.training.cli import main
 from tdn.training.run.csv_log import read_log
 from tdn.training.run.folder import RUN_FILES
+
+DIRECT = {"architecture": "attention", "forces": "direct", "num_heads": 2, "num_layers": 1}
 
 
 def test_readme_names_every_file(finished):
@@ -105,21 +106,23 @@ def test_a_network_that_cannot_be_compiled_is_trained_without(folder, capsys, mo
         raise RuntimeError("torch.compile does not currently support double backward")
 
     monkeypatch.setattr(torch, "compile", refusing)
-    assert main([str(write_config(folder)), "train.compile=true", "train.max_epochs=1"]) == 0
+    config = write_config(folder, model=DIRECT)
+    assert main([str(config), "train.compile=true", "train.max_epochs=1"]) == 0
     error = capsys.readouterr().err
     assert "train.compile: this network cannot be trained compiled" in error
     assert "double backward" in error and "Traceback" not in error
 
 
+def test_gradient_forces_are_not_compiled(folder, capsys):
+    """They are differentiated twice, which PyTorch refuses for compiled code."""
+    trainer = trainer_of(write_config(folder, train={"compile": True}))
+    assert "cannot be trained compiled" in trainer.display.warnings[-1]
+    assert trainer.potentials[0].model is trainer.model
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("forces", ["gradient", "direct"])
-def test_compilation_as_it_is(folder, capsys, monkeypatch, forces):
-    """Direct forces train compiled; forces as gradients say that they cannot."""
-    if forces == "gradient":  # it is refused before code is made, which would take a minute
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    keys = {"architecture": "attention", "forces": forces, "num_heads": 2, "num_layers": 1}
-    config = write_config(folder, model=keys)
+def test_direct_forces_train_compiled(folder, capsys):
+    config = write_config(folder, model=DIRECT)
     assert main([str(config), "train.compile=true", "train.max_epochs=1"]) == 0
-    refused = "cannot be trained compiled" in capsys.readouterr().err
-    assert refused == (forces == "gradient")
+    assert "cannot be trained compiled" not in capsys.readouterr().err

@@ -9,6 +9,11 @@ from tdn.network.potential import Potential
 from tdn.system.ranks import Ranks
 from tdn.training.loss import Loss
 
+WARNING = (
+    "train.compile: this network cannot be trained compiled ({reason}); training goes on with the "
+    "fused operators of tdn alone, which need no compilation"
+)
+
 
 class _CompiledDirect(torch.nn.Module):
     """A network with direct forces, of which `Potential` calls another method than ``forward``."""
@@ -20,28 +25,27 @@ class _CompiledDirect(torch.nn.Module):
         self.energies_and_forces = torch.compile(network.energies_and_forces, dynamic=True)
 
 
-def _compiled(network: torch.nn.Module) -> torch.nn.Module:
-    if network.direct_forces:
-        return _CompiledDirect(network)
-    return torch.compile(network, dynamic=True)
-
-
 def compiled_network(
     model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks
 ) -> tuple[torch.nn.Module, str | None]:
     """The compiled network, or ``model`` itself and a warning that says why.
 
     A loss on forces that are a gradient differentiates the network twice, which compiled code of
-    PyTorch up to 2.13 refuses; networks with direct forces are differentiated once and do compile.
-    Whether it works is found out on one batch.
+    PyTorch up to 2.13 refuses. Networks with direct forces are differentiated once; whether they
+    compile is found out on one batch.
 
     Parameters
     ----------
     graph : some training frames, on the model's device
     """
+    if not model.direct_forces:
+        reason = (
+            "PyTorch differentiates compiled code once, and energies with gradient forces twice"
+        )
+        return model, WARNING.format(reason=reason)
     reason = None
     try:
-        compiled = _compiled(model)
+        compiled = _CompiledDirect(model)
         prediction = Potential(compiled)(graph, training=True)
         loss.weighted(loss.terms(prediction, graph)).backward(
             inputs=[p for p in model.parameters() if p.requires_grad]
@@ -53,9 +57,5 @@ def compiled_network(
         model.zero_grad(set_to_none=True)
     if not ranks.any(reason is not None):
         return compiled, None
-    if reason is None:  # another rank says why
-        return model, None
-    return model, (
-        f"train.compile: this network cannot be trained compiled ({reason}); training goes on "
-        "with the fused operators of tdn alone, which need no compilation"
-    )
+    # without a reason here another rank has one, and says so
+    return model, None if reason is None else WARNING.format(reason=reason)
