@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_files import SharedFiles
 
 from .toy import write_toy
 
@@ -32,6 +34,13 @@ int sched_yield(void)
   return nanosleep(&shortest, 0);
 }
 """
+TOYS = {
+    "toy1": {"layers": 1},
+    "toy2": {"layers": 2},
+    "toy2f": {"layers": 2, "dtype": "float32"},
+    "short": {"r_max": 2.5},
+}
+
 LammpsRunner = Callable[..., str]
 
 
@@ -53,14 +62,11 @@ def plugin() -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with ``toy1.tdn.pth`` (one layer), ``toy2.tdn.pth`` (two) and ``short.tdn.pth``."""
-    folder = tmp_path_factory.mktemp("models")
-    write_toy(folder / "toy1.tdn.pth", layers=1)
-    write_toy(folder / "toy2.tdn.pth", layers=2)
-    write_toy(folder / "toy2f.tdn.pth", layers=2, dtype="float32")
-    write_toy(folder / "short.tdn.pth", r_max=2.5)
-    return folder
+def models(shared_files: SharedFiles) -> Path:
+    """Folder with the files of `TOYS`, ``toy1.tdn.pth`` and so on, and with exported networks."""
+    for name, options in TOYS.items():
+        shared_files.get(f"{name}.tdn.pth", partial(write_toy, **options))
+    return shared_files.folder
 
 
 @functools.cache
