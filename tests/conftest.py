@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
+
 import tdn  # noqa: F401  before torch, since it sets how threads wait
 
 # isort: split
 import pytest
 import torch
+from shared_files import SharedFiles
 from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model
 
 from tdn.cp import library
 from tdn.network import build
 from tdn.network.checkpoint import load_model
+
+
+def pytest_configure() -> None:
+    """One thread for each process, here and in programs that tests start; files run in parallel."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)  # it has read the variable already
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that in parallel runs no worker ends long after all."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +40,12 @@ def float64_default():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def shared_files(tmp_path_factory: pytest.TempPathFactory) -> SharedFiles:
+    """Files that several tests need, made by the first one that asks."""
+    return SharedFiles(tmp_path_factory)
 
 
 @pytest.fixture(params=[*CONFIGS, "trained"])
