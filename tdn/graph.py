@@ -35,6 +35,7 @@ class Graph:
     pbc : bool [B, 3]
     energy, forces, stress : float64 [B], [N, 3], [B, 3, 3] or None
         Reference values in eV, eV/angstrom, eV/angstrom^3; NaN where a frame has none.
+    weight : float64 [B], weight of each structure in the loss, or None
     """
 
     species: torch.Tensor
@@ -47,6 +48,7 @@ class Graph:
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
 
     @property
     def num_atoms(self) -> int:
@@ -214,4 +216,5 @@ def collate(graphs: Iterable[Graph]) -> Graph:
         energy=join("energy"),
         forces=join("forces"),
         stress=join("stress"),
+        weight=join("weight"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,15 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     if isinstance(heads, dict):
         parts += [(head, key) for head in heads.values() for key in HEAD_PATH_KEYS]
     for part, key in parts:
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = str(folder / Path(part[key]).expanduser())
+        if isinstance(part, dict) and key in part:
+            part[key] = _each(part[key], lambda path: folder / Path(path).expanduser())
+
+
+def _each(value: Any, change: Callable[[str], Path]) -> Any:
+    """A path, or each path of a list, changed; anything else as it is."""
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    return str(change(value)) if isinstance(value, str) else value
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -93,8 +101,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         section = values[parts[0]] = {}
     if not isinstance(section, dict):
         raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
-    if tuple(parts) in PATH_KEYS and isinstance(value, str):
-        value = str(Path(value).expanduser())
+    if tuple(parts) in PATH_KEYS:
+        value = _each(value, lambda path: Path(path).expanduser())
     section[parts[1]] = value
 
 

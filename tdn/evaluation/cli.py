@@ -43,6 +43,7 @@ ERROR_OPTIONS = (
     "energy_key",
     "forces_key",
     "stress_key",
+    "stress_unit",
     "config_type_key",
 )
 
@@ -84,9 +85,12 @@ def parser() -> argparse.ArgumentParser:
         "--head", metavar="NAME", help="level of theory, of a network trained on several"
     )
     result.add_argument("--batch-size", type=int, default=16, help="frames per batch (default 16)")
-    result.add_argument("--energy-key", default="energy", help="key of the energy (eV)")
-    result.add_argument("--forces-key", default="forces", help="key of the forces (eV/A)")
-    result.add_argument("--stress-key", default="stress", help="key of the stress (eV/A^3)")
+    result.add_argument("--energy-key", help="key of the energy (eV)")
+    result.add_argument("--forces-key", help="key of the forces (eV/A)")
+    result.add_argument("--stress-key", help="key of the stress")
+    result.add_argument(
+        "--stress-unit", default="eV/A^3", help="unit of the stress (-kbar: with the sign of VASP)"
+    )
     result.add_argument(
         "--config-type-key", default="config_type", help="key of the name that groups frames"
     )
@@ -225,6 +229,7 @@ def _compare(arguments: argparse.Namespace, output: Path | None, worst_file: Pat
         stress=arguments.stress_key,
         config_type=arguments.config_type_key,
         split=None if arguments.split is None else arguments.split_key,
+        stress_unit=arguments.stress_unit,
     )
     frames, bad = drop_bad_labels(read_frames(arguments.frames, keys))
     if bad:
@@ -241,9 +246,8 @@ def _compare(arguments: argparse.Namespace, output: Path | None, worst_file: Pat
     labels = [(f.energy, f.forces, f.stress) for f in frames]
     if not any(label is not None for row in labels for label in row):
         raise TDNError(
-            f"no frame of {arguments.frames} has energy, forces or stress under the keys "
-            f"'{keys.energy}', '{keys.forces}', '{keys.stress}'; name them with --energy-key, "
-            "--forces-key and --stress-key"
+            f"no frame of {arguments.frames} has energy, forces or stress under a common name; "
+            "name them with --energy-key, --forces-key and --stress-key"
         )
     evaluation = evaluate(potential, graphs, arguments.batch_size, device, progress=True)
     symbols = [chemical_symbols[n] for n in atomic_numbers]

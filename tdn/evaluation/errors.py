@@ -43,6 +43,7 @@ class Evaluation:
     num_atoms : int [F]
     species : int [sum of N], species of each atom
     volume : [F], angstrom^3, zero without a cell; None if not asked for
+    weight : [F], weights in the loss; None: one each
     """
 
     predicted: Values
@@ -50,6 +51,7 @@ class Evaluation:
     num_atoms: np.ndarray
     species: np.ndarray
     volume: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def evaluate(
         num_atoms[start : start + batch.num_graphs] = batch.atoms_per_graph.double()
         # one row of numbers per frame, and one per atom
         values = {n: result[n].detach().cpu().double() for n in ("energy", "forces", "stress")}
-        frames = [values["energy"], batch.energy, batch.volume]
+        weight = torch.ones_like(batch.energy) if batch.weight is None else batch.weight
+        frames = [values["energy"], batch.energy, batch.volume, weight]
         stresses = [values["stress"].flatten(1), batch.stress.flatten(1)]
         atoms = [values["forces"], batch.forces, batch.species.double()[:, None]]
         parts.append(
@@ -99,18 +102,19 @@ def evaluate(
     # every rank fills in its rows and leaves zeros elsewhere, so the sum is exact
     counts = num_atoms.long()
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).tolist()
-    by_frame = torch.zeros(len(graphs), 21, dtype=torch.float64)
+    by_frame = torch.zeros(len(graphs), 22, dtype=torch.float64)
     by_atom = torch.zeros(first[-1], 7, dtype=torch.float64)
     for start, frames, atoms in parts:
         by_frame[start : start + len(frames)] = frames
         by_atom[first[start] : first[start] + len(atoms)] = atoms
     frames, atoms = ranks.sum(by_frame).numpy(), ranks.sum(by_atom).numpy()
     return Evaluation(
-        predicted=Values(frames[:, 0], atoms[:, :3], frames[:, 3:12].reshape(-1, 3, 3)),
-        reference=Values(frames[:, 1], atoms[:, 3:6], frames[:, 12:].reshape(-1, 3, 3)),
+        predicted=Values(frames[:, 0], atoms[:, :3], frames[:, 4:13].reshape(-1, 3, 3)),
+        reference=Values(frames[:, 1], atoms[:, 3:6], frames[:, 13:].reshape(-1, 3, 3)),
         num_atoms=counts.numpy(),
         species=atoms[:, 6].astype(int),
         volume=frames[:, 2],
+        weight=frames[:, 3],
     )
 
 
@@ -132,6 +136,7 @@ def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
         joined([p.reference for p in parts]),
         *(np.concatenate([getattr(p, n) for p in parts]) for n in ("num_atoms", "species")),
         volume=np.concatenate([p.volume for p in parts]),
+        weight=np.concatenate([p.weight for p in parts]),
     )
 
 

@@ -48,15 +48,17 @@ def _labelled(label: Tensor) -> Tensor:
     return torch.isfinite(label).all(dim=1)
 
 
-def _masked_sum(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of rho over the rows of [M, K] that have a label.
+def _masked_sum(
+    predicted: Tensor, label: Tensor, weight: Tensor, rho: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sum of weight times rho over the rows of [M, K] that have a label.
 
     Only a missing label excuses a row: a prediction that is NaN makes the sum NaN.
     """
     known = _labelled(label)
     error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
     square = error.square().mean(dim=1)
-    return torch.where(known, rho(square), square).sum()
+    return (weight * torch.where(known, rho(square), square)).sum()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Loss:
 
     The error of a force is the norm of its vector over sqrt(3), that of a virial its Frobenius norm
     over 3 (root mean squares of components), so the loss is invariant under rotations whatever the
-    penalty. Energies and virials are taken per atom, in eV.
+    penalty. Energies and virials are taken per atom, in eV. Penalties of a frame are multiplied by
+    its weight.
 
     Parameters
     ----------
@@ -122,16 +125,19 @@ class Loss:
         graph : with reference values
         """
         rho = penalty(self.function, self.delta)
-        atoms = graph.atoms_per_graph.to(torch.float64)[:, None]
+        count = graph.atoms_per_graph
+        atoms = count.to(torch.float64)[:, None]
+        weight = graph.weight if graph.weight is not None else torch.ones_like(atoms[:, 0])
         energy = _masked_sum(
-            prediction["energy"][:, None] / atoms, graph.energy[:, None] / atoms, rho
+            prediction["energy"][:, None] / atoms, graph.energy[:, None] / atoms, weight, rho
         )
-        forces = _masked_sum(prediction["forces"], graph.forces, rho)
+        of_atom = weight.repeat_interleave(count, output_size=len(graph.forces))
+        forces = _masked_sum(prediction["forces"], graph.forces, of_atom, rho)
         if self.stress_weight == 0:  # some networks have no virial
             return torch.stack([energy, forces, torch.zeros_like(energy)])
         virial = -graph.stress * graph.volume[:, None, None]
         stress = _masked_sum(
-            prediction["virial"].flatten(1) / atoms, virial.flatten(1) / atoms, rho
+            prediction["virial"].flatten(1) / atoms, virial.flatten(1) / atoms, weight, rho
         )
         return torch.stack([energy, forces, stress])
 
@@ -154,6 +160,7 @@ class Loss:
             stress=torch.from_numpy(reference.stress),
             volume=volume,
             atoms_per_graph=torch.from_numpy(evaluation.num_atoms),
+            weight=None if evaluation.weight is None else torch.from_numpy(evaluation.weight),
         )
         prediction = {
             "energy": torch.from_numpy(predicted.energy),
