@@ -72,8 +72,15 @@ def change_paths(values: dict[str, Any], change: Callable[[Path], Path]) -> None
     parts += [("data", level) for level in levels.values()] if isinstance(levels, dict) else []
     for section, part in parts:
         for key in PATH_KEYS[section]:
-            if isinstance(part, dict) and isinstance(part.get(key), str):
-                part[key] = str(change(Path(part[key])))
+            if isinstance(part, dict) and key in part:
+                part[key] = _each(part[key], change)
+
+
+def _each(value: Any, change: Callable[[Path], Path]) -> Any:
+    """A path, or each path of a list, changed; anything else as it is."""
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    return str(change(Path(value))) if isinstance(value, str) else value
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -90,8 +97,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         section = values[parts[0]] = {}
     if not isinstance(section, dict):
         raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
-    if parts[1] in PATH_KEYS.get(parts[0], ()) and isinstance(value, str):
-        value = str(Path(value).expanduser())
+    if parts[1] in PATH_KEYS.get(parts[0], ()):
+        value = _each(value, Path.expanduser)
     section[parts[1]] = value
 
 

@@ -7,18 +7,35 @@ from dataclasses import dataclass, replace
 import ase
 import numpy as np
 
+from tdn.graph import neighbor_list
+from tdn.system.errors import TDNError
+
 from .bad_frames import Problems
+
+# angstrom; the directions of shorter edges mean nothing
+COINCIDENT = 1e-3
+# angstrom; finding pairs takes longer within very short distances
+SEARCH_DISTANCE = 0.5
 
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """Under which keys frames carry their reference values."""
+    """Under which keys frames carry their reference values.
 
-    energy: str = "energy"
-    forces: str = "forces"
-    stress: str = "stress"
+    Attributes
+    ----------
+    energy, forces, stress : None: whatever common name a frame uses (`tdn.data.readers.labels`)
+    config_type : a name that groups frames
+    split : train, valid or test; None: frames belong to no part
+    stress_unit : unit of the stresses; with a minus sign if they are positive under compression
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
     config_type: str = "config_type"
     split: str | None = None
+    stress_unit: str = "eV/A^3"
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Frame:
     energy : total energy in eV, None where there is none
     forces : float64 [N, 3] in eV/angstrom, or None
     stress : float64 [3, 3] in eV/angstrom^3 with the sign of ASE, or None
+    weight : of the frame in the loss
     config_type : a name that groups frames, or None
     split : train, valid, test or None
     group : a name that frames of one trajectory share, or None; a group is never split
@@ -61,6 +79,7 @@ class Frame:
     energy: float | None = None
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
+    weight: float = 1.0
     config_type: str | None = None
     split: str | None = None
     group: str | None = None
@@ -70,6 +89,34 @@ class Frame:
     def where(self) -> str:
         """How messages name this frame."""
         return f"frame {self.number} of {self.source}"
+
+
+def structure_problem(frame: Frame) -> tuple[str, str] | None:
+    """Reason and message of what makes a structure unusable for any network."""
+    atoms, where = frame.atoms, frame.where
+    if len(atoms) == 0:
+        return "no atoms", f"{where} has no atoms; remove it"
+    if (atoms.numbers == 0).any():
+        return "unknown element", f"{where} has an atom of unknown element 'X'; name its element"
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return "NaN or infinite positions", (
+            f"{where}: positions or cell contain NaN or infinity; remove the frame"
+        )
+    try:
+        edges, _ = pairs = neighbor_list(
+            atoms.positions, atoms.cell.array, atoms.pbc, SEARCH_DISTANCE
+        )
+    except TDNError as error:
+        return "flat cell", f"{where}: {error}"
+    vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + pairs[1] @ atoms.cell.array
+    near = np.flatnonzero((vectors**2).sum(axis=1) < COINCIDENT**2)
+    if len(near):
+        first, second = edges[:, near[0]]
+        return "atoms at the same place", (
+            f"{where}: two atoms are at the same place (numbers {first} and {second}, from zero); "
+            "remove the frame"
+        )
+    return None
 
 
 def require_labels(
@@ -90,7 +137,7 @@ def require_labels(
     problems = problems or Problems()
     kept = []
     for frame in frames:
-        found = _label_problem(frame, frames, energy, forces, keys)
+        found = _label_problem(frame, frames, energy, forces, keys, problems)
         if found is None:
             kept.append(frame)
         else:
@@ -99,7 +146,12 @@ def require_labels(
 
 
 def _label_problem(
-    frame: Frame, frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys
+    frame: Frame,
+    frames: list[Frame],
+    energy: bool,
+    forces: bool,
+    keys: LabelKeys,
+    problems: Problems,
 ) -> tuple[str, str] | None:
     """Reason and message of what is wrong with the labels of a frame."""
     labels = (
@@ -109,21 +161,22 @@ def _label_problem(
     for name, phrase, key, value, needed in labels:
         if value is None and needed:
             count = sum(getattr(f, name) is None for f in frames)
+            under = f"under the key '{key}'" if key else "under a common name"
             return f"no {name}", (
-                f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
-                f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
-                f"file's key, remove such frames (data.bad_frames=skip), or set "
-                f"train.{name}_weight=0"
+                f"{frame.where} has no {phrase.removeprefix('an ')} {under} ({count} of "
+                f"{len(frames)} frames have none{problems.candidates(name)}); set "
+                f"data.{name}_key to the file's key, remove such frames (data.bad_frames=skip), "
+                f"or set train.{name}_weight=0"
             )
         if value is not None and not np.isfinite(value).all():
             return "NaN or infinite labels", (
-                f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
-                "; remove the frame, or set data.bad_frames=skip"
+                f"{frame.where}: '{key or name}' contains NaN or infinity (a calculation that "
+                "failed?); remove the frame, or set data.bad_frames=skip"
             )
     if frame.stress is not None and not np.isfinite(frame.stress).all():
         return "NaN or infinite labels", (
-            f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
-            "the frame"
+            f"{frame.where}: '{keys.stress or 'stress'}' contains NaN or infinity; remove the "
+            "value or the frame"
         )
     return None
 

@@ -86,9 +86,12 @@ def parser() -> argparse.ArgumentParser:
     )
     errors.add_argument("--split-key", help="key that says a frame's part (default: split)")
     errors.add_argument("--batch-size", type=int, default=16, help="frames per batch (16)")
-    errors.add_argument("--energy-key", default="energy", help="key of the energy (eV)")
-    errors.add_argument("--forces-key", default="forces", help="key of the forces (eV/A)")
-    errors.add_argument("--stress-key", default="stress", help="key of the stress (eV/A^3)")
+    errors.add_argument("--energy-key", help="key of the energy (eV)")
+    errors.add_argument("--forces-key", help="key of the forces (eV/A)")
+    errors.add_argument("--stress-key", help="key of the stress")
+    errors.add_argument(
+        "--stress-unit", default="eV/A^3", help="unit of the stress (-kbar: with the sign of VASP)"
+    )
     errors.add_argument(
         "--config-type-key", default="config_type", help="key of the name that groups frames"
     )
@@ -218,6 +221,7 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
         stress=arguments.stress_key,
         config_type=arguments.config_type_key,
         split=None if arguments.split is None else arguments.split_key or "split",
+        stress_unit=arguments.stress_unit,
     )
     frames, bad = drop_bad_labels(read_frames(arguments.frames, keys))
     if bad:
@@ -234,9 +238,8 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
     labels = [(f.energy, f.forces, f.stress) for f in frames]
     if not any(label is not None for row in labels for label in row):
         raise TDNError(
-            f"no frame of {arguments.frames} has energy, forces or stress under the keys "
-            f"'{keys.energy}', '{keys.forces}', '{keys.stress}'; name them with --energy-key, "
-            "--forces-key and --stress-key"
+            f"no frame of {arguments.frames} has energy, forces or stress under a common name; "
+            "name them with --energy-key, --forces-key and --stress-key"
         )
     evaluation = evaluate(potential, graphs, arguments.batch_size, device, progress=True)
     symbols = [chemical_symbols[n] for n in atomic_numbers]

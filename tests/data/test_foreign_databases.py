@@ -267,7 +267,8 @@ def test_oc_numbers(tmp_path, monkeypatch, version, names):
 
 def test_oc_bad_records(tmp_path, monkeypatch):
     make = fake_torch_geometric(monkeypatch, 2)
-    good = make(pos=torch.zeros(1, 3), atomic_numbers=torch.tensor([29]), y=1.0)
+    cell = 9 * torch.eye(3)[None]
+    good = make(pos=torch.zeros(1, 3), cell=cell, atomic_numbers=torch.tensor([29]), y=1.0)
     records = {
         b"0": pickle.dumps(good, protocol=-1),
         b"1": pickle.dumps(make(y=1.0), protocol=-1),

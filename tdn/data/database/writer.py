@@ -31,7 +31,7 @@ from .store import CHUNK, FORMAT, FORMAT_VERSION, METADATA_KEY, frame_key, index
 COMMIT_FRAMES = 4096
 # address space reserved for the file; the file itself is only as long as its content
 MAP_SIZE = 2**42
-# an atom with images closer than twice this (angstrom) is isolated for no model
+# an atom with images closer than this (angstrom) is isolated for no model, unless it is named so
 SMALLEST_CUTOFF = 2.0
 # frames remembered per element, so that samples of a large file contain every element
 EXAMPLES = 16
@@ -166,7 +166,7 @@ class StoreWriter:
         for name in self._labels:
             self._labels[name] += getattr(frame, name) is not None
         self._periodicity["".join("abc"[i] for i in range(3) if atoms.pbc[i]) or "none"] += 1
-        if is_isolated_atom(atoms, SMALLEST_CUTOFF):
+        if is_isolated_atom(frame, SMALLEST_CUTOFF):
             self._single.append(index)
         if frame.group is None or frame.group != self._group:
             self._starts.append(index)

@@ -24,7 +24,7 @@ from tdn.data.statistics import (
 from tdn.data.survey.checks import suspicious
 from tdn.system.errors import TDNError
 
-from .settings import check_species, label_keys
+from .settings import check_species, label_keys, train_files
 from .split import split_frames
 from .subset import Subset
 from .types import Dataset
@@ -73,7 +73,11 @@ def load_in_memory(config: Config, needs: tuple[bool, bool]) -> Dataset:
         scale=force_scale(parts["train"], model.species, config.data.energy_scale == "per_species"),
         num_isolated=len(isolated),
         fingerprint=_fingerprint(parts, isolated),
-        warnings=[*problems.lines(), *energies.notes, *suspicious(everything, graphs)],
+        warnings=[
+            *problems.lines(),
+            *energies.warnings(parts["train"]),
+            *suspicious(everything, graphs),
+        ],
     )
 
 
@@ -84,20 +88,22 @@ def _read_parts(config: Config, problems: Problems) -> tuple[dict[str, list[Fram
     isolated: list[Frame] = []
 
     def take(frames: Sequence[Frame]) -> list[Frame]:
-        isolated.extend(f for f in frames if is_isolated_atom(f.atoms, r_max))
-        return [f for f in frames if not is_isolated_atom(f.atoms, r_max)]
+        isolated.extend(f for f in frames if is_isolated_atom(f, r_max))
+        return [f for f in frames if not is_isolated_atom(f, r_max)]
 
     plain = dataclasses.replace(keys, split=None)
     parts: dict[str, list[Frame]] = {"train": [], "valid": [], "test": []}
 
-    def read(path: str, keys: LabelKeys) -> list[Frame]:
+    def read(path: str | Sequence[str], keys: LabelKeys) -> list[Frame]:
         return read_frames(path, keys, problems, data.stage)
 
-    frames = take(read(data.train, keys))
+    files = train_files(data)
+    names = ", ".join(Path(file).name for file in files)
+    frames = take(read(files, keys))
     if keys.split is not None:
         if not any(frame.split for frame in frames) and frames:
             raise TDNError(
-                f"{data.train} does not say which frames are for training (data.split_key = "
+                f"{names} does not say which frames are for training (data.split_key = "
                 f"'{keys.split}'); convert it with a split, or remove data.split_key"
             )
         for frame in frames:
@@ -110,16 +116,14 @@ def _read_parts(config: Config, problems: Problems) -> tuple[dict[str, list[Fram
         parts["test"] = take(read(data.test, plain))
     if data.isolated_atoms:
         for frame in read(data.isolated_atoms, plain):
-            if not is_isolated_atom(frame.atoms, r_max):
+            if not is_isolated_atom(frame, r_max):
                 raise TDNError(
                     f"{frame.where} (data.isolated_atoms) has {len(frame.atoms)} atoms or a small "
                     "periodic cell; expected one isolated atom per frame"
                 )
             isolated.append(frame)
     if not parts["train"]:
-        raise TDNError(
-            f"{Path(data.train).name} holds no training frame (isolated atoms only set E0)"
-        )
+        raise TDNError(f"{names} holds no training frame (isolated atoms only set E0)")
     if not parts["valid"] and not data.valid:
         parts["train"], parts["valid"] = split_frames(
             parts["train"], data.valid_fraction, config.train.seed
@@ -138,4 +142,6 @@ def _fingerprint(parts: dict[str, list[Frame]], isolated: Sequence[Frame]) -> st
                 digest.update(np.ascontiguousarray(array).tobytes())
             for label in (frame.energy, frame.forces, frame.stress):
                 digest.update(b"-" if label is None else np.asarray(label).tobytes())
+            if frame.weight != 1:
+                digest.update(f"weight {frame.weight!r}".encode())
     return digest.hexdigest()[:32]

@@ -19,7 +19,13 @@ def label_keys(config: DataConfig) -> LabelKeys:
         stress=config.stress_key,
         config_type=config.config_type_key,
         split=config.split_key,
+        stress_unit=config.stress_unit,
     )
+
+
+def train_files(config: DataConfig) -> tuple[str, ...]:
+    """The training files, one or several."""
+    return (config.train,) if isinstance(config.train, str) else tuple(config.train)
 
 
 def needed_labels(config: Config) -> tuple[bool, bool]:
@@ -42,7 +48,7 @@ def needed_labels(config: Config) -> tuple[bool, bool]:
 
 def check_settings(data: DataConfig) -> None:
     """Raise `UsageError` unless the section names training frames and fits together."""
-    if data.train is None:
+    if not data.train:
         raise UsageError(
             "data.train is not set: name the file with training frames, e.g. data.train=train.xyz"
         )

@@ -11,6 +11,7 @@ from tdn.data.frames import Frame
 from tdn.data.statistics import count_elements
 from tdn.graph import Graph
 
+from .stress_checks import stress_consistency
 from .unit_checks import energy_unit, force_consistency
 
 # limits beyond which a value is suspicious
@@ -27,8 +28,9 @@ def suspicious(frames: Sequence[Frame], graphs: Sequence[Graph]) -> list[str]:
 
     Looked for: duplicate frames, forces that do not add up to zero, forces and energies of
     impossible size, energies per atom where totals are expected, energies that differ between
-    compositions or fall apart within one, units other than eV and angstrom, periodic and
-    non-periodic frames together, atoms that are too close, and cutoffs that reach no neighbour.
+    compositions or fall apart within one, units other than eV and angstrom,
+    forces or stresses of the opposite sign, periodic and non-periodic frames together, atoms that
+    are too close, and cutoffs that reach no neighbour.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ def suspicious(frames: Sequence[Frame], graphs: Sequence[Graph]) -> list[str]:
         _compositions(frames),
         energy_unit(frames),
         force_consistency(frames),
+        stress_consistency(frames),
         _periodicity(frames),
         _distances(with_graphs, graphs),
         _no_edges(with_graphs, graphs),
@@ -209,7 +212,8 @@ def _distances(frames: Sequence[Frame], graphs: Sequence[Graph]) -> str | None:
 
 
 def _no_edges(frames: Sequence[Frame], graphs: Sequence[Graph]) -> str | None:
-    bare = [f for f, g in zip(frames, graphs, strict=True) if g.num_edges == 0]
+    pairs = zip(frames, graphs, strict=True)
+    bare = [f for f, g in pairs if g.num_edges == 0 and g.num_atoms > 1]
     if not bare:
         return None
     return (

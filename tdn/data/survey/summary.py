@@ -18,8 +18,15 @@ from tdn.data.dataset.permutation import choose
 from tdn.data.frames import Frame, LabelKeys
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import iterate_frames, kind_of
-from tdn.data.statistics import count_elements, is_isolated_atom, least_squares_energies
+from tdn.data.statistics import (
+    contradicting_energies,
+    count_elements,
+    is_isolated_atom,
+    isolated_energies,
+    least_squares_energies,
+)
 from tdn.graph import Graph
+from tdn.system.errors import TDNError
 from tdn.system.printable import printable
 
 # frames that distributions and checks look at, those whose neighbours are counted, and successive
@@ -61,6 +68,16 @@ class Survey:
     run: list[Frame] = field(default_factory=list)
     isolated: list[Frame] = field(default_factory=list)
     problems: Problems = field(default_factory=lambda: Problems(skip=True))
+
+    def e0_warnings(self, cutoff: float) -> list[str]:
+        """What is wrong with the energies of isolated atoms among the frames."""
+        try:
+            energies = isolated_energies([f for f in self.isolated if is_isolated_atom(f, cutoff)])
+        except TDNError as error:
+            return [str(error)]
+        rest = [f for f in self.sample if not is_isolated_atom(f, cutoff)]
+        found = contradicting_energies(rest, energies)
+        return [found] if found else []
 
 
 def survey(
@@ -114,7 +131,7 @@ def _count(result: Survey, frame: Frame) -> None:
         result.config_types[frame.config_type] += 1
     if frame.split is not None:
         result.splits[frame.split] += 1
-    if len(result.isolated) < 1000 and is_isolated_atom(atoms, SMALLEST_CUTOFF):
+    if len(result.isolated) < 1000 and is_isolated_atom(frame, SMALLEST_CUTOFF):
         result.isolated.append(frame)
 
 
@@ -228,7 +245,10 @@ def label_lines(found: Survey) -> list[str]:
     for name in ("energy", "forces"):
         missing = found.frames - found.labels[name]
         if missing:
-            lines.append(f"{missing} of {found.frames} frames have no {name}")
+            lines.append(
+                f"{missing} of {found.frames} frames have no {name}"
+                f"{found.problems.candidates(name)}"
+            )
         bad = [
             frame
             for frame in found.sample

@@ -8,23 +8,8 @@ import ase.units
 import numpy as np
 
 from tdn.data.frames import Frame
+from tdn.data.units import ENERGY_UNITS, FORCE_UNITS
 
-ENERGY_UNITS = {
-    "eV": 1.0,
-    "hartree": ase.units.Hartree,
-    "rydberg": ase.units.Rydberg,
-    "kcal/mol": ase.units.kcal / ase.units.mol,
-    "kJ/mol": ase.units.kJ / ase.units.mol,
-}
-FORCE_UNITS = {
-    "eV/A": 1.0,
-    "hartree/bohr": ase.units.Hartree / ase.units.Bohr,
-    "hartree/A": ase.units.Hartree,
-    "rydberg/bohr": ase.units.Rydberg / ase.units.Bohr,
-    "kcal/mol/A": ase.units.kcal / ase.units.mol,
-    "kJ/mol/A": ase.units.kJ / ase.units.mol,
-    "kJ/mol/nm": ase.units.kJ / ase.units.mol / 10,
-}
 # frames this close (angstrom, largest displacement of an atom) follow their forces
 NEAR = 0.15
 MIN_PAIRS = 8
