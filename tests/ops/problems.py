@@ -51,8 +51,13 @@ class Problem:
         return self.arguments.get("dtype", [x.dtype for x in tensors if x.is_floating_point()][-1])
 
     @property
+    def varied(self) -> list[str]:
+        """Names of the variables."""
+        return [k for k, x in self.arguments.items() if isinstance(x, Tensor) and x.requires_grad]
+
+    @property
     def variables(self) -> list[Tensor]:
-        return [x for x in self.arguments.values() if isinstance(x, Tensor) and x.requires_grad]
+        return [self.arguments[name] for name in self.varied]
 
     @property
     def flat(self) -> tuple:
@@ -104,9 +109,9 @@ class Problem:
         module = ops if kind == "compiled" else reference
         return getattr(module, self.operator)(**self.arguments)
 
-    def function(self, names: list[str]) -> Callable[..., Any]:
-        """The operator as a function of some arguments, for ``gradcheck``."""
-        return lambda *values: self.but(**dict(zip(names, values, strict=True))).call()
+    def function(self) -> Callable[..., Any]:
+        """The operator as a function of its variables, for ``gradcheck``."""
+        return lambda *values: self.but(**dict(zip(self.varied, values, strict=True))).call()
 
 
 def pattern(x: Tensor, phase: float = 0.0) -> Tensor:
