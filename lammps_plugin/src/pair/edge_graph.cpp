@@ -13,6 +13,7 @@
 #include "neigh_list.h"
 
 #include <cstring>
+#include <stdexcept>
 
 using namespace LAMMPS_NS;
 
@@ -38,8 +39,7 @@ void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &o
   nodes_.number_ghosts(owners, atom->nlocal, atom->nlocal + atom->nghost, comm->me);
   const int num_local = nodes_.num_local();
   enlarge(node_species, num_local + nodes_.num_ghosts());
-  for (int node = 0; node < num_local; node++)
-    node_species[node] = type2species[atom->type[nodes_.atom_of(node)]];
+  num_mapped = count_mapped();
 
   int64_t num_pairs = 0;
   for (int node = 0; node < num_local; node++) num_pairs += list->numneigh[nodes_.atom_of(node)];
@@ -72,6 +72,11 @@ void EdgeGraph::build_edges()
   const double *const *const x = atom->x;
   const double r_max_sq = r_max * r_max;
   const int num_local = nodes_.num_local();
+  read_species(0, num_local);
+  if (count_mapped() != num_mapped)
+    throw std::runtime_error(
+        "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
+        "of the neighbor list; change such types with the set command, between runs");
 
   // the second row of edge_index starts after as many entries as there are pairs, until the number
   // of edges is known
@@ -99,8 +104,33 @@ void EdgeGraph::build_edges()
   memmove(centers + count, senders, sizeof(int64_t) * count);
 
   nodes_.place_ghosts(centers + count, count);
-  for (int node = num_local; node < nodes_.num_all(); node++)
-    node_species[node] = type2species[atom->type[nodes_.atom_of(node)]];
+  read_species(num_local, nodes_.num_all());
+}
+
+/* ---------------------------------------------------------------------- */
+
+int EdgeGraph::count_mapped() const
+{
+  int count = 0;
+  for (int i = 0; i < atom->nlocal; i++) count += type2species[atom->type[i]] >= 0;
+  return count;
+}
+
+/* ----------------------------------------------------------------------
+   of the nodes [first, last)
+------------------------------------------------------------------------- */
+
+void EdgeGraph::read_species(int first, int last)
+{
+  for (int node = first; node < last; node++) {
+    const int i = nodes_.atom_of(node);
+    node_species[node] = type2species[atom->type[i]];
+    if (node_species[node] < 0)
+      throw std::runtime_error(
+          "atom " + std::to_string(atom->tag[i]) + " became of type " +
+          std::to_string(atom->type[i]) + ", which pair_coeff maps to NULL, between two builds of "
+          "the neighbor list; change such types with the set command, between runs");
+  }
 }
 
 /* ---------------------------------------------------------------------- */

@@ -36,7 +36,8 @@ class EdgeGraph : protected Pointers {
   void number_local(const class NeighList *list);
   void build_pairs(const class NeighList *list, const std::vector<int64_t> &owners);
 
-  /// In every step.
+  /** In every step: the species, since fixes change types between builds of the list, and the
+      edges. Throws std::runtime_error if an atom has come to this style or left it since then. */
   void build_edges();
 
   /// The graph of this step; valid until the next one.
@@ -50,6 +51,7 @@ class EdgeGraph : protected Pointers {
 
   Nodes nodes_;
   std::vector<int64_t> node_species;
+  int num_mapped = 0;    // local atoms whose type has a species, at the last build of the list
 
   std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
   std::vector<int> pair_atom;          // the neighbor, which may be an image
@@ -58,6 +60,9 @@ class EdgeGraph : protected Pointers {
   int64_t num_edges = 0;
   std::vector<int64_t> edge_index;    // [2, num_edges]
   std::vector<double> edge_vec;       // [num_edges, 3]
+
+  int count_mapped() const;
+  void read_species(int first, int last);
 };
 
 }    // namespace LAMMPS_NS

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <numeric>
 
 using namespace LAMMPS_NS;
 
@@ -34,13 +35,27 @@ void ModelFile::load(const std::string &name, const Resources &resources)
   try {
     if (threads > 0) tdn::TDNModel::set_num_threads(threads);
     model_.reset();
-    model_ = tdn::open_model(path_, device, node_rank, check_reference);
+    model_ = tdn::open_model(path_, device, node_rank, check);
+    find_isolated_energies();
   } catch (const std::exception &e) {
     failure = e.what();
   }
   fail_together(failure);
   if (metadata().direct_forces) check_direct_forces();
   if (comm->me == 0) log();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void ModelFile::find_isolated_energies()
+{
+  const auto count = static_cast<int64_t>(metadata().species.size());
+  std::vector<int64_t> species(count), no_edges(2);
+  std::iota(species.begin(), species.end(), 0);
+  const double no_vector = 0.0;
+  const tdn::Graph graph{species.data(), count, count, no_edges.data(), &no_vector, 0};
+  const double *const energies = model_->evaluate(graph, nullptr).atom_energy;
+  isolated_energies_.assign(energies, energies + count);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -78,10 +93,11 @@ void ModelFile::log() const
       about.committee > 1 ? fmt::format("committee of {}, ", about.committee) : "";
   utils::logmesg(lmp,
                  "TDN model {}: {}{}, {} layers, cutoff {} A, {}, species {}, written by tdn {}\n"
-                 "  running on {} with {} thread(s) per rank; reference structure {}\n",
+                 "  running on {} with {} thread(s) per rank; reference structure {}; energies {}\n",
                  path_, committee, about.architecture, about.num_layers, about.r_max, about.dtype,
                  species_list(), about.tdn_version, model_->device(),
-                 tdn::TDNModel::num_threads(), check_reference ? "reproduced" : "not checked");
+                 tdn::TDNModel::num_threads(), check ? "reproduced" : "not checked",
+                 keep_e0 ? "with those of isolated atoms" : "relative to isolated atoms");
 }
 
 /* ---------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #include "model_file.h"
 #include "resources.h"
 #include "row_exchange.h"
+#include "type_checks.h"
 
 #include "model/tdn_model.h"
 
@@ -20,6 +21,7 @@
 #include "compute.h"
 #include "error.h"
 #include "exceptions.h"
+#include "fix.h"
 #include "force.h"
 #include "memory.h"
 #include "modify.h"
@@ -28,10 +30,14 @@
 #include "update.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
 #include <new>
+#include <numeric>
+#include <string>
+#include <vector>
 
 using namespace LAMMPS_NS;
 
@@ -57,6 +63,7 @@ struct PairTDN::Parts {
   Resources resources;
   bool exchanges = false;           // of rows between ranks; otherwise all images are folded
   bool report_exchanges = false;    // in the log, after the next evaluation
+  std::vector<std::string> elements;    // of each atom type
   bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
 
   Parts(LAMMPS *lmp, Pair *pair) :
@@ -107,21 +114,23 @@ void PairTDN::allocate()
 
 /* ----------------------------------------------------------------------
    pair_style tdn [device auto|cpu|cuda|cuda:N] [comm auto|fold|exchange] [check yes|no]
-                  [direct yes|no]
+                  [direct yes|no] [e0 yes|no]
 ------------------------------------------------------------------------- */
 
 void PairTDN::settings(int narg, char **arg)
 {
   parts->file.device = "auto";
   parts->comm_mode = CommMode::AUTO;
-  parts->file.check_reference = true;
+  parts->file.check = true;
   parts->file.direct = false;
+  parts->file.keep_e0 = true;
 
   for (int iarg = 0; iarg < narg; iarg += 2) {
     const std::string keyword = arg[iarg];
-    if (keyword != "device" && keyword != "comm" && keyword != "check" && keyword != "direct")
+    if (keyword != "device" && keyword != "comm" && keyword != "check" && keyword != "direct" &&
+        keyword != "e0")
       error->all(FLERR,
-                 "Pair style tdn: unknown keyword '{}', expected device, comm, check or direct",
+                 "Pair style tdn: unknown keyword '{}', expected device, comm, check, direct or e0",
                  keyword);
     if (iarg + 1 >= narg) utils::missing_cmd_args(FLERR, "pair_style tdn " + keyword, error);
     const std::string value = arg[iarg + 1];
@@ -143,7 +152,9 @@ void PairTDN::settings(int narg, char **arg)
         error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
                    value);
     } else if (keyword == "check") {
-      parts->file.check_reference = utils::logical(FLERR, value, false, lmp) == 1;
+      parts->file.check = utils::logical(FLERR, value, false, lmp) == 1;
+    } else if (keyword == "e0") {
+      parts->file.keep_e0 = utils::logical(FLERR, value, false, lmp) == 1;
     } else {
       parts->file.direct = utils::logical(FLERR, value, false, lmp) == 1;
     }
@@ -191,6 +202,8 @@ void PairTDN::coeff(int narg, char **arg)
   }
   parts->graph.set_model(metadata.r_max, type2species);
   map_element2type(narg - 3, arg + 3);
+  parts->elements.assign(1, "NULL");
+  parts->elements.insert(parts->elements.end(), arg + 3, arg + narg);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -208,6 +221,8 @@ void PairTDN::init_style()
       (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
 
   if (parts->file.metadata().direct_forces) refuse_virial();
+  refuse_insertions();
+  check_types(lmp, parts->elements);
 
   // a hybrid style has asked for these before the model was known
   Pair *top = force->pair;
@@ -260,6 +275,24 @@ void PairTDN::refuse_virial()
                "none; leave it out, or the fix that made it (fix nve and fix nvt need none)",
                compute->id, compute->style);
   }
+}
+
+/* ----------------------------------------------------------------------
+   fixes that try to insert and delete atoms take these out of the neighbor list to compare energies;
+   an atom without neighbors must then count nothing
+------------------------------------------------------------------------- */
+
+void PairTDN::refuse_insertions()
+{
+  if (!parts->file.keep_e0) return;
+  const std::vector<double> &e0 = parts->file.isolated_energies();
+  if (std::all_of(e0.begin(), e0.end(), [](double energy) { return energy == 0.0; })) return;
+  for (const Fix *fix : modify->get_fix_list())
+    if (utils::strmatch(fix->style, "^(gcmc|widom|charge/regulation)"))
+      error->all(FLERR,
+                 "Pair style tdn: fix {} {} inserts or deletes atoms, and their energies would "
+                 "contain those of isolated atoms; leave these out with: pair_style tdn e0 no",
+                 fix->id, fix->style);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -343,14 +376,15 @@ void PairTDN::evaluate()
     parts->report_exchanges = false;
   }
 
-  if (eflag_global) {
-    double energy = 0.0;
-    for (int node = 0; node < nodes.num_local(); node++) energy += result.atom_energy[node];
-    eng_vdwl += scale * energy;
+  const double *const e0 = parts->file.isolated_energies().data();
+  double total = 0.0;
+  for (int node = 0; node < nodes.num_local(); node++) {
+    double energy = result.atom_energy[node];
+    if (!parts->file.keep_e0) energy -= e0[graph.species[node]];
+    total += energy;
+    if (eflag_atom) eatom[nodes.atom_of(node)] += scale * energy;
   }
-  if (eflag_atom)
-    for (int node = 0; node < nodes.num_local(); node++)
-      eatom[nodes.atom_of(node)] += scale * result.atom_energy[node];
+  if (eflag_global) eng_vdwl += scale * total;
 
   // pointers do not tell, since they are null on a rank without atoms
   if (parts->file.metadata().direct_forces)
@@ -359,6 +393,41 @@ void PairTDN::evaluate()
     tally_edges(result.edge_gradient);
   if (parts->committee.wanted())
     parts->committee.set_deviation(graph, nodes, result.members, exchange, scale);
+
+  if (!parts->file.check) return;
+  const bool direct = parts->file.metadata().direct_forces;
+  const double *const forces = direct ? result.forces : parts->sums.force.data();
+  const double sum =
+      std::accumulate(forces, forces + 3 * (direct ? graph.num_local : graph.num_all), total);
+  if (!std::isfinite(sum)) report_not_finite();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::report_not_finite()
+{
+  const tdn::Graph graph = parts->graph.view();
+  const Nodes &nodes = parts->graph.nodes();
+  int64_t closest = -1;
+  double least = std::numeric_limits<double>::infinity();
+  for (int64_t e = 0; e < graph.num_edges; e++) {
+    const double *const r = graph.edge_vec + 3 * e;
+    const double square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+    if (square >= least) continue;
+    least = square;
+    closest = e;
+  }
+  const auto id = [&](int64_t entry) {
+    return atom->tag[nodes.atom_of(static_cast<int>(graph.edge_index[entry]))];
+  };
+  const std::string where = closest < 0
+      ? "this rank has no two atoms within the cutoff"
+      : fmt::format("the closest atoms are {} and {}, {:.3g} A apart", id(closest),
+                    id(closest + graph.num_edges), std::sqrt(least));
+  error->one(FLERR,
+             "Pair style tdn: the model gives energies or forces that are not finite; {}; look at "
+             "the structure and the timestep, or go on with: pair_style tdn check no",
+             where);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -15,6 +15,8 @@ PairStyle(tdn,PairTDN);
 
 #include "pair.h"
 
+#include <vector>
+
 namespace LAMMPS_NS {
 
 class PairTDN : public Pair {
@@ -43,6 +45,8 @@ class PairTDN : public Pair {
   void allocate();
   void keep_special_neighbors();
   void refuse_virial();
+  void refuse_insertions();
+  void report_not_finite();
   void evaluate();
   void tally_forces(const double *);
   void tally_edges(const double *);
