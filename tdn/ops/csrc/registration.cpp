@@ -2,18 +2,13 @@
 #include "convolution/convolution.h"
 #include "cp_message/cp_message.h"
 #include "cp_message/cp_message_kernels.h"
+#include "degree_linear/degree_linear.h"
 #include "edge_geometry/edge_geometry.h"
 #include "sorted_edges/sorted_edges.h"
 #include "exchange/exchange_ops.h"
 #include "gate/gate.h"
 #include "node_product/node_product.h"
 #include "radial/radial.h"
-#ifdef TDN_CUDA
-#include "convolution/convolution_cuda.h"
-#include "cp_message/cp_message_cuda.h"
-#include "gate/gate_cuda.h"
-#include "node_product/node_product_cuda.h"
-#endif
 
 #include <torch/library.h>
 

@@ -81,7 +81,7 @@ template <typename T, int N> struct PerThread {
 constexpr int group_lanes = 8;
 template <typename T> using PerLane = PerThread<T, group_lanes>;
 
-// A group of neighbouring threads of one warp that work on one item. Code that differs between the
+// A group of neighboring threads of one warp that work on one item. Code that differs between the
 // lanes goes through each(); what must not, such as sum(), stands between two of them. All groups
 // of a warp walk together; where there are fewer items than groups, those left over repeat an item
 // and must not write (active is false).

@@ -13,8 +13,8 @@ constexpr int64_t max_l_max = 11;
 
 namespace {
 
-// Normalised so that the squares of the 2 l + 1 harmonics of a degree add up to 2 l + 1
-// ("component" normalisation of e3nn):
+// Normalized so that the squares of the 2 l + 1 harmonics of a degree add up to 2 l + 1
+// ("component" normalization of e3nn):
 // Q_m^m = first[m], Q_l^m = a[l][m] (z Q_{l-1}^m - b[l][m] Q_{l-2}^m).
 template <typename T> struct LegendreCoefficients {
   T first[max_l_max + 1] = {};

@@ -1,20 +1,14 @@
 #include "component_linear.h"
 
 #include "component_linear_kernels.h"
-#include "common/find_operator.h"
+#include "common/autograd.h"
 #include "common/parallel.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 void check(const Tensor &x, const Tensor &matrix)
 {

@@ -46,13 +46,13 @@ void check_common(const char *name, const Tensor &edge_vec, const Tensor &specie
                   const Tensor &table, double r_max, double stretch, c10::SymInt channels,
                   TDN_EDGE_PARAMETERS)
 {
-  TORCH_CHECK_VALUE(edge_vec.dim() == 2 && edge_vec.sym_size(0) == centre.sym_size(0) &&
+  TORCH_CHECK_VALUE(edge_vec.dim() == 2 && edge_vec.sym_size(0) == center.sym_size(0) &&
                         edge_vec.sym_size(1) == 3 && edge_vec.scalar_type() == at::kDouble,
-                    name, ": edge_vec must be float64 [", centre.sym_size(0), ", 3], found ",
+                    name, ": edge_vec must be float64 [", center.sym_size(0), ", 3], found ",
                     edge_vec.sym_sizes(), " of ", edge_vec.scalar_type());
   TORCH_CHECK_VALUE(species.dim() == 1 && species.scalar_type() == at::kLong &&
-                        species.sym_size(0) == neighbour_ptr.sym_size(0) - 1,
-                    name, ": species must be int64 [", neighbour_ptr.sym_size(0) - 1, "], found ",
+                        species.sym_size(0) == neighbor_ptr.sym_size(0) - 1,
+                    name, ": species must be int64 [", neighbor_ptr.sym_size(0) - 1, "], found ",
                     species.sym_sizes(), " of ", species.scalar_type());
   const bool shaped = table.dim() == 7 && table.size(0) == table.size(1) && table.size(0) > 0 &&
       table.size(2) > 0 && table.size(4) > 0 && table.size(5) > 0 && table.size(6) == table_block;
@@ -61,8 +61,8 @@ void check_common(const char *name, const Tensor &edge_vec, const Tensor &specie
                     ", L, order + 1, ", table_block, "], found ", table.sizes());
   TORCH_CHECK_VALUE(r_max > 0 && stretch > 0, name,
                     ": r_max and stretch must be positive, found ", r_max, " and ", stretch);
-  for (const Tensor &t : {edge_vec, species, centre, neighbour, centre_ptr, transpose,
-                          neighbour_ptr})
+  for (const Tensor &t : {edge_vec, species, center, neighbor, center_ptr, by_neighbor,
+                          neighbor_ptr})
     TORCH_CHECK_VALUE(t.device() == table.device(), name, ": all tensors must be on one device, ",
                       "found ", t.device(), " and ", table.device());
 }
@@ -77,39 +77,39 @@ void check_species(const char *name, const Tensor &species, int64_t num_species)
 
 // Contiguous copies of what the kernels read, and the structures that point to them.
 struct EdgeTensors {
-  Tensor vec, species, table, centre, neighbour, centre_ptr, transpose, neighbour_ptr;
+  Tensor vec, species, table, center, neighbor, center_ptr, by_neighbor, neighbor_ptr;
 
   EdgeTensors(const Tensor &edge_vec, const Tensor &species, const Tensor &table,
               TDN_EDGE_PARAMETERS) :
       vec(edge_vec.contiguous()),
-      species(species.contiguous()), table(table.contiguous()), centre(centre.contiguous()),
-      neighbour(neighbour.contiguous()), centre_ptr(centre_ptr.contiguous()),
-      transpose(transpose.contiguous()), neighbour_ptr(neighbour_ptr.contiguous())
+      species(species.contiguous()), table(table.contiguous()), center(center.contiguous()),
+      neighbor(neighbor.contiguous()), center_ptr(center_ptr.contiguous()),
+      by_neighbor(by_neighbor.contiguous()), neighbor_ptr(neighbor_ptr.contiguous())
   {
   }
 
   void check(const char *name) const
   {
-    check_edge_indices(name, centre, neighbour, centre_ptr, transpose, neighbour_ptr);
-    TORCH_CHECK_VALUE(num_centres() <= num_nodes(), name, ": centres are the first of the nodes, ",
-                      "found ", num_centres(), " centres and ", num_nodes(), " nodes");
+    check_edge_indices(name, center, neighbor, center_ptr, by_neighbor, neighbor_ptr);
+    TORCH_CHECK_VALUE(num_centers() <= num_nodes(), name, ": centers are the first of the nodes, ",
+                      "found ", num_centers(), " centers and ", num_nodes(), " nodes");
     check_species(name, species, table.size(0));
   }
 
-  template <typename T> EdgeList<T> list(double r_max, double stretch, bool by_neighbour) const
+  template <typename T> EdgeList<T> list(double r_max, double stretch, bool of_neighbors) const
   {
     return {vec.const_data_ptr<double>(),
             species.const_data_ptr<int64_t>(),
-            centre.const_data_ptr<int64_t>(),
-            neighbour.const_data_ptr<int64_t>(),
-            (by_neighbour ? neighbour_ptr : centre_ptr).const_data_ptr<int64_t>(),
-            by_neighbour ? transpose.const_data_ptr<int64_t>() : nullptr,
+            center.const_data_ptr<int64_t>(),
+            neighbor.const_data_ptr<int64_t>(),
+            (of_neighbors ? neighbor_ptr : center_ptr).const_data_ptr<int64_t>(),
+            of_neighbors ? by_neighbor.const_data_ptr<int64_t>() : nullptr,
             {table.const_data_ptr<T>(), table.size(0), table.size(2), table.size(4),
              table.size(5) - 1, r_max, stretch}};
   }
 
-  int64_t num_centres() const { return centre_ptr.numel() - 1; }
-  int64_t num_nodes() const { return neighbour_ptr.numel() - 1; }
+  int64_t num_centers() const { return center_ptr.numel() - 1; }
+  int64_t num_nodes() const { return neighbor_ptr.numel() - 1; }
 };
 
 // Run a kernel over nodes, each thread with scratch memory of its own.
@@ -160,10 +160,10 @@ template <typename T> Tensor pad_row(const Tensor &matrix)
 void check_convolution(TDN_CONVOLUTION_PARAMETERS)
 {
   TORCH_CHECK_VALUE(x.dim() == 3 && input1.dim() == 2 && input2.dim() == 2 && output.dim() == 2 &&
-                        x.sym_size(0) == neighbour_ptr.sym_size(0) - 1 &&
+                        x.sym_size(0) == neighbor_ptr.sym_size(0) - 1 &&
                         x.sym_size(1) == input1.sym_size(0) &&
                         input2.size(1) == input1.size(1) && output.size(1) == input1.size(1),
-                    "convolution: expected x [", neighbour_ptr.sym_size(0) - 1,
+                    "convolution: expected x [", neighbor_ptr.sym_size(0) - 1,
                     ", D_in, C], input1 [D_in, R], input2 [D, R], output [D_out, R], found ",
                     x.sym_sizes(), ", ", input1.sizes(), ", ", input2.sizes(), ", ",
                     output.sizes());
@@ -195,8 +195,8 @@ Tensor convolution_cpu(TDN_CONVOLUTION_PARAMETERS)
   const EdgeTensors edges(edge_vec, species, table, TDN_EDGE_ARGUMENTS);
   edges.check("convolution");
   const Tensor features = x.contiguous();
-  const int64_t channels = x.size(2), rows_out = output.size(0), num_centres = edges.num_centres();
-  Tensor out = at::empty({num_centres, rows_out, channels}, x.options());
+  const int64_t channels = x.size(2), rows_out = output.size(0), num_centers = edges.num_centers();
+  Tensor out = at::empty({num_centers, rows_out, channels}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "convolution", [&] {
     const auto &kernels = convolution_kernels<scalar_t>();
     const Tensor in1 = pad_rank<scalar_t>(input1), in2 = pad_row<scalar_t>(input2);
@@ -213,7 +213,7 @@ Tensor convolution_cpu(TDN_CONVOLUTION_PARAMETERS)
     a.u = u.const_data_ptr<scalar_t>();
     a.out = out.mutable_data_ptr<scalar_t>();
     run(kernels.forward, a, kernels.scratch_size(a.l_max, table.size(4), a.rank, a.blocks),
-        num_centres, a.rank * channels * (table.size(4) + 1));
+        num_centers, a.rank * channels * (table.size(4) + 1));
   });
   return out;
 }
@@ -224,10 +224,10 @@ std::tuple<Tensor, Tensor> convolution_adjoint_cpu(const Tensor &g, TDN_CONVOLUT
   check_convolution(TDN_CONVOLUTION_ARGUMENTS);
   const EdgeTensors edges(edge_vec, species, table, TDN_EDGE_ARGUMENTS);
   edges.check("convolution_adjoint");
-  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == edges.num_centres() &&
+  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == edges.num_centers() &&
                         g.size(1) == output.size(0) && g.size(2) == x.size(2) &&
                         g.scalar_type() == x.scalar_type(),
-                    "convolution_adjoint: the gradient must be [", edges.num_centres(), ", ",
+                    "convolution_adjoint: the gradient must be [", edges.num_centers(), ", ",
                     output.size(0), ", ", x.size(2), "] of ", x.scalar_type(), ", found ",
                     g.sizes(), " of ", g.scalar_type());
   const Tensor features = x.contiguous(), gradient = g.contiguous();
@@ -263,8 +263,8 @@ Tensor density_cpu(TDN_DENSITY_PARAMETERS)
   check_density(TDN_DENSITY_ARGUMENTS);
   const EdgeTensors edges(edge_vec, species, table, TDN_EDGE_ARGUMENTS);
   edges.check("density");
-  const int64_t degrees = table.size(4), num_centres = edges.num_centres();
-  Tensor out = at::empty({num_centres, degrees * degrees, num_channels}, table.options());
+  const int64_t degrees = table.size(4), num_centers = edges.num_centers();
+  Tensor out = at::empty({num_centers, degrees * degrees, num_channels}, table.options());
   AT_DISPATCH_FLOATING_TYPES(table.scalar_type(), "density", [&] {
     const auto &kernels = density_kernels<scalar_t>();
     DensityArguments<scalar_t> a{};
@@ -274,7 +274,7 @@ Tensor density_cpu(TDN_DENSITY_PARAMETERS)
     a.edges = edges.list<scalar_t>(r_max, stretch, false);
     a.out = out.mutable_data_ptr<scalar_t>();
     run(kernels.forward, a,
-        kernels.scratch_size(a.l_max, degrees, degrees * degrees, a.blocks), num_centres,
+        kernels.scratch_size(a.l_max, degrees, degrees * degrees, a.blocks), num_centers,
         num_channels * degrees * (degrees + table.size(5)));
   });
   return out;
@@ -286,9 +286,9 @@ Tensor density_adjoint_cpu(const Tensor &g, TDN_DENSITY_PARAMETERS)
   const EdgeTensors edges(edge_vec, species, table, TDN_EDGE_ARGUMENTS);
   edges.check("density_adjoint");
   const int64_t degrees = table.size(4), components = degrees * degrees;
-  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == edges.num_centres() && g.size(1) == components &&
+  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == edges.num_centers() && g.size(1) == components &&
                         g.size(2) == num_channels && g.scalar_type() == table.scalar_type(),
-                    "density_adjoint: the gradient must be [", edges.num_centres(), ", ",
+                    "density_adjoint: the gradient must be [", edges.num_centers(), ", ",
                     components, ", ", num_channels, "] of ", table.scalar_type(), ", found ",
                     g.sizes(), " of ", g.scalar_type());
   const Tensor gradient = g.contiguous();
@@ -300,17 +300,17 @@ Tensor density_adjoint_cpu(const Tensor &g, TDN_DENSITY_PARAMETERS)
     a.l_max = degrees - 1;
     a.channels = num_channels;
     a.blocks = blocks_of(num_channels, width);
-    // [centres, D, blocks, width] -> [centres, blocks, D, width]
+    // [centers, D, blocks, width] -> [centers, blocks, D, width]
     const Tensor blocked =
         at::constant_pad_nd(gradient, {0, a.blocks * width - num_channels})
-            .view({edges.num_centres(), components, a.blocks, width})
+            .view({edges.num_centers(), components, a.blocks, width})
             .transpose(1, 2)
             .contiguous();
     a.edges = edges.list<scalar_t>(r_max, stretch, false);
     a.g = blocked.const_data_ptr<scalar_t>();
     a.grad_vec = grad_vec.mutable_data_ptr<double>();
     run(kernels.adjoint, a,
-        kernels.scratch_size(a.l_max, degrees, components, a.blocks), edges.num_centres(),
+        kernels.scratch_size(a.l_max, degrees, components, a.blocks), edges.num_centers(),
         num_channels * degrees * (3 * degrees + 2 * table.size(5)));
   });
   return grad_vec;
@@ -319,7 +319,7 @@ Tensor density_adjoint_cpu(const Tensor &g, TDN_DENSITY_PARAMETERS)
 Tensor convolution_meta(TDN_CONVOLUTION_PARAMETERS)
 {
   check_convolution(TDN_CONVOLUTION_ARGUMENTS);
-  return at::empty_symint({centre_ptr.sym_size(0) - 1, output.sym_size(0), x.sym_size(2)},
+  return at::empty_symint({center_ptr.sym_size(0) - 1, output.sym_size(0), x.sym_size(2)},
                           x.options());
 }
 
@@ -335,7 +335,7 @@ Tensor density_meta(TDN_DENSITY_PARAMETERS)
 {
   check_density(TDN_DENSITY_ARGUMENTS);
   return at::empty_symint(
-      {centre_ptr.sym_size(0) - 1, table.size(4) * table.size(4), num_channels}, table.options());
+      {center_ptr.sym_size(0) - 1, table.size(4) * table.size(4), num_channels}, table.options());
 }
 
 Tensor density_adjoint_meta(const Tensor &g, TDN_DENSITY_PARAMETERS)

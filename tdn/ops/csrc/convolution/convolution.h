@@ -5,7 +5,7 @@
 //   convolution:  m[i,k,c] = sum_r output[k,r] sum_j (sum_l b_l,r(r_ij) w_l,c(r_ij)) u[j,r,c]
 //                 with u[j,r,c] = sum_k input1[k,r] x[j,k,c], b_l,r = sum_m input2[(l,m),r] Y_lm
 //
-// Tables are [S, S, K, C / 16 rounded up, L, order + 1, 16]: for centre and neighbour species and
+// Tables are [S, S, K, C / 16 rounded up, L, order + 1, 16]: for center and neighbor species and
 // each of K intervals of x = K (1 + stretch) y / (y + stretch) with y = r / r_max, polynomials in
 // s = 2 (x - floor(x)) - 1, lowest power first. Weights are zero from r_max on. Edge vectors are float64 [E, 3]; x, the tables and the
 // factors share one type.
@@ -53,6 +53,13 @@ Tensor density_autograd(TDN_DENSITY_PARAMETERS);
 // Shapes, types and devices; errors are ValueErrors that name the operator.
 void check_convolution(TDN_CONVOLUTION_PARAMETERS);
 void check_density(TDN_DENSITY_PARAMETERS);
+
+// On a GPU, in libraries that are built with CUDA.
+Tensor convolution_cuda(TDN_CONVOLUTION_PARAMETERS);
+std::tuple<Tensor, Tensor> convolution_adjoint_cuda(const Tensor &g, TDN_CONVOLUTION_PARAMETERS,
+                                                    bool need_x);
+Tensor density_cuda(TDN_DENSITY_PARAMETERS);
+Tensor density_adjoint_cuda(const Tensor &g, TDN_DENSITY_PARAMETERS);
 
 }    // namespace tdn
 

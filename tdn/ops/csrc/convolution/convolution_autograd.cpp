@@ -1,16 +1,9 @@
 #include "convolution.h"
 
-#include "common/find_operator.h"
-
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include "common/autograd.h"
 
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 void check_once(const char *name)
 {

@@ -1,4 +1,4 @@
-#include "convolution_cuda.h"
+#include "convolution.h"
 
 #include "convolution_cuda_kernels.h"
 #include "common/current_queue.h"
@@ -20,16 +20,16 @@ using c10::cuda::CUDAGuard;
 
 // One launch: contiguous inputs, and what the kernel writes.
 struct Launch {
-  Tensor vec, species, table, centre, neighbour, centre_ptr, transpose, neighbour_ptr;
+  Tensor vec, species, table, center, neighbor, center_ptr, by_neighbor, neighbor_ptr;
   Tensor harmonics, u, g, out, grad_vec;    // undefined: not there
   double r_max, stretch;
 
   Launch(const Tensor &edge_vec, const Tensor &species_, const Tensor &table_, double r_max_,
          double stretch_, TDN_EDGE_PARAMETERS) :
       vec(edge_vec.contiguous()),
-      species(species_.contiguous()), table(table_.contiguous()), centre(centre.contiguous()),
-      neighbour(neighbour.contiguous()), centre_ptr(centre_ptr.contiguous()),
-      transpose(transpose.contiguous()), neighbour_ptr(neighbour_ptr.contiguous()), r_max(r_max_),
+      species(species_.contiguous()), table(table_.contiguous()), center(center.contiguous()),
+      neighbor(neighbor.contiguous()), center_ptr(center_ptr.contiguous()),
+      by_neighbor(by_neighbor.contiguous()), neighbor_ptr(neighbor_ptr.contiguous()), r_max(r_max_),
       stretch(stretch_)
   {
   }
@@ -45,15 +45,15 @@ struct Launch {
       a.l_max = std::lround(std::sqrt(harmonics.size(0))) - 1;
       a.rank = features.size(1);
       a.channels = features.size(2);
-      a.num_centres = centre_ptr.numel() - 1;
-      a.num_nodes = neighbour_ptr.numel() - 1;
-      a.num_edges = centre.numel();
+      a.num_centers = center_ptr.numel() - 1;
+      a.num_nodes = neighbor_ptr.numel() - 1;
+      a.num_edges = center.numel();
       a.edges = {vec.const_data_ptr<double>(),
                  species.const_data_ptr<int64_t>(),
-                 centre.const_data_ptr<int64_t>(),
-                 neighbour.const_data_ptr<int64_t>(),
-                 (adjoint ? neighbour_ptr : centre_ptr).const_data_ptr<int64_t>(),
-                 adjoint ? transpose.const_data_ptr<int64_t>() : nullptr,
+                 center.const_data_ptr<int64_t>(),
+                 neighbor.const_data_ptr<int64_t>(),
+                 (adjoint ? neighbor_ptr : center_ptr).const_data_ptr<int64_t>(),
+                 adjoint ? by_neighbor.const_data_ptr<int64_t>() : nullptr,
                  {table.const_data_ptr<scalar_t>(), table.size(0), table.size(2), table.size(4),
                   table.size(5) - 1, r_max, stretch}};
       a.harmonics = read(harmonics);
@@ -76,12 +76,12 @@ Tensor project(const Tensor &matrix, const Tensor &x)
 }
 
 void check_gradient(const char *name, const Tensor &g, int64_t rows, int64_t channels,
-                    const Tensor &table, const Tensor &centre_ptr)
+                    const Tensor &table, const Tensor &center_ptr)
 {
-  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == centre_ptr.numel() - 1 && g.size(1) == rows &&
+  TORCH_CHECK_VALUE(g.dim() == 3 && g.size(0) == center_ptr.numel() - 1 && g.size(1) == rows &&
                         g.size(2) == channels && g.scalar_type() == table.scalar_type() &&
                         g.device() == table.device(),
-                    name, ": the gradient must be [", centre_ptr.numel() - 1, ", ", rows, ", ",
+                    name, ": the gradient must be [", center_ptr.numel() - 1, ", ", rows, ", ",
                     channels, "] of ", table.scalar_type(), " on ", table.device(), ", found ",
                     g.sizes(), " of ", g.scalar_type(), " on ", g.device());
 }
@@ -95,7 +95,7 @@ Tensor convolution_cuda(TDN_CONVOLUTION_PARAMETERS)
   Launch launch(edge_vec, species, table, r_max, stretch, TDN_EDGE_ARGUMENTS);
   launch.harmonics = input2.contiguous();
   launch.u = project(input1, x);
-  launch.out = at::empty({centre_ptr.numel() - 1, input1.size(1), x.size(2)}, x.options());
+  launch.out = at::empty({center_ptr.numel() - 1, input1.size(1), x.size(2)}, x.options());
   launch.run(launch.out, false);
   return project(output.t(), launch.out);
 }
@@ -104,7 +104,7 @@ std::tuple<Tensor, Tensor> convolution_adjoint_cuda(const Tensor &g, TDN_CONVOLU
                                                     bool need_x)
 {
   check_convolution(TDN_CONVOLUTION_ARGUMENTS);
-  check_gradient("convolution_adjoint", g, output.size(0), x.size(2), table, centre_ptr);
+  check_gradient("convolution_adjoint", g, output.size(0), x.size(2), table, center_ptr);
   const CUDAGuard guard(x.device());
   Launch launch(edge_vec, species, table, r_max, stretch, TDN_EDGE_ARGUMENTS);
   launch.harmonics = input2.contiguous();
@@ -124,7 +124,7 @@ Tensor density_cuda(TDN_DENSITY_PARAMETERS)
   const int64_t components = table.size(4) * table.size(4);
   Launch launch(edge_vec, species, table, r_max, stretch, TDN_EDGE_ARGUMENTS);
   launch.harmonics = at::eye(components, table.options());
-  launch.out = at::empty({centre_ptr.numel() - 1, components, num_channels}, table.options());
+  launch.out = at::empty({center_ptr.numel() - 1, components, num_channels}, table.options());
   launch.run(launch.out, false);
   return launch.out;
 }
@@ -133,7 +133,7 @@ Tensor density_adjoint_cuda(const Tensor &g, TDN_DENSITY_PARAMETERS)
 {
   check_density(TDN_DENSITY_ARGUMENTS);
   const int64_t components = table.size(4) * table.size(4);
-  check_gradient("density_adjoint", g, components, num_channels, table, centre_ptr);
+  check_gradient("density_adjoint", g, components, num_channels, table, center_ptr);
   const CUDAGuard guard(table.device());
   Launch launch(edge_vec, species, table, r_max, stretch, TDN_EDGE_ARGUMENTS);
   launch.harmonics = at::eye(components, table.options());

@@ -154,12 +154,12 @@ template <typename T, bool adjoint> struct Convolution {
     const RadialTable<T> &table = a.edges.table;
     const int64_t e = a.edges.order ? a.edges.order[k] : k;
     TDN_DEVICE_CHECK(e >= 0 && e < a.num_edges, bad_indices);
-    const int64_t centre = a.edges.centre[e], neighbour = a.edges.neighbour[e];
-    TDN_DEVICE_CHECK(centre >= 0 && centre < a.num_centres && centre < a.num_nodes &&
-                         neighbour >= 0 && neighbour < a.num_nodes &&
-                         node == (adjoint ? neighbour : centre),
+    const int64_t center = a.edges.center[e], neighbor = a.edges.neighbor[e];
+    TDN_DEVICE_CHECK(center >= 0 && center < a.num_centers && center < a.num_nodes &&
+                         neighbor >= 0 && neighbor < a.num_nodes &&
+                         node == (adjoint ? neighbor : center),
                      bad_indices);
-    const int64_t species = a.edges.species[centre], other = a.edges.species[neighbour];
+    const int64_t species = a.edges.species[center], other = a.edges.species[neighbor];
     TDN_DEVICE_CHECK(species >= 0 && species < table.num_species && other >= 0 &&
                          other < table.num_species,
                      bad_indices);
@@ -173,7 +173,7 @@ template <typename T, bool adjoint> struct Convolution {
     if (interval >= table.intervals) interval = table.intervals - 1;
     const int64_t table_blocks = (a.channels + table_block - 1) / table_block;
     parts.edge[i] = e;
-    parts.node[i] = adjoint ? centre : neighbour;
+    parts.node[i] = adjoint ? center : neighbor;
     parts.row[i] = -1;    // beyond the cutoff, all weights are zero
     if (inside)
       parts.row[i] = ((species * table.num_species + other) * table.intervals + interval) *
@@ -183,7 +183,7 @@ template <typename T, bool adjoint> struct Convolution {
     parts.inverse_r[i] = static_cast<T>(1 / r);
     T n[3], t[2][3];
     for (int d = 0; d < 3; ++d) n[d] = parts.unit[d * shape.batch + i] = static_cast<T>(v[d] / r);
-    if constexpr (adjoint) {    // as in ../edge_batch.h
+    if constexpr (adjoint) {    // as in edge_batch.h
       const T sign = n[2] < 0 ? T(-1) : T(1);
       const T p = -1 / (sign + n[2]), q = n[0] * n[1] * p;
       t[0][0] = 1 + sign * n[0] * n[0] * p;
@@ -381,7 +381,7 @@ int launch(const EdgeConvolution<T> &a, int64_t num_nodes, const Queue &queue)
 template <typename T>
 int launch_convolution(const EdgeConvolution<T> &a, const Queue &queue)
 {
-  return launch<T, false>(a, a.num_centres, queue);
+  return launch<T, false>(a, a.num_centers, queue);
 }
 
 template <typename T>

@@ -13,12 +13,12 @@ namespace tdn::cuda {
 
 template <typename T> struct EdgeConvolution {
   int64_t l_max, rank, channels;
-  int64_t num_centres, num_nodes, num_edges;
-  EdgeList<T> edges;      // forward: by centre; adjoint: by neighbour
+  int64_t num_centers, num_nodes, num_edges;
+  EdgeList<T> edges;      // forward: by center; adjoint: by neighbor
   const T *harmonics;     // [(l_max + 1)^2, rank]
   const T *u;             // [nodes, rank, channels]; null: ones
-  const T *g;             // adjoint: gradient [centres, rank, channels]
-  T *out;                 // forward: sums [centres, rank, channels]
+  const T *g;             // adjoint: gradient [centers, rank, channels]
+  T *out;                 // forward: sums [centers, rank, channels]
                           // adjoint: gradient of u [nodes, rank, channels], null: not needed
   double *grad_vec;       // adjoint: [E, 3]
 };

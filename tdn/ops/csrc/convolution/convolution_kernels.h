@@ -27,9 +27,9 @@ template <typename T> struct RadialTable {
 };
 
 template <typename T> struct EdgeList {
-  const double *vec;          // [E, 3] from centre to neighbour
+  const double *vec;          // [E, 3] from center to neighbor
   const int64_t *species;     // [nodes]
-  const int64_t *centre, *neighbour;
+  const int64_t *center, *neighbor;
   const int64_t *ptr, *order; // edges of node n: order[ptr[n]]..; order null: the edges themselves
   RadialTable<T> table;
 };
@@ -46,8 +46,8 @@ template <typename T> struct ConvolutionArguments {
   EdgeList<T> edges;
   const T *harmonics;         // [D, padded row] factors of the spherical harmonics
   const T *output;            // forward: [rows_out, rank]; adjoint: input1 [rows_in, rank]
-  const T *u, *g;             // blocked features of the nodes; blocked gradient of the centres
-  T *out;                     // forward: messages [centres, rows_out, channels]
+  const T *u, *g;             // blocked features of the nodes; blocked gradient of the centers
+  T *out;                     // forward: messages [centers, rows_out, channels]
                               // adjoint: gradient [nodes, rows_in, channels], may be null
   double *grad_vec;           // adjoint: [E, 3]
 };
@@ -56,8 +56,8 @@ template <typename T> struct ConvolutionArguments {
 template <typename T> struct DensityArguments {
   int64_t l_max, channels, blocks;
   EdgeList<T> edges;
-  const T *g;                 // blocked gradient [centres, blocks, D, width]
-  T *out;                     // forward: [centres, D, channels]
+  const T *g;                 // blocked gradient [centers, blocks, D, width]
+  T *out;                     // forward: [centers, D, channels]
   double *grad_vec;           // adjoint: [E, 3]
 };
 

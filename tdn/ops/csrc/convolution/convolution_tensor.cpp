@@ -1,7 +1,8 @@
 // The convolutions for inference in operations on tensors, differentiable to any order.
 
 #include "convolution.h"
-#include "convolution_kernels.h"
+
+#include "edge_geometry/harmonics.h"
 
 #include <ATen/ATen.h>
 
@@ -11,34 +12,12 @@
 namespace tdn {
 namespace {
 
-// Real spherical harmonics [E, D] of unit vectors [E, 3]; see edge_batch.h.
+// Real spherical harmonics [E, D] of unit vectors [E, 3].
 Tensor spherical_harmonics(const Tensor &unit, int64_t l_max)
 {
-  const Tensor x = unit.select(1, 0), y = unit.select(1, 1), z = unit.select(1, 2);
   std::vector<Tensor> components((l_max + 1) * (l_max + 1));
-  Tensor re = at::ones_like(x), im = at::zeros_like(x);
-  double first = 1.0;
-  for (int64_t m = 0; m <= l_max; ++m) {
-    if (m > 0) {
-      first *= std::sqrt((2.0 * m + 1) / (2.0 * m) * (m == 1 ? 2.0 : 1.0));
-      const Tensor next = re * z - im * x;
-      im = re * x + im * z;
-      re = next;
-    }
-    Tensor q = at::full_like(x, first), before = at::zeros_like(x);
-    for (int64_t l = m; l <= l_max; ++l) {
-      if (l > m) {
-        const double p = l - 1.0, mm = double(m) * m, ll = double(l) * l;
-        const double a = std::sqrt((4 * ll - 1) / (ll - mm));
-        const double b = l == m + 1 ? 0.0 : std::sqrt((p * p - mm) / (4 * p * p - 1));
-        const Tensor next = a * (y * q - b * before);
-        before = q;
-        q = next;
-      }
-      components[l * l + l + m] = q * re;
-      if (m > 0) components[l * l + l - m] = q * im;
-    }
-  }
+  harmonics(unit.select(1, 0), unit.select(1, 1), unit.select(1, 2), l_max, Legendre(l_max),
+            components.data());
   return at::stack(components, 1);
 }
 
@@ -46,7 +25,7 @@ Tensor spherical_harmonics(const Tensor &unit, int64_t l_max)
 std::tuple<Tensor, Tensor> edge_functions(const Tensor &edge_vec, const Tensor &species,
                                           const Tensor &table, double r_max, double stretch,
                                           int64_t l_max, c10::SymInt channels,
-                                          const Tensor &centre, const Tensor &neighbour)
+                                          const Tensor &center, const Tensor &neighbor)
 {
   const Tensor r = at::linalg_vector_norm(edge_vec, 2, 1);
   const Tensor unit = (edge_vec / r.unsqueeze(1)).to(table.scalar_type());
@@ -56,7 +35,7 @@ std::tuple<Tensor, Tensor> edge_functions(const Tensor &edge_vec, const Tensor &
   const Tensor interval = x.detach().to(at::kLong).clamp(0, intervals - 1);
   const Tensor s = (2 * (x - interval) - 1).to(table.scalar_type()).view({-1, 1, 1, 1});
   const Tensor rows =
-      table.index({species.index_select(0, centre), species.index_select(0, neighbour), interval});
+      table.index({species.index_select(0, center), species.index_select(0, neighbor), interval});
   Tensor w = rows.select(3, order);    // [E, blocks, L, 16]
   for (int64_t k = order - 1; k >= 0; --k) w = w * s + rows.select(3, k);
   w = w.transpose(1, 2).flatten(2).slice_symint(2, 0, channels);    // [E, L, C]
@@ -72,7 +51,7 @@ Tensor convolution_tensor(TDN_CONVOLUTION_PARAMETERS)
   const auto l_max = static_cast<int64_t>(std::lround(std::sqrt(input2.size(0)))) - 1;
   const auto [y, w] =
       edge_functions(edge_vec, species, table, r_max, stretch, l_max,
-                                     x.sym_size(2), centre, neighbour);
+                                     x.sym_size(2), center, neighbor);
   std::vector<Tensor> b;
   if (table.size(4) == 1)
     b.push_back(at::matmul(y, input2));
@@ -83,9 +62,9 @@ Tensor convolution_tensor(TDN_CONVOLUTION_PARAMETERS)
   const Tensor u = at::matmul(input1.t(), x);    // [nodes, R, C]
   const Tensor coupling = at::matmul(at::stack(b, 2), w);    // [E, R, C]
   const Tensor sums =
-      at::zeros_symint({centre_ptr.sym_size(0) - 1, input1.sym_size(1), x.sym_size(2)},
+      at::zeros_symint({center_ptr.sym_size(0) - 1, input1.sym_size(1), x.sym_size(2)},
                        x.options())
-          .index_add(0, centre, coupling * u.index_select(0, neighbour));
+          .index_add(0, center, coupling * u.index_select(0, neighbor));
   return at::matmul(output, sums);
 }
 
@@ -94,14 +73,14 @@ Tensor density_tensor(TDN_DENSITY_PARAMETERS)
   check_density(TDN_DENSITY_ARGUMENTS);
   const int64_t degrees = table.size(4);
   const auto [y, w] = edge_functions(edge_vec, species, table, r_max, stretch, degrees - 1,
-                                     num_channels, centre, neighbour);
+                                     num_channels, center, neighbor);
   std::vector<Tensor> parts;
   for (int64_t l = 0; l < degrees; ++l)
     parts.push_back(y.slice(1, l * l, (l + 1) * (l + 1)).unsqueeze(2) * w.slice(1, l, l + 1));
   const Tensor terms = at::cat(parts, 1);    // [E, D, C]
-  return at::zeros_symint({centre_ptr.sym_size(0) - 1, degrees * degrees, num_channels},
+  return at::zeros_symint({center_ptr.sym_size(0) - 1, degrees * degrees, num_channels},
                           table.options())
-      .index_add(0, centre, terms);
+      .index_add(0, center, terms);
 }
 
 }    // namespace tdn

@@ -5,7 +5,7 @@
 namespace tdn {
 namespace {
 
-// Sums of the first layer, whose neighbours are known by their species alone.
+// Sums of the first layer, whose neighbors are known by their species alone.
 
 template <typename T, int L>
 void density_degrees(const DensityArguments<T> &a, T *memory, int64_t begin, int64_t end)

@@ -27,7 +27,7 @@ template <typename T> struct EdgeBatch {
 };
 
 // Take the next edges of node `i`, from `k` on; those at the cutoff and beyond count for nothing.
-// In the order by neighbour (`edges.order`) the node is the neighbour of its edges.
+// In the order by neighbor (`edges.order`) the node is the neighbor of its edges.
 template <typename T>
 TDN_INLINE int64_t fill(EdgeBatch<T> &batch, const EdgeList<T> &edges, int64_t blocks, int64_t i,
                         int64_t k, double *grad_vec)
@@ -56,12 +56,12 @@ TDN_INLINE int64_t fill(EdgeBatch<T> &batch, const EdgeList<T> &edges, int64_t b
     if (interval >= table.intervals) interval = table.intervals - 1;
     batch.s[count] = static_cast<T>(2 * (x - static_cast<double>(interval)) - 1);
     batch.slope[count] = static_cast<T>(2 * scale * offset * inverse_sum * inverse_sum);
-    const int64_t centre = edges.order ? edges.centre[e] : i;
-    const int64_t neighbour = edges.neighbour[e];
-    const int64_t pair = edges.species[centre] * table.num_species + edges.species[neighbour];
+    const int64_t center = edges.order ? edges.center[e] : i;
+    const int64_t neighbor = edges.neighbor[e];
+    const int64_t pair = edges.species[center] * table.num_species + edges.species[neighbor];
     batch.row[count] = table.values + (pair * table.intervals + interval) * row;
     batch.edge[count] = e;
-    batch.node[count] = edges.order ? centre : neighbour;
+    batch.node[count] = edges.order ? center : neighbor;
     ++count;
   }
   // the rest of the arrays is computed, but never used
@@ -89,7 +89,7 @@ template <typename T> TDN_INLINE void find_tangents(EdgeBatch<T> &batch)
   }
 }
 
-// Real spherical harmonics in the order and normalisation of e3nn, whose polar axis is y:
+// Real spherical harmonics in the order and normalization of e3nn, whose polar axis is y:
 // Y_l,+-m = Q_l^m(y) times real and imaginary part of (z + i x)^m.
 template <typename T, bool derivatives>
 TDN_INLINE void spherical_harmonics(EdgeBatch<T> &batch, int64_t l_max,

@@ -32,7 +32,7 @@ template <> const ScalarMessageKernels<double> &scalar_kernels<double>()
   return scalar_message_table().float64;
 }
 
-// Whether neighbours have scalars only: b [E, D] are the harmonics, u [nodes, 1, C].
+// Whether neighbors have scalars only: b [E, D] are the harmonics, u [nodes, 1, C].
 bool is_scalar(const Tensor &b) { return b.dim() == 2; }
 
 // `x` belongs to the nodes of `ptr`.
@@ -48,17 +48,17 @@ void check_nodes(const char *name, const Tensor &x, const c10::SymInt &rows, con
 
 void check_edges(const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
-  for (const Tensor &x : {centre, neighbour, centre_ptr, transpose, neighbour_ptr}) {
+  for (const Tensor &x : {center, neighbor, center_ptr, by_neighbor, neighbor_ptr}) {
     TORCH_CHECK_VALUE(x.dim() == 1 && x.scalar_type() == at::kLong,
                       "cp_message: edges must be int64 vectors from sort_edges, found ",
                       x.sym_sizes(), " of ", x.scalar_type());
     TORCH_CHECK_VALUE(x.device() == b.device(), "cp_message: edges are on ", x.device(),
                       ", b is on ", b.device());
   }
-  const c10::SymInt num_edges = centre.sym_size(0);
+  const c10::SymInt num_edges = center.sym_size(0);
   TORCH_CHECK_VALUE(
-      neighbour.sym_size(0) == num_edges && transpose.sym_size(0) == num_edges &&
-          centre_ptr.sym_size(0) >= 1 && neighbour_ptr.sym_size(0) >= 1,
+      neighbor.sym_size(0) == num_edges && by_neighbor.sym_size(0) == num_edges &&
+          center_ptr.sym_size(0) >= 1 && neighbor_ptr.sym_size(0) >= 1,
       "cp_message: edges do not fit together; take them from sort_edges");
   TORCH_CHECK_VALUE((b.dim() == 3 || is_scalar(b)) && b.sym_size(0) == num_edges,
                     "cp_message: b must be [", num_edges, ", L, R], or harmonics [", num_edges,
@@ -88,7 +88,7 @@ void check_kind(const char *name, const Tensor &x, const Tensor &b)
 void check_transposed(const Tensor &g, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edges(b, w, TDN_EDGE_ARGUMENTS);
-  check_nodes("the gradient", g, b.sym_size(-1), w, centre_ptr);
+  check_nodes("the gradient", g, b.sym_size(-1), w, center_ptr);
   check_kind("the gradient", g, b);
   check_kind("w", w, b);
 }
@@ -122,15 +122,15 @@ Tensor call_with_factors(const Tensor &u, const Tensor &b, const Tensor &w, TDN_
 
 // Edges as the kernels walk them, contiguous and with indices that lead nowhere else.
 struct SortedEdges {
-  Tensor centre, neighbour, centre_ptr, transpose, neighbour_ptr;
+  Tensor center, neighbor, center_ptr, by_neighbor, neighbor_ptr;
 
   explicit SortedEdges(TDN_EDGE_PARAMETERS) :
-      centre(centre.contiguous()), neighbour(neighbour.contiguous()),
-      centre_ptr(centre_ptr.contiguous()), transpose(transpose.contiguous()),
-      neighbour_ptr(neighbour_ptr.contiguous())
+      center(center.contiguous()), neighbor(neighbor.contiguous()),
+      center_ptr(center_ptr.contiguous()), by_neighbor(by_neighbor.contiguous()),
+      neighbor_ptr(neighbor_ptr.contiguous())
   {
-    check_edge_indices("cp_message", this->centre, this->neighbour, this->centre_ptr,
-                       this->transpose, this->neighbour_ptr);
+    check_edge_indices("cp_message", this->center, this->neighbor, this->center_ptr,
+                       this->by_neighbor, this->neighbor_ptr);
   }
 };
 
@@ -144,11 +144,11 @@ struct Term {
   }
 };
 
-// Sum over terms and over the edges of each centre of (b^T w) x[neighbour].
-// With `by_neighbour`: over the edges of each neighbour, of x[centre].
-Tensor message_sum(const std::vector<Term> &terms, const SortedEdges &edges, bool by_neighbour)
+// Sum over terms and over the edges of each center of (b^T w) x[neighbor].
+// With `of_neighbors`: over the edges of each neighbor, of x[center].
+Tensor message_sum(const std::vector<Term> &terms, const SortedEdges &edges, bool of_neighbors)
 {
-  const Tensor &ptr = by_neighbour ? edges.neighbour_ptr : edges.centre_ptr;
+  const Tensor &ptr = of_neighbors ? edges.neighbor_ptr : edges.center_ptr;
   const Tensor &b = terms[0].b, &w = terms[0].w;
   const int64_t num_nodes = ptr.numel() - 1;
   const int64_t rank = b.size(-1), channels = w.size(2), degrees = w.size(1);
@@ -159,8 +159,8 @@ Tensor message_sum(const std::vector<Term> &terms, const SortedEdges &edges, boo
     a.channels = channels;
     a.degrees = degrees;
     a.ptr = ptr.const_data_ptr<int64_t>();
-    a.order = by_neighbour ? edges.transpose.const_data_ptr<int64_t>() : nullptr;
-    a.source = (by_neighbour ? edges.centre : edges.neighbour).const_data_ptr<int64_t>();
+    a.order = of_neighbors ? edges.by_neighbor.const_data_ptr<int64_t>() : nullptr;
+    a.source = (of_neighbors ? edges.center : edges.neighbor).const_data_ptr<int64_t>();
     for (const Term &term : terms)
       a.terms[a.num_terms++] = {term.x.const_data_ptr<scalar_t>(),
                                 term.b.const_data_ptr<scalar_t>(),
@@ -207,10 +207,10 @@ std::tuple<Tensor, Tensor, Tensor> adjoint_sum(const std::vector<EdgeTerm> &term
     a.rank = rank;
     a.channels = channels;
     a.degrees = degrees;
-    a.centre = edges.centre.const_data_ptr<int64_t>();
-    a.neighbour = edges.neighbour.const_data_ptr<int64_t>();
-    a.ptr = edges.neighbour_ptr.const_data_ptr<int64_t>();
-    a.order = edges.transpose.const_data_ptr<int64_t>();
+    a.center = edges.center.const_data_ptr<int64_t>();
+    a.neighbor = edges.neighbor.const_data_ptr<int64_t>();
+    a.ptr = edges.neighbor_ptr.const_data_ptr<int64_t>();
+    a.order = edges.by_neighbor.const_data_ptr<int64_t>();
     for (const EdgeTerm &term : terms)
       a.terms[a.num_terms++] = {term.g.const_data_ptr<scalar_t>(),
                                 term.u.const_data_ptr<scalar_t>(),
@@ -224,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor> adjoint_sum(const std::vector<EdgeTerm> &term
     a.grad_w = output(grad_w, need_w);
     const auto &kernel =
         is_scalar(b) ? scalar_kernels<scalar_t>().adjoint : kernels<scalar_t>().adjoint;
-    parallel_nodes(a.ptr, edges.neighbour_ptr.numel() - 1,
+    parallel_nodes(a.ptr, edges.neighbor_ptr.numel() - 1,
                    a.num_terms * rank * channels * (3 * degrees + 2),
                    [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
   });
@@ -244,7 +244,7 @@ Tensor gather_tensor(const Tensor &x, const Tensor &b, const Tensor &w, const Te
 void check_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edges(b, w, TDN_EDGE_ARGUMENTS);
-  check_nodes("u", u, is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w, neighbour_ptr);
+  check_nodes("u", u, is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w, neighbor_ptr);
   check_kind("u", u, b);
   check_kind("w", w, b);
 }
@@ -271,7 +271,7 @@ Tensor cp_message_transposed_cpu(const Tensor &g, const Tensor &b, const Tensor 
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
   const SortedEdges edges(TDN_EDGE_ARGUMENTS);
   if (!is_scalar(b)) return message_sum({{g, b, w}}, edges, true);
-  const Tensor u = at::empty({neighbour_ptr.numel() - 1, 1, w.size(2)}, g.options());
+  const Tensor u = at::empty({neighbor_ptr.numel() - 1, 1, w.size(2)}, g.options());
   return std::get<0>(adjoint_sum({{g, u, b, w, true, false, false}}, edges, true, false, false));
 }
 
@@ -335,14 +335,14 @@ Tensor cp_message_tensor(const Tensor &u, const Tensor &b, const Tensor &w, TDN_
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
   if (is_scalar(b)) return call_with_factors(u, b, w, TDN_EDGE_ARGUMENTS);
-  return gather_tensor(u, b, w, centre_ptr, centre, neighbour);
+  return gather_tensor(u, b, w, center_ptr, center, neighbor);
 }
 
 Tensor cp_message_transposed_tensor(const Tensor &g, const Tensor &b, const Tensor &w,
                                     TDN_EDGE_PARAMETERS)
 {
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
-  return gather_tensor(g, b, w, neighbour_ptr, neighbour, centre);
+  return gather_tensor(g, b, w, neighbor_ptr, neighbor, center);
 }
 
 std::tuple<Tensor, Tensor> cp_message_edges_tensor(const Tensor &g, const Tensor &u,
@@ -350,7 +350,7 @@ std::tuple<Tensor, Tensor> cp_message_edges_tensor(const Tensor &g, const Tensor
                                                    TDN_EDGE_PARAMETERS, bool need_b, bool need_w)
 {
   check_all(g, u, b, w, TDN_EDGE_ARGUMENTS);
-  const Tensor product = g.index_select(0, centre).mul_(u.index_select(0, neighbour));
+  const Tensor product = g.index_select(0, center).mul_(u.index_select(0, neighbor));
   return {need_b ? at::bmm(w, product.transpose(1, 2)) : at::empty({0}, b.options()),
           need_w ? at::bmm(b, product) : at::empty({0}, w.options())};
 }
@@ -371,7 +371,7 @@ std::tuple<Tensor, Tensor, Tensor> cp_message_adjoint_tensor(const Tensor &g, co
 Tensor cp_message_meta(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_message(u, b, w, TDN_EDGE_ARGUMENTS);
-  return at::empty_symint({centre_ptr.sym_size(0) - 1, b.sym_size(-1), w.sym_size(2)},
+  return at::empty_symint({center_ptr.sym_size(0) - 1, b.sym_size(-1), w.sym_size(2)},
                           u.options());
 }
 
@@ -379,7 +379,7 @@ Tensor cp_message_transposed_meta(const Tensor &g, const Tensor &b, const Tensor
                                   TDN_EDGE_PARAMETERS)
 {
   check_transposed(g, b, w, TDN_EDGE_ARGUMENTS);
-  return at::empty_symint({neighbour_ptr.sym_size(0) - 1,
+  return at::empty_symint({neighbor_ptr.sym_size(0) - 1,
                            is_scalar(b) ? c10::SymInt(1) : b.sym_size(2), w.sym_size(2)},
                           g.options());
 }

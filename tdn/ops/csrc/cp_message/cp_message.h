@@ -14,16 +14,16 @@
 #include <tuple>
 
 #define TDN_EDGE_PARAMETERS                                                                      \
-  const at::Tensor &centre, const at::Tensor &neighbour, const at::Tensor &centre_ptr,           \
-      const at::Tensor &transpose, const at::Tensor &neighbour_ptr
-#define TDN_EDGE_ARGUMENTS centre, neighbour, centre_ptr, transpose, neighbour_ptr
+  const at::Tensor &center, const at::Tensor &neighbor, const at::Tensor &center_ptr,           \
+      const at::Tensor &by_neighbor, const at::Tensor &neighbor_ptr
+#define TDN_EDGE_ARGUMENTS center, neighbor, center_ptr, by_neighbor, neighbor_ptr
 
 namespace tdn {
 
 using at::Tensor;
 
 // One implementation: of the CPU, of tensor operations (any device), of shapes alone (tracing).
-// message:    dF/dg [num_centres, R, C]
+// message:    dF/dg [num_centers, R, C]
 // transposed: dF/du [num_nodes, R, C]
 // edges:      (dF/db [E, L, R], dF/dw [E, L, C]); empty [0] where not needed
 // adjoint:    (dF/du, dF/db, dF/dw); the last two empty [0] where not needed
@@ -67,6 +67,14 @@ MessageSecond cp_message_second_meta(const std::optional<Tensor> &v_u,
                                      const Tensor &u, const Tensor &b, const Tensor &w,
                                      TDN_EDGE_PARAMETERS, bool need_g, bool need_u, bool need_b,
                                      bool need_w);
+
+// On a GPU, in libraries that are built with CUDA.
+Tensor cp_message_cuda(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS);
+Tensor cp_message_transposed_cuda(const Tensor &g, const Tensor &b, const Tensor &w,
+                                  TDN_EDGE_PARAMETERS);
+std::tuple<Tensor, Tensor> cp_message_edges_cuda(const Tensor &g, const Tensor &u, const Tensor &b,
+                                                 const Tensor &w, TDN_EDGE_PARAMETERS, bool need_b,
+                                                 bool need_w);
 
 #undef TDN_DECLARE_CP_MESSAGE
 

@@ -1,22 +1,16 @@
 #include "cp_message.h"
 
-#include "common/find_operator.h"
+#include "common/autograd.h"
 #include "scalar_message/scalar_message_kernels.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 // The backward functions call the operators again, through the dispatcher, so that derivatives of
 // derivatives are recorded as well.
 
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 Tensor call_message(const Tensor &u, const Tensor &b, const Tensor &w, TDN_EDGE_PARAMETERS)
 {
@@ -127,9 +121,6 @@ void second_derivatives(AutogradContext *ctx, const Tensor &v_u, const Tensor &v
                         const Tensor &v_w, const variable_list &s, variable_list &result)
 {
   static const auto op = find_operator<decltype(cp_message_second_cpu)>("tdn::cp_message_second");
-  const auto maybe = [](const Tensor &x) {
-    return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
-  };
   const auto [for_g, for_u, for_b, for_w] =
       op.call(maybe(v_u), maybe(v_b), maybe(v_w), s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
               s[8], ctx->needs_input_grad(0), ctx->needs_input_grad(1), ctx->needs_input_grad(2),

@@ -1,4 +1,4 @@
-#include "cp_message_cuda.h"
+#include "cp_message.h"
 
 #include "cp_message_cuda_kernels.h"
 #include "common/current_queue.h"
@@ -60,7 +60,7 @@ Tensor cp_message_cuda(const Tensor &u, const Tensor &b, const Tensor &w, TDN_ED
     return cp_message_cuda(u.expand({u.size(0), b.size(1), u.size(2)}),
                            factors_of_harmonics(b, w.size(1)), w, TDN_EDGE_ARGUMENTS);
   const CUDAGuard guard(out.device());
-  gather(u, b, w, centre_ptr, Tensor(), neighbour, out);
+  gather(u, b, w, center_ptr, Tensor(), neighbor, out);
   return out;
 }
 
@@ -69,7 +69,7 @@ Tensor cp_message_transposed_cuda(const Tensor &g, const Tensor &b, const Tensor
 {
   const Tensor out = cp_message_transposed_meta(g, b, w, TDN_EDGE_ARGUMENTS);
   const CUDAGuard guard(out.device());
-  gather(g, b, w, neighbour_ptr, transpose, centre, out);
+  gather(g, b, w, neighbor_ptr, by_neighbor, center, out);
   return out;
 }
 
@@ -81,10 +81,10 @@ std::tuple<Tensor, Tensor> cp_message_edges_cuda(const Tensor &g, const Tensor &
   const Tensor &grad_b = std::get<0>(gradients), &grad_w = std::get<1>(gradients);
   const CUDAGuard guard(b.device());
   const Tensor g_ = g.contiguous(), u_ = u.contiguous(), b_ = b.contiguous(), w_ = w.contiguous();
-  const Tensor centre_ = centre.contiguous(), neighbour_ = neighbour.contiguous();
+  const Tensor center_ = center.contiguous(), neighbor_ = neighbor.contiguous();
   const int64_t rank = b_.size(2), channels = w_.size(2), degrees = b_.size(1);
   check_row(rank, channels, degrees);
-  const cuda::Sizes sizes{g_.size(0), u_.size(0), centre_.numel()};
+  const cuda::Sizes sizes{g_.size(0), u_.size(0), center_.numel()};
   AT_DISPATCH_FLOATING_TYPES(b_.scalar_type(), "cp_message", [&] {
     const EdgeArguments<scalar_t> arguments{rank,
                                             channels,
@@ -93,8 +93,8 @@ std::tuple<Tensor, Tensor> cp_message_edges_cuda(const Tensor &g, const Tensor &
                                             u_.const_data_ptr<scalar_t>(),
                                             b_.const_data_ptr<scalar_t>(),
                                             w_.const_data_ptr<scalar_t>(),
-                                            centre_.const_data_ptr<int64_t>(),
-                                            neighbour_.const_data_ptr<int64_t>(),
+                                            center_.const_data_ptr<int64_t>(),
+                                            neighbor_.const_data_ptr<int64_t>(),
                                             need_b ? grad_b.mutable_data_ptr<scalar_t>() : nullptr,
                                             need_w ? grad_w.mutable_data_ptr<scalar_t>() : nullptr};
     if (!need_b && !need_w) return;

@@ -4,7 +4,7 @@
 
 // Bytes and flops. With R ranks, C channels and L degrees an edge costs
 //   gather:  2 R C (L + 1) flops;  reads R C + L R + L C numbers and one or two indices
-//   edges:   R C (4 L + 1) flops;  reads the same (rows of g are shared by the edges of a centre),
+//   edges:   R C (4 L + 1) flops;  reads the same (rows of g are shared by the edges of a center),
 //            writes L R + L C
 // In float32 at the default size (R = 17, C = 64, L = 3) that is 8.7 kflop and 5.3 kB (gather),
 // 14 kflop and 6.3 kB (edges): about 2 flops per byte, while a GPU of 2020 or later does 10 and
@@ -115,7 +115,7 @@ template <typename T, int V, int L> struct EdgeGradients {
 
   TDN_DEVICE void operator()(int64_t e, const Lanes &lanes) const
   {
-    const int64_t i = a.centre[e], j = a.neighbour[e], row = a.rank * a.channels;
+    const int64_t i = a.center[e], j = a.neighbor[e], row = a.rank * a.channels;
     TDN_DEVICE_CHECK(in_range(i, sizes.nodes) && in_range(j, sizes.sources), bad_edges);
     for (int64_t l = 0; l < a.degrees; l += L) {
       const int64_t at_b = (e * a.degrees + l) * a.rank, at_w = (e * a.degrees + l) * a.channels;

@@ -19,11 +19,11 @@ template <typename T> struct GatherArguments {
 };
 
 // grad_b[e,l,r] = sum_c w[e,l,c] p[r,c] and grad_w[e,l,c] = sum_r b[e,l,r] p[r,c]
-// with p[r,c] = g[centre[e],r,c] u[neighbour[e],r,c]. Either output may be null.
+// with p[r,c] = g[center[e],r,c] u[neighbor[e],r,c]. Either output may be null.
 template <typename T> struct EdgeArguments {
   int64_t rank, channels, degrees;
   const T *g, *u, *b, *w;
-  const int64_t *centre, *neighbour;
+  const int64_t *center, *neighbor;
   T *grad_b, *grad_w;
 };
 

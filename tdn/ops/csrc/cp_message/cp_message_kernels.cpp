@@ -9,7 +9,7 @@ namespace {
 // Degrees handled in one sweep; more are split into several.
 constexpr int max_degrees = 5;
 
-// Rows of b and w in the order by neighbour are scattered, and too short for the processor to see
+// Rows of b and w in the order by neighbor are scattered, and too short for the processor to see
 // a pattern; asking early halves the time of the transposed message. (Rows of x are long: there it
 // does not help.)
 template <typename T, bool write = false> TDN_INLINE void prefetch(const T *p, int64_t count)
@@ -350,10 +350,10 @@ template <typename T> void adjoint(const AdjointArguments<T> &a, int64_t begin, 
     for (int64_t l = 0; l < a.degrees; l += step) {
       const int64_t degrees = step < a.degrees - l ? step : a.degrees - l;
       const int64_t at_b = e * row_b + l * a.rank, at_w = e * row_w + l * a.channels;
-      const int64_t to = a.neighbour[e] * row;
+      const int64_t to = a.neighbor[e] * row;
       const auto here = [&](int t) {
         AdjointTerm<T> term = a.terms[t];
-        term.g += a.centre[e] * row;
+        term.g += a.center[e] * row;
         term.u += to;
         term.b += at_b;
         term.w += at_w;

@@ -25,9 +25,9 @@ template <typename T> struct MessageArguments {
   T *out;
 };
 
-// Sums over terms, with p[r,c] = g[centre[e],r,c] u[neighbour[e],r,c]:
+// Sums over terms, with p[r,c] = g[center[e],r,c] u[neighbor[e],r,c]:
 // grad_b[e,l,r] = sum_c w[e,l,c] p[r,c] and grad_w[e,l,c] = sum_r b[e,l,r] p[r,c], and the sum
-// grad_u[n,r,c] = sum_e (sum_l b[e,l,r] w[e,l,c]) g[centre[e],r,c] over the edges of neighbour n.
+// grad_u[n,r,c] = sum_e (sum_l b[e,l,r] w[e,l,c]) g[center[e],r,c] over the edges of neighbor n.
 // A term counts for what it names; outputs that no term counts for may be null.
 template <typename T> struct AdjointTerm {
   const T *g, *u, *b, *w;
@@ -36,14 +36,14 @@ template <typename T> struct AdjointTerm {
 
 template <typename T> struct AdjointArguments {
   int64_t rank, channels, degrees;
-  const int64_t *centre, *neighbour;
-  const int64_t *ptr, *order;    // edges by neighbour
+  const int64_t *center, *neighbor;
+  const int64_t *ptr, *order;    // edges by neighbor
   int num_terms;
   AdjointTerm<T> terms[max_terms];
   T *grad_u, *grad_b, *grad_w;
 };
 
-// Each works on the nodes [begin, end); `adjoint` on their edges as neighbours.
+// Each works on the nodes [begin, end); `adjoint` on their edges as neighbors.
 template <typename T> struct Kernels {
   void (*message)(const MessageArguments<T> &, int64_t begin, int64_t end);
   void (*adjoint)(const AdjointArguments<T> &, int64_t begin, int64_t end);

@@ -1,4 +1,4 @@
-#include "node_product/node_product.h"
+#include "degree_linear.h"
 
 #include "degree_linear_kernels.h"
 #include "common/parallel.h"

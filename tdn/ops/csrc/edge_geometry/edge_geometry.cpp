@@ -1,29 +1,16 @@
 #include "edge_geometry.h"
 
-#include "common/find_operator.h"
-#include "common/legendre.h"
+#include "common/autograd.h"
 #include "common/parallel.h"
+#include "harmonics.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 #include <vector>
 
-// One recursion for numbers, for numbers with a derivative along a direction, and for tensors.
-// The polar axis is y: Y_l,+-m = Q_l^m(y) times real and imaginary part of (z + i x)^m. Away from the
-// unit sphere these are other functions than the harmonics; projection onto the sphere's tangents
-// makes their derivatives right.
-
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-
-using Legendre = LegendreCoefficients<double>;
 
 // A number and its derivative along a direction.
 struct Dual {
@@ -50,31 +37,8 @@ inline Dual inverse(Dual x)
   return {y, -y * y * x.along};
 }
 
-inline double constant(double, double value) { return value; }
+using tdn::constant;
 inline Dual constant(Dual, double value) { return {value, 0}; }
-inline Tensor constant(const Tensor &like, double value) { return at::full_like(like, value); }
-
-// Harmonics of a unit vector.
-template <typename S>
-void harmonics(const S &x, const S &y, const S &z, int64_t l_max, const Legendre &legendre, S *out)
-{
-  S re = constant(x, 1), im = constant(x, 0);
-  for (int64_t m = 0; m <= l_max; ++m) {
-    S q = constant(x, legendre.first[m]), before = constant(x, 0);
-    for (int64_t l = m; l <= l_max; ++l) {
-      if (l > m) {
-        const S next = legendre.a[l][m] * (y * q - legendre.b[l][m] * before);
-        before = q;
-        q = next;
-      }
-      out[l * l + l + m] = q * re;
-      if (m > 0) out[l * l + l - m] = q * im;
-    }
-    const S next = re * z - im * x;
-    im = re * x + im * z;
-    re = next;
-  }
-}
 
 // Gradient of sum_k g[k] Y_k by the unit vector's components.
 template <typename S>
@@ -281,11 +245,6 @@ std::tuple<Tensor, Tensor, Tensor> edge_geometry_second_meta(const Tensor &,
 }
 
 namespace {
-
-std::optional<Tensor> maybe(const Tensor &x)
-{
-  return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
-}
 
 struct Adjoint : Function<Adjoint> {
   static Tensor forward(AutogradContext *ctx, const std::optional<Tensor> &g_r,

@@ -13,7 +13,7 @@ namespace tdn {
 using at::Tensor;
 
 // edge_vec float64 [E, 3] -> r [E] and harmonics [E, (l_max + 1)^2] of `dtype`, in the order and the
-// "component" normalisation of e3nn. A vector of no length counts as one without direction.
+// "component" normalization of e3nn. A vector of no length counts as one without direction.
 std::tuple<Tensor, Tensor> edge_geometry_cpu(const Tensor &edge_vec, int64_t l_max,
                                              at::ScalarType dtype);
 std::tuple<Tensor, Tensor> edge_geometry_meta(const Tensor &edge_vec, int64_t l_max,

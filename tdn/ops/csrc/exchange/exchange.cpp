@@ -1,11 +1,9 @@
 #include "exchange.h"
 
+#include "common/autograd.h"
 #include "exchange_ops.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <atomic>
 
@@ -13,9 +11,6 @@ namespace tdn {
 namespace {
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 std::atomic<Exchange *> current_exchange{nullptr};
 
@@ -38,14 +33,6 @@ void check_transport(const char *name, const Exchange *transport, const Tensor &
                     ": x must be float32 or float64, found ", x.scalar_type());
 }
 
-// Numbers per row; also for no rows.
-int64_t row_width(const Tensor &x)
-{
-  int64_t width = 1;
-  for (int64_t d = 1; d < x.dim(); ++d) width *= x.size(d);
-  return width;
-}
-
 // A contiguous copy in host memory with `rows` rows, of which the first are those of x.
 Tensor host_copy(const Tensor &x, int64_t rows)
 {
@@ -54,6 +41,22 @@ Tensor host_copy(const Tensor &x, int64_t rows)
   Tensor copy = at::empty(shape, x.options().device(at::kCPU));
   copy.narrow(0, 0, x.size(0)).copy_(x);
   return copy;
+}
+
+// Rows through a function of the transport; without one, x as it is.
+template <typename Direction>
+Tensor transported(const char *name, const Tensor &x, int64_t num_local, int64_t num_all,
+                   Direction direction)
+{
+  Exchange *const transport = get_exchange();
+  check_transport(name, transport, x, num_local, num_all);
+  if (!transport) return x.clone(at::MemoryFormat::Contiguous);
+  Tensor all = host_copy(x, num_all);
+  int64_t width = 1;    // numbers per row, also for no rows
+  for (int64_t d = 1; d < x.dim(); ++d) width *= x.size(d);
+  (transport->*direction)(all.mutable_data_ptr(), num_local, num_all, width,
+                         x.scalar_type() == at::kDouble);
+  return all;
 }
 
 std::vector<c10::SymInt> with_rows(const Tensor &x, const c10::SymInt &rows)
@@ -65,40 +68,25 @@ std::vector<c10::SymInt> with_rows(const Tensor &x, const c10::SymInt &rows)
 
 Tensor call(const char *name, const Tensor &x, const c10::SymInt &rows)
 {
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .typed<Tensor(const Tensor &, c10::SymInt)>()
-      .call(x, rows);
+  return find_operator<Tensor(const Tensor &, c10::SymInt)>(name).call(x, rows);
 }
 
-// Each is the adjoint of the other. Gradients are always materialised, so that every process takes
+// Each is the adjoint of the other. Gradients are always materialized, so that every process takes
 // part in the communication.
-struct Forward : Function<Forward> {
-  static Tensor forward(AutogradContext *ctx, const Tensor &x, c10::SymInt num_all)
+template <bool to_ghosts> struct Rows : Function<Rows<to_ghosts>> {
+  static constexpr const char *name = to_ghosts ? "tdn::exchange" : "tdn::exchange_reverse";
+  static constexpr const char *adjoint = to_ghosts ? "tdn::exchange_reverse" : "tdn::exchange";
+
+  static Tensor forward(AutogradContext *ctx, const Tensor &x, c10::SymInt rows)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
     ctx->saved_data["rows"] = x.sym_size(0);
-    return call("tdn::exchange", x, num_all);
+    return call(name, x, rows);
   }
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
-    return {call("tdn::exchange_reverse", gradients[0], ctx->saved_data["rows"].toSymInt()),
-            Tensor()};
-  }
-};
-
-struct Reverse : Function<Reverse> {
-  static Tensor forward(AutogradContext *ctx, const Tensor &x, c10::SymInt num_local)
-  {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->saved_data["rows"] = x.sym_size(0);
-    return call("tdn::exchange_reverse", x, num_local);
-  }
-
-  static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
-  {
-    return {call("tdn::exchange", gradients[0], ctx->saved_data["rows"].toSymInt()), Tensor()};
+    return {call(adjoint, gradients[0], ctx->saved_data["rows"].toSymInt()), Tensor()};
   }
 };
 
@@ -111,26 +99,14 @@ Exchange *get_exchange() { return current_exchange.load(); }
 Tensor exchange_rows(const Tensor &x, int64_t num_all)
 {
   check_rows("exchange", x);
-  Exchange *transport = get_exchange();
-  const int64_t num_local = x.size(0);
-  check_transport("exchange", transport, x, num_local, num_all);
-  if (!transport) return x.clone(at::MemoryFormat::Contiguous);
-  Tensor all = host_copy(x, num_all);
-  transport->forward(all.mutable_data_ptr(), num_local, num_all, row_width(x),
-                     x.scalar_type() == at::kDouble);
-  return all.to(x.device());
+  return transported("exchange", x, x.size(0), num_all, &Exchange::forward).to(x.device());
 }
 
 Tensor exchange_reverse_rows(const Tensor &x, int64_t num_local)
 {
   check_rows("exchange_reverse", x);
-  Exchange *transport = get_exchange();
-  const int64_t num_all = x.size(0);
-  check_transport("exchange_reverse", transport, x, num_local, num_all);
-  if (!transport) return x.clone(at::MemoryFormat::Contiguous);
-  Tensor all = host_copy(x, num_all);
-  transport->reverse(all.mutable_data_ptr(), num_local, num_all, row_width(x),
-                     x.scalar_type() == at::kDouble);
+  const Tensor all =
+      transported("exchange_reverse", x, num_local, x.size(0), &Exchange::reverse);
   return all.narrow(0, 0, num_local).to(x.device());
 }
 
@@ -149,13 +125,13 @@ Tensor exchange_reverse_meta(const Tensor &x, c10::SymInt num_local)
 Tensor exchange_autograd(const Tensor &x, c10::SymInt num_all)
 {
   check_rows("exchange", x);
-  return Forward::apply(x, num_all);
+  return Rows<true>::apply(x, num_all);
 }
 
 Tensor exchange_reverse_autograd(const Tensor &x, c10::SymInt num_local)
 {
   check_rows("exchange_reverse", x);
-  return Reverse::apply(x, num_local);
+  return Rows<false>::apply(x, num_local);
 }
 
 }    // namespace tdn

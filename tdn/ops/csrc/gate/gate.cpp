@@ -1,7 +1,7 @@
 #include "gate.h"
 
 #include "gate_kernels.h"
-#include "node_product/node_product.h"
+#include "degree_linear/degree_linear.h"
 #include "common/parallel.h"
 
 #include <ATen/ATen.h>

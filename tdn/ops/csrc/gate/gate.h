@@ -44,6 +44,14 @@ std::tuple<Tensor, Tensor> gate_adjoint_autograd(const Tensor &g, const Tensor &
                                                  const Tensor &weight, double scale,
                                                  bool need_weight);
 
+// On a GPU, in libraries that are built with CUDA.
+Tensor gate_cuda(const Tensor &x, const Tensor &weight, double scale);
+std::tuple<Tensor, Tensor> gate_adjoint_cuda(const Tensor &g, const Tensor &x,
+                                             const Tensor &weight, double scale, bool need_weight);
+std::tuple<Tensor, Tensor, Tensor> gate_second_cuda(const Tensor &v, const Tensor &g,
+                                                    const Tensor &x, const Tensor &weight,
+                                                    double scale, bool need_weight);
+
 }    // namespace tdn
 
 #endif

@@ -1,17 +1,11 @@
 #include "gate.h"
 
-#include "common/find_operator.h"
+#include "common/autograd.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 std::tuple<Tensor, Tensor> call_adjoint(const Tensor &g, const Tensor &x, const Tensor &weight,
                                         double scale, bool need_weight)
@@ -20,28 +14,35 @@ std::tuple<Tensor, Tensor> call_adjoint(const Tensor &g, const Tensor &x, const 
   return op.call(g, x, weight, scale, need_weight);
 }
 
+void save(AutogradContext *ctx, const Tensor &x, const Tensor &weight, double scale)
+{
+  ctx->save_for_backward({x, weight});
+  ctx->saved_data["scale"] = scale;
+  ctx->set_materialize_grads(false);
+}
+
+// Gradients of x, weight and scale from that of y.
+variable_list input_gradients(AutogradContext *ctx, const Tensor &g)
+{
+  const variable_list s = ctx->get_saved_variables();
+  const bool need_weight = ctx->needs_input_grad(1);
+  const auto [x, weight] =
+      call_adjoint(g, s[0], s[1], ctx->saved_data["scale"].toDouble(), need_weight);
+  return {x, need_weight ? weight : Tensor(), Tensor()};
+}
+
 struct Gate : Function<Gate> {
   static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, double scale)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["scale"] = scale;
-    ctx->set_materialize_grads(false);
+    save(ctx, x, weight, scale);
     static const auto op = find_operator<decltype(gate_cpu)>("tdn::gate");
     return op.call(x, weight, scale);
   }
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
-    variable_list result(3);
-    if (!gradients[0].defined()) return result;
-    const variable_list s = ctx->get_saved_variables();
-    const bool need_weight = ctx->needs_input_grad(1);
-    const auto [x, weight] =
-        call_adjoint(gradients[0], s[0], s[1], ctx->saved_data["scale"].toDouble(), need_weight);
-    result[0] = x;
-    if (need_weight) result[1] = weight;
-    return result;
+    return gradients[0].defined() ? input_gradients(ctx, gradients[0]) : variable_list(3);
   }
 };
 
@@ -101,9 +102,7 @@ struct GateWithScalars : Function<GateWithScalars> {
                                double scale)
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["scale"] = scale;
-    ctx->set_materialize_grads(false);
+    save(ctx, x, weight, scale);
     static const auto op =
         find_operator<decltype(gate_with_scalars)>("tdn::gate_with_scalars");
     const auto [y, scalars] = op.call(x, weight, scale);
@@ -112,23 +111,13 @@ struct GateWithScalars : Function<GateWithScalars> {
 
   static variable_list backward(AutogradContext *ctx, const variable_list &gradients)
   {
-    variable_list result(3);
     const Tensor &g = gradients[0], &g_scalars = gradients[1];
-    if (!g.defined() && !g_scalars.defined()) return result;
-    const variable_list s = ctx->get_saved_variables();
-    Tensor sum = g;
-    if (g.defined() && g_scalars.defined())
-      sum = Joined::apply(g, g_scalars);
-    else if (g_scalars.defined() && s[0].sym_size(1) == 1)    // of tracing, sizes are symbols
-      sum = g_scalars.unsqueeze(1);
-    else if (g_scalars.defined())
-      sum = Joined::apply(at::zeros_like(s[0]), g_scalars);
-    const bool need_weight = ctx->needs_input_grad(1);
-    const auto [x, weight] =
-        call_adjoint(sum, s[0], s[1], ctx->saved_data["scale"].toDouble(), need_weight);
-    result[0] = x;
-    if (need_weight) result[1] = weight;
-    return result;
+    if (!g_scalars.defined()) return g.defined() ? input_gradients(ctx, g) : variable_list(3);
+    if (g.defined()) return input_gradients(ctx, Joined::apply(g, g_scalars));
+    const Tensor x = ctx->get_saved_variables()[0];
+    if (x.sym_size(1) == 1)    // of tracing, sizes are symbols
+      return input_gradients(ctx, g_scalars.unsqueeze(1));
+    return input_gradients(ctx, Joined::apply(at::zeros_like(x), g_scalars));
   }
 };
 

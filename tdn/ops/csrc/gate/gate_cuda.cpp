@@ -1,4 +1,4 @@
-#include "gate_cuda.h"
+#include "gate.h"
 
 #include "common/current_queue.h"
 #include "gate_cuda_kernels.h"

@@ -11,7 +11,7 @@ namespace tdn::cuda {
 
 enum class GatePass { forward, adjoint, second };
 
-// What ../gate.h defines, but for the products with `weight`, which are matrix products of PyTorch:
+// What gate.h defines, but for the products with `weight`, which are matrix products of PyTorch:
 // z = x[:, 0] weight and, in the second derivative, h = v[:, 0] weight. Arrays are contiguous.
 template <typename T> struct GateArguments {
   int64_t num_nodes, degrees, channels;

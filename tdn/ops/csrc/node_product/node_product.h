@@ -1,4 +1,4 @@
-// Node operations: products of the features of a node with themselves, and channel mixing.
+// Products of the features of a node with themselves.
 
 #ifndef TDN_NODE_PRODUCT_H
 #define TDN_NODE_PRODUCT_H
@@ -44,17 +44,12 @@ Tensor node_product_autograd(TDN_NODE_PRODUCT_PARAMETERS);
 NodeGradients node_product_adjoint_autograd(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
                                             bool need_weights);
 
-// linear: y[n, lm, :] = x[n, lm, :] weight[l]: [N, D, C], [L, C, C'] -> [N, D, C'].
-// weight: w[l] = sum_n,m x[n, lm, :]^T g[n, lm, :]: [N, D, C], [N, D, C'] -> [L, C, C'].
-// Each is the derivative of the other, so there are derivatives of any order.
-Tensor degree_linear_cpu(const Tensor &x, const Tensor &weight);
-Tensor degree_linear_tensor(const Tensor &x, const Tensor &weight);
-Tensor degree_linear_meta(const Tensor &x, const Tensor &weight);
-Tensor degree_linear_autograd(const Tensor &x, const Tensor &weight);
-Tensor degree_linear_weight_cpu(const Tensor &x, const Tensor &g);
-Tensor degree_linear_weight_tensor(const Tensor &x, const Tensor &g);
-Tensor degree_linear_weight_meta(const Tensor &x, const Tensor &g);
-Tensor degree_linear_weight_autograd(const Tensor &x, const Tensor &g);
+// On a GPU, in libraries that are built with CUDA.
+Tensor node_product_cuda(TDN_NODE_PRODUCT_PARAMETERS);
+NodeGradients node_product_adjoint_cuda(const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                        bool need_weights);
+NodeSecond node_product_second_cuda(const Tensor &v, const Tensor &g, TDN_NODE_PRODUCT_PARAMETERS,
+                                    bool need_weights);
 
 }    // namespace tdn
 

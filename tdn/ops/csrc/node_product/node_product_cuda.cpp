@@ -1,4 +1,4 @@
-#include "node_product_cuda.h"
+#include "node_product.h"
 
 #include "common/current_queue.h"
 #include "node_product_cuda_kernels.h"

@@ -17,7 +17,7 @@ inline int64_t node_weights(int64_t degrees, int64_t degrees_out, int64_t orders
   return degrees_out + orders * (2 * degrees + degrees_out);
 }
 
-// What ../node_product_kernels.h defines. All arrays are contiguous.
+// What node_product_kernels.h defines. All arrays are contiguous.
 template <typename T> struct NodeProduct {
   int64_t num_nodes, degrees, degrees_out, rank, orders, num_species, channels, num_weights;
   const T *m;                              // [N, D, C]

@@ -1,21 +1,15 @@
 #include "radial.h"
 
-#include "common/find_operator.h"
+#include "common/autograd.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 #include <vector>
 
 namespace tdn {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 // Values and, if wanted, derivatives by r, as operations on tensors that PyTorch differentiates.
 std::tuple<Tensor, Tensor> compose(TDN_RADIAL_PARAMETERS, bool need_slope)
@@ -120,9 +114,6 @@ struct Radial : Function<Radial> {
     if (need_weights) {
       static const auto op = find_operator<decltype(radial_adjoint_cpu)>("tdn::radial_adjoint");
       const std::vector<int64_t> widths = ctx->saved_data["widths"].toIntVector();
-      const auto maybe = [](const Tensor &x) {
-        return x.defined() ? std::optional<Tensor>(x) : std::nullopt;
-      };
       const auto [scale, weights] =
           op.call(maybe(g), maybe(g_slope), s[0], s[1], s[2], s[3], widths,
                   ctx->saved_data["r_max"].toDouble(), ctx->saved_data["power"].toInt(),

@@ -106,12 +106,12 @@ void adjoint_nodes(const AdjointArguments<T> &a, int64_t begin, int64_t end)
     if (a.grad_w) clear(a.grad_w + e * row_w, row_w);
     for (int t = 0; t < a.num_terms; ++t) {
       AdjointTerm<T> x = a.terms[t];
-      x.g += a.centre[e] * L * L * C;
-      x.u += a.neighbour[e] * C;
+      x.g += a.center[e] * L * L * C;
+      x.u += a.neighbor[e] * C;
       x.b += e * L * L;
       x.w += e * row_w;
       edge_channels<T, width<T>, L, shared>(
-          0, C, x, x.for_u ? a.grad_u + a.neighbour[e] * C : nullptr,
+          0, C, x, x.for_u ? a.grad_u + a.neighbor[e] * C : nullptr,
           x.for_b ? a.grad_b + e * L * L : nullptr, x.for_w ? a.grad_w + e * row_w : nullptr);
     }
   }

@@ -1,4 +1,4 @@
-// Kernels of cp_message for neighbours with scalar features: the product of a scalar with spherical
+// Kernels of cp_message for neighbors with scalar features: the product of a scalar with spherical
 // harmonics needs no factors. Plain pointers, compiled once per instruction set.
 // Nothing but <cstdint> may be included here (see cp_message_kernels.h).
 
@@ -14,7 +14,7 @@ namespace tdn {
 // Arguments as of cp_message with these shapes: x, u [n, 1, C], b [E, D], g and out of `message`
 // [n, D, C], where row (l, m) of b takes the weights w[e, l], or w[e, 0] if there is one degree:
 // message: out[n,(l,m),c] = sum_e b[e,(l,m)] w[e,l,c] x[source[e],c]
-// adjoint: with q[l,c] = sum_m b[e,(l,m)] g[centre[e],(l,m),c]: grad_u[n,c] = sum_e,l w[e,l,c] q,
+// adjoint: with q[l,c] = sum_m b[e,(l,m)] g[center[e],(l,m),c]: grad_u[n,c] = sum_e,l w[e,l,c] q,
 //   grad_w[e,l,c] = q u[c], grad_b[e,(l,m)] = sum_c g[..,(l,m),c] w[e,l,c] u[c]
 template <typename T> struct ScalarMessageKernels {
   void (*message)(const MessageArguments<T> &, int64_t begin, int64_t end);

@@ -27,81 +27,81 @@ void check_edge_index(const at::Tensor &edge_index)
 
 }    // namespace
 
-EdgePointers sort_edges_cpu(const at::Tensor &edge_index, int64_t num_centres, int64_t num_nodes)
+EdgePointers sort_edges_cpu(const at::Tensor &edge_index, int64_t num_centers, int64_t num_nodes)
 {
   check_edge_index(edge_index);
-  TORCH_CHECK_VALUE(num_centres >= 0 && num_nodes >= 0,
-                    "sort_edges: num_centres and num_nodes must not be negative, found ",
-                    num_centres, " and ", num_nodes);
+  TORCH_CHECK_VALUE(num_centers >= 0 && num_nodes >= 0,
+                    "sort_edges: num_centers and num_nodes must not be negative, found ",
+                    num_centers, " and ", num_nodes);
   const at::Tensor edges = edge_index.contiguous();
   const int64_t num_edges = edges.size(1);
-  const int64_t *centre = edges.const_data_ptr<int64_t>();
-  const int64_t *neighbour = centre + num_edges;
-  at::Tensor centre_ptr = at::zeros({num_centres + 1}, edges.options());
-  at::Tensor neighbour_ptr = at::zeros({num_nodes + 1}, edges.options());
-  at::Tensor transpose = at::empty({num_edges}, edges.options());
-  int64_t *centre_end = centre_ptr.mutable_data_ptr<int64_t>();
-  int64_t *neighbour_end = neighbour_ptr.mutable_data_ptr<int64_t>();
+  const int64_t *center = edges.const_data_ptr<int64_t>();
+  const int64_t *neighbor = center + num_edges;
+  at::Tensor center_ptr = at::zeros({num_centers + 1}, edges.options());
+  at::Tensor neighbor_ptr = at::zeros({num_nodes + 1}, edges.options());
+  at::Tensor by_neighbor = at::empty({num_edges}, edges.options());
+  int64_t *center_end = center_ptr.mutable_data_ptr<int64_t>();
+  int64_t *neighbor_end = neighbor_ptr.mutable_data_ptr<int64_t>();
 
   for (int64_t e = 0; e < num_edges; ++e) {
-    const int64_t i = centre[e], j = neighbour[e];
-    TORCH_CHECK_VALUE(e == 0 || centre[e - 1] <= i,
-                      "sort_edges: edge_index[0] (centres) must be non-decreasing, found ",
-                      centre[e - 1], " before ", i, "; sort the edges by centre first");
-    TORCH_CHECK_VALUE(i >= 0 && i < num_centres, "sort_edges: centres must lie in 0..",
-                      num_centres - 1, ", found ", i);
-    TORCH_CHECK_VALUE(j >= 0 && j < num_nodes, "sort_edges: neighbours must lie in 0..",
+    const int64_t i = center[e], j = neighbor[e];
+    TORCH_CHECK_VALUE(e == 0 || center[e - 1] <= i,
+                      "sort_edges: edge_index[0] (centers) must be non-decreasing, found ",
+                      center[e - 1], " before ", i, "; sort the edges by center first");
+    TORCH_CHECK_VALUE(i >= 0 && i < num_centers, "sort_edges: centers must lie in 0..",
+                      num_centers - 1, ", found ", i);
+    TORCH_CHECK_VALUE(j >= 0 && j < num_nodes, "sort_edges: neighbors must lie in 0..",
                       num_nodes - 1, ", found ", j);
-    ++centre_end[i + 1];
-    ++neighbour_end[j + 1];
+    ++center_end[i + 1];
+    ++neighbor_end[j + 1];
   }
-  for (int64_t i = 0; i < num_centres; ++i) centre_end[i + 1] += centre_end[i];
-  for (int64_t j = 0; j < num_nodes; ++j) neighbour_end[j + 1] += neighbour_end[j];
+  for (int64_t i = 0; i < num_centers; ++i) center_end[i + 1] += center_end[i];
+  for (int64_t j = 0; j < num_nodes; ++j) neighbor_end[j + 1] += neighbor_end[j];
 
-  std::vector<int64_t> next(neighbour_end, neighbour_end + num_nodes);
-  int64_t *order = transpose.mutable_data_ptr<int64_t>();
-  for (int64_t e = 0; e < num_edges; ++e) order[next[neighbour[e]]++] = e;
-  return {centre_ptr, transpose, neighbour_ptr};
+  std::vector<int64_t> next(neighbor_end, neighbor_end + num_nodes);
+  int64_t *order = by_neighbor.mutable_data_ptr<int64_t>();
+  for (int64_t e = 0; e < num_edges; ++e) order[next[neighbor[e]]++] = e;
+  return {center_ptr, by_neighbor, neighbor_ptr};
 }
 
-EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centres,
+EdgePointers sort_edges_tensor(const at::Tensor &edge_index, int64_t num_centers,
                                int64_t num_nodes)
 {
   check_edge_index(edge_index);
   const int64_t num_edges = edge_index.size(1);
-  const at::Tensor centre = edge_index.select(0, 0).contiguous();
-  const at::Tensor neighbour = edge_index.select(0, 1);
-  bool good = num_centres >= 0 && num_nodes >= 0;
+  const at::Tensor center = edge_index.select(0, 0).contiguous();
+  const at::Tensor neighbor = edge_index.select(0, 1);
+  bool good = num_centers >= 0 && num_nodes >= 0;
   if (num_edges > 0 && good) {
-    const at::Tensor step = centre.slice(0, 1) - centre.slice(0, 0, num_edges - 1);
-    const auto [least, largest] = at::aminmax(neighbour);
+    const at::Tensor step = center.slice(0, 1) - center.slice(0, 0, num_edges - 1);
+    const auto [least, largest] = at::aminmax(neighbor);
     // what decides, read from the device at once
-    const at::Tensor bounds = at::stack({at::cat({step, step.new_zeros({1})}).min(), centre[0],
-                                         num_centres - 1 - centre[num_edges - 1], least,
+    const at::Tensor bounds = at::stack({at::cat({step, step.new_zeros({1})}).min(), center[0],
+                                         num_centers - 1 - center[num_edges - 1], least,
                                          num_nodes - 1 - largest});
     good = bounds.min().item<int64_t>() >= 0;
   }
-  if (!good) sort_edges_cpu(edge_index.cpu(), num_centres, num_nodes);    // says what is wrong
-  const auto [sorted, transpose] = at::sort(neighbour, /*stable=*/std::make_optional(true), 0);
+  if (!good) sort_edges_cpu(edge_index.cpu(), num_centers, num_nodes);    // says what is wrong
+  const auto [sorted, by_neighbor] = at::sort(neighbor, /*stable=*/std::make_optional(true), 0);
   const auto pointers = [&](const at::Tensor &nodes, int64_t count) {
     return at::searchsorted(nodes, at::arange(count + 1, edge_index.options()));
   };
-  return {pointers(centre, num_centres), transpose, pointers(sorted, num_nodes)};
+  return {pointers(center, num_centers), by_neighbor, pointers(sorted, num_nodes)};
 }
 
-EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centres,
+EdgePointers sort_edges_meta(const at::Tensor &edge_index, c10::SymInt num_centers,
                              c10::SymInt num_nodes)
 {
   check_edge_index(edge_index);
   const auto options = edge_index.options();
-  return {at::empty_symint({num_centres + 1}, options),
+  return {at::empty_symint({num_centers + 1}, options),
           at::empty_symint({edge_index.sym_size(1)}, options),
           at::empty_symint({num_nodes + 1}, options)};
 }
 
-void check_edge_indices(const char *name, const at::Tensor &centre, const at::Tensor &neighbour,
-                        const at::Tensor &centre_ptr, const at::Tensor &transpose,
-                        const at::Tensor &neighbour_ptr)
+void check_edge_indices(const char *name, const at::Tensor &center, const at::Tensor &neighbor,
+                        const at::Tensor &center_ptr, const at::Tensor &by_neighbor,
+                        const at::Tensor &neighbor_ptr)
 {
   const auto in_range = [](const at::Tensor &x, int64_t size) {
     const int64_t *p = x.const_data_ptr<int64_t>();
@@ -114,11 +114,11 @@ void check_edge_indices(const char *name, const at::Tensor &centre, const at::Te
     const int64_t last = x.numel() - 1;
     return p[0] == 0 && p[last] == size && std::is_sorted(p, p + last + 1);
   };
-  const int64_t num_edges = centre.numel();
+  const int64_t num_edges = center.numel();
   TORCH_CHECK_VALUE(
-      in_range(centre, centre_ptr.numel() - 1) && in_range(neighbour, neighbour_ptr.numel() - 1) &&
-          in_range(transpose, num_edges) && is_pointer(centre_ptr, num_edges) &&
-          is_pointer(neighbour_ptr, num_edges),
+      in_range(center, center_ptr.numel() - 1) && in_range(neighbor, neighbor_ptr.numel() - 1) &&
+          in_range(by_neighbor, num_edges) && is_pointer(center_ptr, num_edges) &&
+          is_pointer(neighbor_ptr, num_edges),
       name, ": edges have indices out of range; take them from sort_edges");
 }
 
