@@ -17,12 +17,6 @@ from tdn.system.errors import TDNError
 from tdn.training.cli import main as train
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def texts(frames) -> list[str]:
     """Each frame as extended XYZ."""
     found = []

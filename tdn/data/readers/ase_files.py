@@ -82,7 +82,8 @@ class _DamagedFrameError(Exception):
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:150] or type(error).__name__
+    text = " ".join(str(error).split())[:150] or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _damaged(path: Path, number: int, error: Exception) -> str:

@@ -211,10 +211,10 @@ def _array(value: Any, shape: tuple[int, ...], key: str, where: str) -> np.ndarr
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise TDNError(f"{where}: '{key}' is {value!r}, expected numbers") from None
+        raise TDNError(f"{where}: {key!r} is {value!r}, expected numbers") from None
     if array.size != int(np.prod(shape)):
         expected = "a single number" if shape == (1,) else f"shape {list(shape)}"
-        raise TDNError(f"{where}: '{key}' has shape {list(array.shape)}, expected {expected}")
+        raise TDNError(f"{where}: {key!r} has shape {list(array.shape)}, expected {expected}")
     return array.reshape(shape)
 
 
