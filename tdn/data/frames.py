@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import ase
+import ase.geometry
 import numpy as np
-
-from tdn.graph import neighbor_list
-from tdn.system.errors import TDNError
+from scipy.spatial import cKDTree
 
 from .bad_frames import Problems
 
 # angstrom; the directions of shorter edges mean nothing
 COINCIDENT = 1e-3
-# angstrom; finding pairs takes longer within very short distances
-SEARCH_DISTANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,20 +99,36 @@ def structure_problem(frame: Frame) -> tuple[str, str] | None:
         return "NaN or infinite positions", (
             f"{where}: positions or cell contain NaN or infinity; remove the frame"
         )
-    try:
-        edges, _ = pairs = neighbor_list(
-            atoms.positions, atoms.cell.array, atoms.pbc, SEARCH_DISTANCE
+    cell, pbc = atoms.cell.array, np.asarray(atoms.pbc)
+    if np.linalg.matrix_rank(cell[pbc], tol=1e-3) < pbc.sum():
+        return "flat cell", (
+            f"{where}: the cell is flat along a periodic direction; check cell and pbc"
         )
-    except TDNError as error:
-        return "flat cell", f"{where}: {error}"
-    vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + pairs[1] @ atoms.cell.array
-    near = np.flatnonzero((vectors**2).sum(axis=1) < COINCIDENT**2)
-    if len(near):
-        first, second = edges[:, near[0]]
+    same = _same_place(atoms.positions, cell, pbc)
+    if same is not None:
         return "atoms at the same place", (
-            f"{where}: two atoms are at the same place (numbers {first} and {second}, from zero); "
-            "remove the frame"
+            f"{where}: two atoms are at the same place (numbers {same[0]} and {same[1]}, from "
+            "zero); remove the frame"
         )
+    return None
+
+
+def _same_place(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, int] | None:
+    """Two atoms closer than `COINCIDENT`, images included."""
+    if not pbc.all():
+        cell = ase.geometry.complete_cell(np.where(pbc[:, None], cell, 0.0))
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    scaled[:, pbc] %= 1.0
+    scaled[:, pbc] %= 1.0  # a small negative number gives 1.0 first
+    tree = cKDTree(scaled, boxsize=pbc.astype(float))
+    # distances in scaled coordinates are at most those in angstrom times the norm of the inverse
+    reach = COINCIDENT * np.sqrt((inverse**2).sum())
+    for first, second in sorted(tree.query_pairs(reach)):
+        step = scaled[second] - scaled[first]
+        step[pbc] -= np.round(step[pbc])
+        if np.linalg.norm(step @ cell) < COINCIDENT:
+            return first, second
     return None
 
 

@@ -227,6 +227,16 @@ def test_aselmdb_broken_rows_are_counted(tmp_path):
         read_frames(tmp_path / "a.aselmdb")
 
 
+def test_aselmdb_records_that_are_not_counted(tmp_path):
+    records = {str(i).encode(): ase_row(slab(i), "orjson") for i in range(1, 6)}
+    write_lmdb(tmp_path / "a.aselmdb", {**records, b"nextid": zlib.compress(b"4")})
+    with pytest.raises(TDNError, match=r"records that its key nextid \(4\) does not count"):
+        read_frames(tmp_path / "a.aselmdb")
+    problems = Problems(skip=True)
+    assert len(read_frames(tmp_path / "a.aselmdb", problems=problems)) == 3
+    assert problems.counts == {"records beyond the last number": 1}
+
+
 # --- OC20 and OC22 -------------------------------------------------------------------------------
 
 

@@ -15,13 +15,6 @@ from tdn.data.database.store import FrameStore
 from tdn.data.database.writer import StoreWriter
 from tdn.system.errors import TDNError
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 NAMES = [
     ("energy", "forces", "virial"),
     ("REF_energy", "REF_forces", "REF_stress"),
@@ -70,6 +63,18 @@ def test_other_quantities_are_not_taken_for_labels(folder):
     ase.io.write("a.xyz", atoms)
     frame = read_frames("a.xyz")[0]
     assert frame.energy is None and frame.forces is None
+
+
+def test_keys_with_control_characters_are_escaped(folder, capsys):
+    atoms = water_like(0)
+    atoms.info["REF\x1b[31menergy\n"] = -1.0
+    atoms.info["a\x1bb"] = 1.0
+    ase.io.write("a.traj", atoms)
+    main(["check", "a.traj"])
+    main(["check", "a.traj", "--energy-key", "none"])
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert "\\x1b" in text and "\x1b" not in text
 
 
 def test_of_two_methods_the_user_chooses(folder, capsys):

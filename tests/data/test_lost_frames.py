@@ -17,12 +17,6 @@ from tdn.system.errors import TDNError
 from tdn.training.cli import main as train
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def texts(frames) -> list[str]:
     """Each frame as extended XYZ."""
     found = []
@@ -82,6 +76,30 @@ def test_other_text_formats_do_not_end_in_silence(folder):
     (folder / "cut" / "XDATCAR").write_text(f"{text}\n\n{text}")
     with pytest.raises(TDNError, match=r"cannot be read: cut short or damaged .*lines follow it"):
         read_frames("cut/XDATCAR")
+
+
+VASPRUN = """<?xml version="1.0"?><modeling><kpoints/><atominfo><array name="atoms"><set>
+<rc><c>Cu</c><c>1</c></rc></set></array></atominfo>
+<structure name="initialpos"><crystal><varray name="basis"><v>9 0 0</v><v>0 9 0</v><v>0 0 9</v>
+</varray></crystal><varray name="positions"><v>0 0 0</v></varray></structure>
+"""
+STEP = """<calculation><scstep><energy><i name="e_fr_energy">-1.0</i><i name="e_0_energy">-1.0</i>
+</energy></scstep><structure><crystal><varray name="basis"><v>9 0 0</v><v>0 9 0</v><v>0 0 9</v>
+</varray></crystal><varray name="positions"><v>0 0 0</v></varray></structure>
+<varray name="forces"><v>0 0 0</v></varray><energy><i name="e_fr_energy">-1.0</i>
+<i name="e_0_energy">-1.0</i></energy></calculation>
+"""
+
+
+def test_vasprun_that_is_cut_short(folder):
+    """ASE reads the steps that are there, and says nothing of the file's end."""
+    (folder / "vasprun.xml").write_text(VASPRUN + 3 * STEP + "</modeling>\n")
+    problems = Problems()
+    assert len(read_frames("vasprun.xml", problems=problems)) == 3 and not problems.remarks()
+    (folder / "vasprun.xml").write_text(VASPRUN + 2 * STEP + STEP[:200])
+    with pytest.raises(TDNError, match=r"frame 3 of vasprun.xml .*ends before </modeling>"):
+        read_frames("vasprun.xml")
+    assert len(read_frames("vasprun.xml", problems=Problems(skip=True))) == 2
 
 
 def unusable(kind: str):

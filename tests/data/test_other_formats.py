@@ -169,18 +169,15 @@ def test_what_cannot_be_read_names_a_way(tmp_path, name):
         read_frames(tmp_path / name)
 
 
-def test_several_training_files(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_frames(tmp_path / "a.xyz", 6)
+def test_several_training_files(folder):
+    write_frames(folder / "a.xyz", 6)
     ase.io.write("b.xyz", ase.io.read("a.xyz", ":4"))
     values = {"data": {"train": ["a.xyz", "b.xyz"], "valid_fraction": 0}}
     dataset = load_dataset(config_from_dict(values))
     assert [f.source for f in dataset.train.frames] == ["a.xyz"] * 6 + ["b.xyz"] * 4
     # paths are relative to the configuration, those of the command line to the current folder
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "c.yaml").write_text(
-        yaml.safe_dump({"data": {"train": ["../a.xyz", "x"]}})
-    )
+    (folder / "runs").mkdir()
+    (folder / "runs" / "c.yaml").write_text(yaml.safe_dump({"data": {"train": ["../a.xyz", "x"]}}))
     assert load_config("runs/c.yaml").data.train == ("runs/../a.xyz", "runs/x")
     config = load_config("runs/c.yaml", ["data.train=[a.xyz, b.xyz]"])
     assert config.data.train == ("a.xyz", "b.xyz")

@@ -97,8 +97,7 @@ def test_few_or_unrelated_stresses_are_left_alone():
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_units_are_converted(tmp_path, monkeypatch, capsys, unit):
-    monkeypatch.chdir(tmp_path)
+def test_units_are_converted(folder, capsys, unit):
     images = copper(12)
     right = [atoms.get_stress(voigt=False) for atoms in images]
     for atoms in images:
@@ -119,8 +118,7 @@ def test_units_are_converted(tmp_path, monkeypatch, capsys, unit):
             )
 
 
-def test_unknown_units(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_unknown_units(folder, capsys):
     ase.io.write("a.xyz", copper(2))
     assert main(["check", "a.xyz", "--stress-unit", "psi"]) == 2
     assert "psi: expected one of eV/A^3, GPa" in capsys.readouterr().err

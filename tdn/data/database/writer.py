@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -23,7 +24,6 @@ from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 from tdn.system.version import __version__
 
-from .lmdb_file import _import_lmdb
 from .record import encode_frame
 from .store import CHUNK, FORMAT, FORMAT_VERSION, METADATA_KEY, frame_key, index_key
 
@@ -99,7 +99,6 @@ class StoreWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> StoreWriter:
-        lmdb = _import_lmdb()
         temporary = self._stack.enter_context(atomic_write(self.path))
         self._env = lmdb.open(
             str(temporary), subdir=False, lock=False, map_size=MAP_SIZE, sync=False, metasync=False

@@ -7,6 +7,7 @@ file. Of other formats, what follows the last frame that ASE has read is looked 
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -81,7 +82,8 @@ class _DamagedFrameError(Exception):
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:150] or type(error).__name__
+    text = " ".join(str(error).split())[:150] or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _damaged(path: Path, number: int, error: Exception) -> str:
@@ -102,6 +104,10 @@ def _items(path: Path) -> Iterator[ase.Atoms | _DamagedFrameError]:
         with open_with_compression(str(path)) as file:
             yield from ase.io.iread(file, index=":", format=name)
             rest = [line for line in file.read().splitlines() if line.strip()]
+            if name == "vasp-xml":  # ASE takes a file that is cut short for one that is complete
+                file.seek(0)
+                if "</modeling>" not in "".join(deque(file, maxlen=3)):
+                    raise ValueError("the file ends before </modeling>")
         if rest:
             raise ValueError(f"{len(rest)} lines follow it, the first is {rest[0][:40]!r}")
     else:

@@ -164,8 +164,9 @@ def _find(atoms: ase.Atoms, label: str, keys: LabelKeys, problems: Problems) -> 
         return named or label, None
     _, key, value = candidates[0]
     problems.used.setdefault(label, Counter())[key if named is None else label] += 1
-    for _, other, another in candidates[1:]:
-        if other != key and label != "stress" and not np.array_equal(value, another):
+    for rank, other, another in candidates[1:]:
+        # free energies come along with energies, virials with stresses
+        if rank < 4 and label != "stress" and not np.array_equal(value, another):
             problems.note(f"frames also have {other!r}, which differs from {key!r}, the one used")
     return key, value
 
@@ -210,10 +211,10 @@ def _array(value: Any, shape: tuple[int, ...], key: str, where: str) -> np.ndarr
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise TDNError(f"{where}: '{key}' is {value!r}, expected numbers") from None
+        raise TDNError(f"{where}: {key!r} is {value!r}, expected numbers") from None
     if array.size != int(np.prod(shape)):
         expected = "a single number" if shape == (1,) else f"shape {list(shape)}"
-        raise TDNError(f"{where}: '{key}' has shape {list(array.shape)}, expected {expected}")
+        raise TDNError(f"{where}: {key!r} has shape {list(array.shape)}, expected {expected}")
     return array.reshape(shape)
 
 

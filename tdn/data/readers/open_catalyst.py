@@ -61,6 +61,7 @@ def iterate_aselmdb(file: LmdbFile, keys: LabelKeys, problems: Problems) -> Iter
     """
     next_id = _load_json(file.get(b"nextid")) or 1
     deleted = set(_load_json(file.get(b"deleted_ids")) or ())
+    left = file.entries - sum(file.get(key) is not None for key in RESERVED)
     for number in range(1, int(next_id)):
         if number in deleted:
             continue
@@ -68,10 +69,16 @@ def iterate_aselmdb(file: LmdbFile, keys: LabelKeys, problems: Problems) -> Iter
         if value is None:
             problems.add("missing record", f"{where} is missing")
             continue
+        left -= 1
         try:
             yield _row(_load_json(value), keys, number, file.path.name, problems)
         except TDNError as error:
             problems.add("damaged or incomplete record", f"{where}: {error}")
+    if left > len(deleted):
+        problems.add(
+            "records beyond the last number",
+            f"{file.path.name} has records that its key nextid ({next_id}) does not count",
+        )
 
 
 def _load_json(value: bytes | None) -> Any:
