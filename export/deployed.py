@@ -39,13 +39,8 @@ def deployed_network(
 
 def deployed_module(networks: list[Network]) -> nn.Module:
     """The module that is compiled for one network, or for a committee of several."""
-    members = [DirectModel(n) if predicts_forces(n) else DeployedModel(n) for n in networks]
+    members = [DirectModel(n) if n.direct_forces else DeployedModel(n) for n in networks]
     return members[0] if len(members) == 1 else CommitteeModel(members)
-
-
-def predicts_forces(model: Network) -> bool:
-    """Whether a network gives forces by itself, which are no gradient of its energy."""
-    return model.direct_forces
 
 
 class EnableGrad:

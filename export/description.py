@@ -18,8 +18,6 @@ from tdn.inference.compiled_file import FORMAT
 from tdn.network.base import Network, exact_constants
 from tdn.system.version import __version__
 
-from .deployed import predicts_forces
-
 # what members of a committee may differ in
 MEMBER_KEYS = (
     "num_layers",
@@ -110,7 +108,7 @@ def build_metadata(
     factors = cp_factors(model)
     # attention starts from an embedding of neighbours
     hops = config.num_layers + int(attention)
-    direct = predicts_forces(model)
+    direct = model.direct_forces
     return {
         "format": FORMAT,
         # the oldest that describes the file: earlier releases read it if they can

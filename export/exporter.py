@@ -27,7 +27,7 @@ from tdn.system.atomic_files import atomic_write, check_writable
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError, UsageError
 
-from .deployed import deployed_module, deployed_network, predicts_forces
+from .deployed import deployed_module, deployed_network
 from .description import build_metadata, committee_metadata
 from .reference import build_reference, reference_graph
 from .table_error import TablesTooCoarse, table_errors
@@ -247,13 +247,13 @@ def _output_path(checkpoints: list[str | Path], output: str | Path | None, backe
 
 
 def _check_forces(model: Network, path: str | Path, direct_forces: bool) -> None:
-    if predicts_forces(model) and not direct_forces:
+    if model.direct_forces and not direct_forces:
         raise TDNError(
             f"{path} predicts forces directly: they are no gradient of its energy, so dynamics "
             "does not conserve energy; train with model.forces = gradient, or accept that with "
             "--direct-forces"
         )
-    if direct_forces and not predicts_forces(model):
+    if direct_forces and not model.direct_forces:
         raise TDNError(
             f"{path} has forces that are the gradient of its energy; leave out --direct-forces"
         )

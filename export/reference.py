@@ -12,7 +12,6 @@ from tdn.inference.torchscript import plain_execution
 from tdn.network.base import Network
 from tdn.network.potential import Potential
 
-from .deployed import predicts_forces
 from .structures import reference_cluster
 
 # How many times the rounding error measured at export another build may be off. In float64 the
@@ -75,7 +74,7 @@ def build_reference(
 def compared_quantities(model: Network) -> tuple[str, ...]:
     """What a network gives: direct forces have no virial."""
     names = ("atom_energy", "forces")
-    return names if predicts_forces(model) else (*names, "virial")
+    return names if model.direct_forces else (*names, "virial")
 
 
 def _mean_results(networks: list[Network], graph: Graph) -> dict[str, Tensor]:

@@ -130,11 +130,11 @@ def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: f
     -------
     [E, H]
     """
-    num_centres, heads = edges.center_ptr.size(0) - 1, logits.size(1)
+    num_centers, heads = edges.center_ptr.size(0) - 1, logits.size(1)
     index = edges.center.unsqueeze(1).expand(-1, heads)
     # the result does not depend on the largest logit, which only keeps exp in range: no gradient
     start = 0.0 if constant > 0 else -math.inf
-    largest = torch.full((num_centres, heads), start, dtype=logits.dtype, device=logits.device)
+    largest = torch.full((num_centers, heads), start, dtype=logits.dtype, device=logits.device)
     largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
     weights = torch.exp(logits - largest[edges.center]) * envelope.unsqueeze(1)
     if constant > 0:

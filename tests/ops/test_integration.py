@@ -93,13 +93,13 @@ class Training(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.l_max = l_max
-        self.radial = RadialNetwork(8, (16,), l_max + 1, CHANNELS, 2).double()
+        self.radial = RadialNetwork(5.0, 6, 8, (16,), l_max + 1, CHANNELS, 2).double()
         self.register_buffer("matrix", torch.randn(4, (l_max + 1) ** 2).double())
 
     def forward(self, edge_index: Tensor, edge_vec: Tensor, x: Tensor, num_local: int) -> Tensor:
         edges = sort_edges(edge_index, num_local, x.size(0))
         r, harmonics = edge_geometry(edge_vec, self.l_max, torch.float64)
-        w = self.radial.of_distance(r, torch.zeros_like(edges.center), 5.0, 6)
+        w = self.radial.weights_at(r, torch.zeros_like(edges.center))
         a = scalar_message(x, harmonics, w, edges)
         return component_linear(a, self.matrix).sin()
 

@@ -49,8 +49,7 @@ def final_report(
 def _by_theory_level(dataset: Dataset, name: str, evaluation: Evaluation) -> dict[str, dict]:
     """Errors of the frames of each level of theory; empty with one level."""
     found = {}
-    levels = getattr(dataset, "heads", ())
-    for level, frames in zip(levels, head_slices(dataset, name), strict=False):
+    for level, frames in zip(dataset.heads, head_slices(dataset, name), strict=False):
         mask = np.zeros(len(evaluation.num_atoms), bool)
         mask[frames.start : frames.stop] = True
         found[level] = errors(evaluation, mask)

@@ -56,8 +56,7 @@ def training_metadata(
 
 def _theory_levels(dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
     """E0 and numbers of frames of each level of theory, if there are several."""
-    names = getattr(dataset, "heads", ())
-    if not names:
+    if not dataset.heads:
         return {}
     frames = {part: [len(r) for r in head_slices(dataset, part)] for part in SUBSETS}
     return {
@@ -68,6 +67,8 @@ def _theory_levels(dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
                 ),
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }
-            for number, (name, network) in enumerate(zip(names, model.networks, strict=True))
+            for number, (name, network) in enumerate(
+                zip(dataset.heads, model.networks, strict=True)
+            )
         }
     }
