@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -381,15 +382,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """The inverse of `config_from_dict`: plain lists, numbers and strings only."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    return plain(dataclasses.asdict(config))
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
 def data_config_from_dict(values: dict[str, Any], name: str = "data") -> DataConfig:

@@ -128,8 +128,8 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise TDNError(
-            f"{path} has format version {printable(version)}, expected {FORMAT_VERSION}; use the "
-            f"version of tdn that wrote it ({printable(content.get('tdn_version'))})"
+            f"{path} has format version {printable(repr(version))}, expected {FORMAT_VERSION}; use "
+            f"the version of tdn that wrote it ({printable(content.get('tdn_version'))})"
         )
     return content
 
