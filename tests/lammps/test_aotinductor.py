@@ -168,7 +168,7 @@ for source in map(Path, sources):
             lmp.command(f"pair_coeff * * {target} H O")
             print("loads", flush=True)
         except Exception as error:
-            assert source.name in str(error) and "pair_tdn" in str(error), str(error)
+            assert source.name in str(error) and "Pair style tdn" in str(error), str(error)
             print("refused", flush=True)
 """
 

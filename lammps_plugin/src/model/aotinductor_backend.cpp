@@ -116,7 +116,7 @@ fs::path unpack(caffe2::serialize::PyTorchStreamReader &archive, const fs::path 
 
 using Runner = torch::inductor::AOTIModelContainerRunner;
 
-/// The last parameters of this function differ between releases of PyTorch; all of them can be false.
+/// The last parameters of this function depend on the release of PyTorch; all can be false.
 template <typename... Others>
 std::unique_ptr<Runner> create(std::unique_ptr<Runner> (*function)(const std::string &, size_t,
                                                                    const std::string &,

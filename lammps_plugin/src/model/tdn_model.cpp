@@ -100,8 +100,9 @@ torch::Device choose_device(const std::string &name, int local_rank)
       torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
   if (name == "cpu" || (name == "auto" && num_gpus == 0)) return {torch::kCPU};
   if (num_gpus == 0)
-    throw std::runtime_error("device " + printable(name) + " was asked for, but this torch sees no GPU; "
-                             "use device cpu or install a torch with CUDA and rebuild the plugin");
+    throw std::runtime_error("device " + printable(name) + " was asked for, but this torch sees no "
+                             "GPU; use device cpu or install a torch with CUDA and rebuild the "
+                             "plugin");
   int index = local_rank % num_gpus;
   if (name.rfind("cuda:", 0) == 0)    // a number too long for an int is no GPU either
     index = static_cast<int>(std::min(std::strtoul(name.c_str() + 5, nullptr, 10), 1000000ul));
@@ -150,8 +151,9 @@ struct TDNModel::Impl {
     const BackendOutput found = backend->run(input, exchange, each_member);
     const bool direct = metadata.direct_forces;
     const int64_t copies = each_member ? metadata.committee : 1;
+    const int64_t num_vectors = direct ? graph.num_local : graph.num_edges;
     if (found.atom_energy.numel() != copies * graph.num_local ||
-        found.gradient_or_forces.numel() != copies * 3 * (direct ? graph.num_local : graph.num_edges))
+        found.gradient_or_forces.numel() != copies * 3 * num_vectors)
       throw std::runtime_error("the model returned arrays of unexpected size");
 
     const auto fetch = [](const torch::Tensor &values) {

@@ -71,8 +71,8 @@ class TDNModel {
   /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
   int64_t exchange_bytes() const;
 
-  /** Bytes that the evaluation of a graph takes on the device, estimated from those of the structure
-      in the file; and bytes that can still be allocated there, infinite if unknown. */
+  /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
+      file; and bytes that can still be allocated there, infinite if unknown. */
   double memory_needed(int64_t num_all, int64_t num_edges) const;
   double memory_left() const;
 

@@ -65,7 +65,8 @@ std::unique_ptr<Backend> load_torchscript(const std::string &path, const Metadat
     module = torch::jit::load(path, device);
   } catch (const std::exception &error) {
     if (std::string(error.what()).find("Unknown builtin op: tdn::") == std::string::npos) throw;
-    throw std::runtime_error("it needs operators that this libtdn_ops.so lacks; run: tdn-ops build");
+    throw std::runtime_error("it needs operators that this libtdn_ops.so lacks; "
+                             "run: tdn-ops build");
   }
   if (metadata.committee > 1 && !module.find_method("forward_members"))
     throw std::runtime_error("it is said to be a committee, but has no function forward_members; "

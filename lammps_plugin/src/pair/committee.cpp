@@ -1,7 +1,7 @@
 /* ----------------------------------------------------------------------
    SPDX-License-Identifier: GPL-2.0-only
 
-   Pair style tdn for LAMMPS (https://www.lammps.org/): how far the networks of a committee disagree.
+   Pair style tdn for LAMMPS (https://www.lammps.org/): disagreement of the networks of a committee.
 ------------------------------------------------------------------------- */
 
 #include "committee.h"

@@ -1,7 +1,7 @@
 /* -*- c++ -*- ----------------------------------------------------------
    SPDX-License-Identifier: GPL-2.0-only
 
-   Pair style tdn for LAMMPS (https://www.lammps.org/): how far the networks of a committee disagree.
+   Pair style tdn for LAMMPS (https://www.lammps.org/): disagreement of the networks of a committee.
 
    fix pair sets the flag before the steps on which it wants the deviation. Only then the forces of
    each network are summed, those of ghosts included, before the deviation is taken on owners.

@@ -47,8 +47,8 @@ class Nodes {
   /// The atoms that are nodes 0, 1, ...; all other atoms, `num_atoms` with images, are none yet.
   void number_local(const int *atoms, int count, int num_atoms);
 
-  /** Nodes of the images [first, last) whose owners are known: of each atom the rank times 2^32 plus
-      the node there, -1 for none. */
+  /** Nodes of the images [first, last), from the owners: of each atom the rank times 2^32 plus the
+      node there, -1 for none. */
   void number_ghosts(const std::vector<int64_t> &owners, int first, int last, int my_rank);
 
   /** Give numbers of nodes to the ghosts among the senders of all edges, and put these in place of

@@ -256,7 +256,7 @@ void PairTDN::keep_special_neighbors()
   MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && comm->me == 0)
     error->warning(FLERR,
-                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbors, which the "
+                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which the "
                    "model needs; the weights are now {}",
                    ALMOST_ZERO);
 }

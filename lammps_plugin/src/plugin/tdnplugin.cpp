@@ -3,9 +3,9 @@
 
    Registers pair style tdn with LAMMPS (https://www.lammps.org/).
 
-   LAMMPS loads this small library at every start. A second one, which needs PyTorch, is loaded when
-   an input script asks for pair style tdn. Thus other runs start as fast as before, and a missing or
-   changed PyTorch ends in an error message that says what to do.
+   LAMMPS loads this small library at every start. A second one, which needs PyTorch, is loaded
+   when an input script asks for pair style tdn. Thus other runs start as fast as before, and a
+   missing or changed PyTorch ends in an error message that says what to do.
 ------------------------------------------------------------------------- */
 
 #include "lammpsplugin.h"
@@ -54,8 +54,8 @@ static std::string installed_torch()
 }
 
 /* ----------------------------------------------------------------------
-   why a library is incomplete, empty if it is complete: loading half a file ends the process without
-   a message. Linkers write the table of sections last.
+   why a library is incomplete, empty if it is complete: loading half a file ends the process
+   without a message. Linkers write the table of sections last.
 ------------------------------------------------------------------------- */
 
 static std::string damage(const std::string &path)
