@@ -26,7 +26,7 @@ def assemble(
 ) -> dict[str, Tensor]:
     """Sums over atoms and edges, for one structure or a batch.
 
-    With g = dE / d(edge_vec): f_i += g on centres, f_j -= g on neighbors, and the virial is
+    With g = dE / d(edge_vec): f_i += g on centers, f_j -= g on neighbors, and the virial is
     W = -dE / d(strain) = -sum over edges of r (x) g, symmetrized because of rounding. Direct forces
     are taken as they are and have no virial.
 
@@ -34,7 +34,7 @@ def assemble(
     ----------
     atom_energy : [N], eV
     gradient_or_forces : gradient by the edge vectors [E, 3] or direct forces [N, 3], eV/angstrom
-    edge_index : int64 [2, E], centre and neighbor
+    edge_index : int64 [2, E], center and neighbor
     edge_vec : [E, 3], angstrom
     batch : int64 [N], which structure an atom belongs to
     num_graphs : number B of structures
@@ -55,14 +55,14 @@ def assemble(
         if virial:
             result["virial"] = no_virial.fill_(torch.nan)
         return result
-    centre, neighbor = edge_index
+    center, neighbor = edge_index
     no_forces = atom_energy.new_zeros(len(batch), 3)
-    result["forces"] = no_forces.index_add(0, centre, gradient_or_forces).index_add(
+    result["forces"] = no_forces.index_add(0, center, gradient_or_forces).index_add(
         0, neighbor, -gradient_or_forces
     )
     if virial:
         outer = edge_vec.unsqueeze(2) * gradient_or_forces.unsqueeze(1)  # [E, 3, 3]
-        tensor = no_virial.index_add(0, batch[centre], -outer)
+        tensor = no_virial.index_add(0, batch[center], -outer)
         result["virial"] = 0.5 * (tensor + tensor.transpose(1, 2))
     return result
 

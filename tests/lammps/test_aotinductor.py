@@ -15,9 +15,8 @@ import pytest
 from structures import random_model
 
 from tdn import TDNError, ops
-from tdn.inference import aotinductor
 from tdn.network.checkpoint import save_model
-from tdn_export import export_model
+from tdn_export import export_model, machine_code
 
 from .conftest import LammpsRunner, Structure, on_ranks, run_command
 from .test_closed_form import TILTED, random_structure
@@ -33,7 +32,7 @@ pytestmark = [
 def name(request: pytest.FixtureRequest, models: Path) -> str:
     """A network of several layers in float64, in both kinds of files."""
     try:
-        aotinductor.check_tools()
+        machine_code.check_tools()
     except TDNError as error:
         pytest.skip(str(error))
     path = models / f"{request.param}.pt"
