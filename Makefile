@@ -1,10 +1,11 @@
-# make install | demo | test | sanitize | bench | lint | clean
+# make install | demo | test | test-fast | sanitize | bench | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
 # TORCH    which torch to install first, e.g. TORCH="torch --index-url <index of a CUDA build>"
 # JOBS     parallel compilations
-# TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_gate.py
+# TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_nodes.py
+# TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise as many as cores
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,14 +13,15 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo test sanitize bench lint format clean help FORCE
+.PHONY: install demo test test-fast sanitize bench lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
 	@echo "test:    everything that needs no GPU"
+	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 
@@ -55,8 +57,16 @@ $(STAMP)/plugin: $(PLUGIN_SOURCES) $(STAMP)/ops
 demo: $(STAMP)/plugin
 	$(MAKE) --no-print-directory -C examples/water BIN=$(abspath $(BIN))
 
+# Files in parallel, the tests of one file after each other: they share what they build.
+TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+PYTEST := MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) \
+  --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)/plugin
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
+
+test-fast: $(STAMP)/plugin
+	$(PYTEST) -m "not (gpu or slow) and (round_trip or not lammps)"
 
 # A library with sanitizers loads only where their runtime is preloaded: a folder of its own. Leaks
 # are not looked for, since Python and PyTorch keep memory until the end on purpose.

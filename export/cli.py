@@ -142,13 +142,9 @@ def _symbols(text: str) -> list[str]:
 
 def _read_frames(path: str) -> list[ase.Atoms]:
     """All frames of a file; those on which no network can be compared are refused by number."""
-    from tdn.data import graph_from_frame, read_frames
-    from tdn.data.graphs import COINCIDENT
+    from tdn.data import read_frames
 
-    frames = read_frames(path)
-    for frame in frames:  # raises for atoms at the same place and impossible cells
-        graph_from_frame(frame, sorted(set(frame.atoms.numbers.tolist())), 2 * COINCIDENT)
-    return [frame.atoms for frame in frames]
+    return [frame.atoms for frame in read_frames(path)]
 
 
 def describe(metadata: dict[str, Any]) -> str:

@@ -43,9 +43,9 @@ def deployed_module(networks: list[Network]) -> nn.Module:
     return members[0] if len(members) == 1 else CommitteeModel(members)
 
 
-def predicts_forces(model: nn.Module) -> bool:
+def predicts_forces(model: Network) -> bool:
     """Whether a network gives forces by itself, which are no gradient of its energy."""
-    return bool(getattr(model, "direct_forces", False))
+    return model.direct_forces
 
 
 class EnableGrad:

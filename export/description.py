@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdn.cp.algebra import reconstruct
-from tdn.cp.couplings import coupling_paths, path_projection
+from tdn.cp.algebra import CPProblem, reconstruct
+from tdn.cp.couplings import coupling_paths
 from tdn.cp.factors import CPFactors, measured_factors
 from tdn.inference.compiled_file import FORMAT
 from tdn.network.base import Network, exact_constants
@@ -81,7 +81,9 @@ def _measured(matrices: list[np.ndarray], paths: str) -> CPFactors:
     """Errors of the matrices ``[output, input1, input2]`` as factors of a coupling tensor."""
     l_max3, l_max1, l_max2 = (math.isqrt(len(matrix)) - 1 for matrix in matrices)
     tensor = reconstruct(matrices)
-    coefficients = path_projection(tensor, coupling_paths(l_max1, l_max2, l_max3, paths))
+    degrees = (l_max1, l_max2, l_max3)
+    problem = CPProblem.from_degrees(coupling_paths(*degrees, paths), *degrees, normalized=True)
+    coefficients = problem.project(tensor)
     return measured_factors(matrices, coefficients, l_max1, l_max2, l_max3, paths)
 
 

@@ -37,6 +37,7 @@ class Graph:
     pbc : bool [B, 3]
     energy, forces, stress : float64 [B], [N, 3], [B, 3, 3] or None
         Reference values in eV, eV/angstrom, eV/angstrom^3; NaN where a frame has none.
+    weight : float64 [B], weight of each structure in the loss, or None
     """
 
     species: torch.Tensor
@@ -49,6 +50,7 @@ class Graph:
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
     _edges: Edges | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -228,4 +230,5 @@ def collate(graphs: Iterable[Graph]) -> Graph:
         energy=join("energy"),
         forces=join("forces"),
         stress=join("stress"),
+        weight=join("weight"),
     )

@@ -12,7 +12,8 @@ from ase.build import bulk, molecule
 
 from tdn.config import ModelConfig
 from tdn.graph import graph_from_atoms
-from tdn.network.convolution_model import ConvolutionModel, build_model
+from tdn.network.build import build_model
+from tdn.network.convolution_model import ConvolutionModel
 from tdn.network.potential import Potential, stress_of_virial
 
 TRAINED_MODEL = Path(__file__).parent / "files" / "water_small.pt"

@@ -111,7 +111,7 @@ class ModelConfig:
     )
     zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
     avg_num_neighbors: float | None = _option(
-        None, "normalisation of messages; null: mean of the training data", minimum=1e-6
+        None, "normalization of messages; null: mean of the training data", minimum=1e-6
     )
 
 
@@ -119,8 +119,8 @@ class ModelConfig:
 class DataConfig:
     """Where reference data come from. Paths are relative to the configuration file."""
 
-    train: str | None = _option(
-        None, "training frames: any file that ASE reads, or a database (docs/data.md)"
+    train: str | tuple[str, ...] | None = _option(
+        None, "training frames: a file that ASE reads, a database (docs/data.md), or a list of them"
     )
     valid: str | None = _option(None, "validation frames; null: split off the training frames")
     test: str | None = _option(None, "test frames, evaluated once after training")
@@ -132,10 +132,17 @@ class DataConfig:
         "key of the frames that says train, valid or test; then `train` is the only file "
         "(databases of tdn-data: any name)",
     )
-    energy_key: str = _option("energy", "key of the total energy in eV")
-    forces_key: str = _option("forces", "key of the forces in eV/angstrom")
-    stress_key: str = _option(
-        "stress", "key of the stress in eV/angstrom^3; *virial* in its name: of a virial in eV"
+    energy_key: str | None = _option(
+        None, "key of the total energy in eV; null: a common name (energy, REF_energy, ...)"
+    )
+    forces_key: str | None = _option(None, "key of the forces in eV/angstrom; null: a common name")
+    stress_key: str | None = _option(
+        None, "key of the stress; *virial* in its name: of a virial in eV; null: a common name"
+    )
+    stress_unit: str = _option(
+        "eV/A^3",
+        "unit of stresses: eV/A^3, GPa, kbar, bar, hartree/bohr^3, rydberg/bohr^3; with a minus "
+        "sign if they are positive under compression (VASP: -kbar)",
     )
     config_type_key: str = _option("config_type", "key of the name that groups frames in tables")
     atomic_energies: str | dict[str, float] = _option(
@@ -159,7 +166,7 @@ class DataConfig:
         "read frames of a database when they are needed: auto (more than 50,000 frames)",
         choices=("auto", "always", "never"),
     )
-    num_workers: int = _option(0, "streaming: processes that build neighbour lists", minimum=0)
+    num_workers: int = _option(0, "streaming: processes that build neighbor lists", minimum=0)
     cache_mb: int = _option(
         256, "streaming: memory for finished graphs in each process, MiB", minimum=0
     )

@@ -52,12 +52,19 @@ class Evaluation:
     predicted, reference : values of all frames
     num_atoms : int [F]
     species : int [sum of N], species of each atom
+    weight : [F], weights in the loss; None: one each
     """
 
     predicted: Values
     reference: Values
     num_atoms: np.ndarray
     species: np.ndarray
+    weight: np.ndarray | None = None
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where the atoms of each frame begin, and their total number; int [F + 1]."""
+        return np.concatenate([[0], np.cumsum(self.num_atoms)])
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def evaluate(
         # one row of numbers per frame, and one per atom
         values = {n: result[n].detach().cpu().double() for n in ("energy", "forces", "virial")}
         label = virial_of_stress(batch.stress, batch.volume)
-        frames = [values["energy"], batch.energy, batch.volume]
+        weight = torch.ones_like(batch.energy) if batch.weight is None else batch.weight
+        frames = [values["energy"], batch.energy, batch.volume, weight]
         virials = [values["virial"].flatten(1), label.flatten(1)]
         atoms = [values["forces"], batch.forces, batch.species.double()[:, None]]
         parts.append((start, torch.cat([torch.stack(frames, 1), *virials], 1), torch.cat(atoms, 1)))
@@ -106,23 +114,26 @@ def evaluate(
     # every rank fills in its rows and leaves zeros elsewhere, so the sum is exact
     counts = num_atoms.long()
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).tolist()
-    by_frame = torch.zeros(len(graphs), 21, dtype=torch.float64)
+    by_frame = torch.zeros(len(graphs), 22, dtype=torch.float64)
     by_atom = torch.zeros(first[-1], 7, dtype=torch.float64)
     for start, frames, atoms in parts:
         by_frame[start : start + len(frames)] = frames
         by_atom[first[start] : first[start] + len(atoms)] = atoms
     frames, atoms = ranks.sum(by_frame).numpy(), ranks.sum(by_atom).numpy()
-    energies, volume, virials = frames[:, :2].T, frames[:, 2], frames[:, 3:].reshape(-1, 2, 3, 3)
+    energies, volume, virials = frames[:, :2].T, frames[:, 2], frames[:, 4:].reshape(-1, 2, 3, 3)
     return Evaluation(
         predicted=Values(energies[0], atoms[:, :3], virials[:, 0], volume),
         reference=Values(energies[1], atoms[:, 3:6], virials[:, 1], volume),
         num_atoms=counts.numpy(),
         species=atoms[:, 6].astype(int),
+        weight=frames[:, 3],
     )
 
 
 def join_evaluations(parts: Sequence[Any]) -> Any:
     """One `Evaluation` (or `Values`) with the frames of several concatenated."""
+    if parts[0] is None:
+        return None
     if not dataclasses.is_dataclass(parts[0]):
         return np.concatenate(parts)
     names = [field.name for field in dataclasses.fields(parts[0])]
@@ -182,8 +193,7 @@ def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     predicted, reference = evaluation.predicted, evaluation.reference
     energy = 1e3 * np.abs(predicted.energy - reference.energy) / evaluation.num_atoms
     square = ((predicted.forces - reference.forces) ** 2).mean(axis=1)
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    mean = np.add.reduceat(square, starts) / evaluation.num_atoms
+    mean = np.add.reduceat(square, evaluation.starts[:-1]) / evaluation.num_atoms
     return energy, 1e3 * np.sqrt(mean)
 
 
@@ -194,8 +204,8 @@ def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
     """
     energy, forces = frame_errors(evaluation)
     reference = evaluation.reference
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    with_forces = np.logical_and.reduceat(np.isfinite(reference.forces).all(axis=1), starts)
+    known = np.isfinite(reference.forces).all(axis=1)
+    with_forces = np.logical_and.reduceat(known, evaluation.starts[:-1])
     score = forces if with_forces.any() else energy
     labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
     score = np.where(np.isfinite(score), score, np.inf)

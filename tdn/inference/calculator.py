@@ -8,6 +8,7 @@ from typing import Any
 
 import ase
 import numpy as np
+import torch
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -55,6 +56,9 @@ class TDNCalculator(Calculator):
     positive stress pulls the cell together). Without a periodic 3D cell there is no stress, and
     networks with direct forces have none at all.
 
+    It can be made and used inside ``torch.inference_mode()``, and be pickled for other processes
+    (spawn, joblib, dask), which load a compiled file again from where it is.
+
     The file of a committee gives means over its n networks. ``results`` then also has
     ``energy_std`` (eV), the standard deviation of the energy, and ``forces_std`` (eV/angstrom, one
     number per atom), sqrt(sum over networks |f_i - mean f_i|^2 / n).
@@ -67,6 +71,7 @@ class TDNCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: str | Path,
@@ -103,7 +108,7 @@ class TDNCalculator(Calculator):
         else:
             network, self.metadata = load_model(model, self.device, dtype, head)
             self.potential = Potential(network)
-            self.direct_forces = getattr(network, "direct_forces", False)
+            self.direct_forces = network.direct_forces
             self.r_max = network.r_max
             self.atomic_numbers = network.atomic_numbers
         if self.direct_forces:
@@ -123,6 +128,7 @@ class TDNCalculator(Calculator):
                 "this network predicts forces directly (model.forces = direct) and has no stress"
             )
 
+    @torch.inference_mode(False)
     def calculate(
         self,
         atoms: ase.Atoms | None = None,

@@ -50,12 +50,17 @@ class CompiledModel:
     metadata : contents of ``metadata.json``
     reference : contents of ``reference.json``
     device : where it computes
+    path : the file; a pickle holds its absolute name, and loads it again
     """
 
     module: Callable[..., tuple[Tensor, Tensor]]
     metadata: dict[str, Any]
     reference: dict[str, Any]
     device: torch.device
+    path: Path
+
+    def __reduce__(self) -> tuple[Callable[..., CompiledModel], tuple[str, str]]:
+        return load_compiled, (str(self.path.absolute()), str(self.device))
 
     @property
     def r_max(self) -> float:
@@ -193,6 +198,7 @@ def _largest(difference: Tensor) -> float:
     return value if value == value else float("inf")
 
 
+@torch.inference_mode(False)
 def load_compiled(
     path: str | Path, device: torch.device | str = "cpu", check: bool = True
 ) -> CompiledModel:
@@ -233,7 +239,7 @@ def load_compiled(
             f"{path} cannot be loaded by PyTorch {torch.__version__} (it was written with "
             f"{written}): {reason}"
         ) from None
-    model = CompiledModel(module, metadata, reference, device)
+    model = CompiledModel(module, metadata, reference, device, Path(path))
     if model.num_members > 1 and not hasattr(module, "forward_members"):
         raise TDNError(f"{path}: its metadata describes a committee, but its network is none")
     if check:

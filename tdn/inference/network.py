@@ -20,7 +20,7 @@ from .radial_table import STRETCH, tabulate
 
 
 class InferenceNodeProduct(nn.Module):
-    """`tdn.network.convolution.NodeProduct` followed by channel mixing, as constants."""
+    """`tdn.network.node_product.NodeProduct` followed by channel mixing, as constants."""
 
     linear: Tensor
     left: Tensor
@@ -93,9 +93,6 @@ class InferenceFirstLayer(nn.Module):
         features = layer.mix_in(model.embedding.unsqueeze(1))[:, 0]
         table = tabulate(
             layer.radial,
-            model.basis,
-            model.envelope,
-            model.num_species,
             dtype,
             features,
             stored=torch.float64,
@@ -138,9 +135,6 @@ class InferenceLayer(nn.Module):
         layer = model.layers[index]
         table = tabulate(
             layer.radial,
-            model.basis,
-            model.envelope,
-            model.num_species,
             dtype,
             stored=torch.float64,
             fineness=fineness,

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdn.network.radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from tdn.network.radial import RadialNetwork
+from tdn.ops import use_reference
 from tdn.system.errors import TDNError
 
 # channels that stand together in a table: a multiple of every vector width
@@ -60,9 +61,6 @@ def chebyshev_points(order: int) -> np.ndarray:
 
 def tabulate(
     radial: RadialNetwork,
-    basis: BesselBasis,
-    envelope: PolynomialEnvelope,
-    num_species: int,
     dtype: torch.dtype,
     features: Tensor | None = None,
     stored: torch.dtype | None = None,
@@ -72,8 +70,7 @@ def tabulate(
 
     Parameters
     ----------
-    radial, basis, envelope : the network in float64
-    num_species : number S of elements
+    radial : in float64
     dtype : of the table; decides its accuracy as well
     features : [S, C], features of the neighbors to be multiplied in (first layer)
     stored : precision of the coefficients, if it is not ``dtype``
@@ -84,16 +81,17 @@ def tabulate(
     TDNError
         If the table would be larger than `MAX_BYTES`, or the tolerance cannot be reached.
     """
+    num_species = radial.num_species
     order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
     blocks = -(-radial.num_channels // TABLE_BLOCK)
     per_interval = blocks * TABLE_BLOCK * radial.num_degrees * (order + 1) * dtype.itemsize
 
     def weights(r: Tensor) -> Tensor:  # [n] -> [S, S, n, L, C]
-        encoded = basis(r) * envelope(r).unsqueeze(1)
         rows = []
         for pair in range(num_species**2):
             pairs = torch.full(r.shape, pair, device=r.device)
-            w = radial(encoded, pairs)
+            with use_reference():  # plain PyTorch, which differentiates forwards
+                w = radial.weights_at(r, pairs)
             if features is not None:
                 w = w * features[pair % num_species]
             rows.append(w)
@@ -109,8 +107,8 @@ def tabulate(
     if intervals > most:
         raise too_large
     while True:
-        finer = _fit(weights, envelope.r_max, intervals, order)
-        error = _error(weights, finer, envelope.r_max, intervals)
+        finer = _fit(weights, radial.r_max, intervals, order)
+        error = _error(weights, finer, radial.r_max, intervals)
         if best <= ACCEPTED[dtype] and error > best:
             break
         if error <= best:

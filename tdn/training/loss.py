@@ -48,15 +48,17 @@ def _labelled(label: Tensor) -> Tensor:
     return torch.isfinite(label).all(dim=1)
 
 
-def _masked_sum(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of rho over the rows of [M, K] that have a label.
+def _masked_sum(
+    predicted: Tensor, label: Tensor, weight: Tensor, rho: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sum of weight times rho over the rows of [M, K] that have a label.
 
     Only a missing label excuses a row: a prediction that is NaN makes the sum NaN.
     """
     known = _labelled(label)
     error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
     square = error.square().mean(dim=1)
-    return torch.where(known, rho(square), square).sum()
+    return (weight * torch.where(known, rho(square), square)).sum()
 
 
 @dataclass(frozen=True)
@@ -69,25 +71,31 @@ class Targets:
     forces : [N, 3], eV/angstrom
     virial : [B, 3, 3], eV
     num_atoms : [B], atoms of each structure
+    weight : [B], of each structure in the loss; None: one each
     """
 
     energy: Tensor
     forces: Tensor
     virial: Tensor
     num_atoms: Tensor
+    weight: Tensor | None = None
 
     @classmethod
     def of_graph(cls, graph: Graph) -> Targets:
         """The labels of frames, which have a stress in place of the virial."""
         virial = virial_of_stress(graph.stress, graph.volume)
-        return cls(graph.energy, graph.forces, virial, graph.atoms_per_graph)
+        return cls(graph.energy, graph.forces, virial, graph.atoms_per_graph, graph.weight)
 
     @classmethod
     def of_evaluation(cls, evaluation: Evaluation) -> Targets:
         """The same of an evaluation."""
         labels = evaluation.reference
         arrays = (labels.energy, labels.forces, labels.virial, evaluation.num_atoms)
-        return cls(*map(torch.from_numpy, arrays))
+        weight = evaluation.weight
+        return cls(
+            *map(torch.from_numpy, arrays),
+            weight=None if weight is None else torch.from_numpy(weight),
+        )
 
     def counts(self) -> Tensor:
         """How many frames or atoms have each label, float64 [3]."""
@@ -101,7 +109,8 @@ class Loss:
 
     The error of a force is the norm of its vector over sqrt(3), that of a virial its Frobenius norm
     over 3 (root mean squares of components), so the loss is invariant under rotations whatever the
-    penalty. Energies and virials are taken per atom, in eV.
+    penalty. Energies and virials are taken per atom, in eV. Penalties of a frame are multiplied by
+    its weight.
 
     Parameters
     ----------
@@ -161,15 +170,21 @@ class Loss:
 
     def _sums(self, prediction: dict[str, Tensor], targets: Targets) -> Tensor:
         rho = penalty(self.function, self.delta)
-        atoms = targets.num_atoms.to(torch.float64)[:, None]
+        count = targets.num_atoms
+        atoms = count.to(torch.float64)[:, None]
+        weight = torch.ones_like(atoms[:, 0]) if targets.weight is None else targets.weight
         energy = _masked_sum(
-            prediction["energy"][:, None] / atoms, targets.energy[:, None] / atoms, rho
+            prediction["energy"][:, None] / atoms, targets.energy[:, None] / atoms, weight, rho
         )
-        forces = _masked_sum(prediction["forces"], targets.forces, rho)
+        of_atom = weight.repeat_interleave(count.long(), output_size=len(targets.forces))
+        forces = _masked_sum(prediction["forces"], targets.forces, of_atom, rho)
         if self.stress_weight == 0:  # some networks have no virial
             return torch.stack([energy, forces, torch.zeros_like(energy)])
         virial = _masked_sum(
-            prediction["virial"].flatten(1) / atoms, targets.virial.flatten(1) / atoms, rho
+            prediction["virial"].flatten(1) / atoms,
+            targets.virial.flatten(1) / atoms,
+            weight,
+            rho,
         )
         return torch.stack([energy, forces, virial])
 

@@ -13,8 +13,8 @@ from tdn import TDNCalculator
 from tdn.config import ModelConfig
 from tdn.graph import collate, graph_from_atoms
 from tdn.inference.compiled_model import load_compiled
+from tdn.network.build import build_model
 from tdn.network.checkpoint import save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential, stress_of_virial
 from tdn.system.errors import TDNError, UsageError
 from tdn_export import ExportReport, export_model

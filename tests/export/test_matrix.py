@@ -15,8 +15,8 @@ from tdn.config import ModelConfig
 from tdn.graph import collate, graph_from_atoms
 from tdn.inference.compiled_model import load_compiled
 from tdn.network.base import Network, set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import DTYPES, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.potential import Potential
 from tdn_export import export_model

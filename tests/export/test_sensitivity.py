@@ -16,7 +16,7 @@ from structures import CONFIGS, random_model
 
 from tdn.graph import Graph, graph_from_atoms
 from tdn.network.base import Network, set_dtype
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.potential import Potential
 from tdn_export.deployed import deployed_network

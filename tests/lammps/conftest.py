@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_files import SharedFiles
 
 from .toy import write_toy
 
 TIME_LIMIT = 120  # seconds for one run of lmp
 
-# MPICH polls while it waits. With more ranks than cores the ones that wait then keep the others
-# from working, and a test takes minutes; these settings let them sleep a microsecond instead.
-WAIT_ASLEEP = {
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "1",
+# MPICH spins while it waits, and gives the processor away only for an instant. With more ranks than
+# free cores the ones that wait keep the others from working, and a test takes minutes. The first
+# settings make MPICH call sched_yield after every look; the library makes that a sleep.
+YIELD_BY_SLEEPING = """
+#include <time.h>
+int sched_yield(void)
+{
+  const struct timespec shortest = {0, 1};
+  return nanosleep(&shortest, 0);
+}
+"""
+TOYS = {
+    "toy1": {"layers": 1},
+    "toy2": {"layers": 2},
+    "toy2f": {"layers": 2, "dtype": "float32"},
+    "short": {"r_max": 2.5},
 }
 
 LammpsRunner = Callable[..., str]
@@ -45,14 +62,26 @@ def plugin() -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with ``toy1.tdn.pth`` (one layer), ``toy2.tdn.pth`` (two) and ``short.tdn.pth``."""
-    folder = tmp_path_factory.mktemp("models")
-    write_toy(folder / "toy1.tdn.pth", layers=1)
-    write_toy(folder / "toy2.tdn.pth", layers=2)
-    write_toy(folder / "toy2f.tdn.pth", layers=2, dtype="float32")
-    write_toy(folder / "short.tdn.pth", r_max=2.5)
-    return folder
+def models(shared_files: SharedFiles) -> Path:
+    """Folder with the files of `TOYS`, ``toy1.tdn.pth`` and so on, and with exported networks."""
+    for name, options in TOYS.items():
+        shared_files.get(f"{name}.tdn.pth", partial(write_toy, **options))
+    return shared_files.folder
+
+
+@functools.cache
+def wait_asleep() -> dict[str, str]:
+    """Environment in which ranks sleep while they wait; compiled once per process."""
+    folder = Path(tempfile.mkdtemp(prefix="tdn-wait-asleep-"))
+    atexit.register(shutil.rmtree, folder)
+    library = folder / "yield.so"
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(command, input=YIELD_BY_SLEEPING, text=True, check=True)
+    return {
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "1",
+        "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}",
+    }
 
 
 def run_script(
@@ -75,8 +104,8 @@ def run_script(
 
     (folder / "in.test").write_text(script)
     variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1"}
-    if ranks > len(os.sched_getaffinity(0)):
-        variables |= WAIT_ASLEEP
+    if ranks > 1:
+        variables |= wait_asleep()
     variables |= environment
     try:
         result = run_lmp(
@@ -110,7 +139,7 @@ def run_command(
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **WAIT_ASLEEP, **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

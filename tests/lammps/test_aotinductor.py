@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from structures import random_model
+from shared_files import SharedFiles
 
 from tdn import TDNError, ops
-from tdn.network.checkpoint import save_model
-from tdn_export import export_model, machine_code
+from tdn_export import machine_code
 
 from .conftest import LammpsRunner, Structure, on_ranks, run_command
 from .test_closed_form import TILTED, random_structure
@@ -29,17 +28,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", params=["l1", "attention"])
-def name(request: pytest.FixtureRequest, models: Path) -> str:
-    """A network of several layers in float64, in both kinds of files."""
+def name(request: pytest.FixtureRequest, models: Path, shared_files: SharedFiles) -> str:
+    """A network of several layers in float64, in both kinds of files, which have this name."""
     try:
         machine_code.check_tools()
     except TDNError as error:
         pytest.skip(str(error))
-    path = models / f"{request.param}.pt"
-    save_model(path, random_model(request.param), {})
     for backend in ("torchscript", "aotinductor"):
-        export_model(path, backend=backend)
-    return request.param
+        path = shared_files.export(request.param, backend=backend)
+    return path.name.removesuffix(".tdn.pt2")
 
 
 def structures() -> list[Structure]:
@@ -100,7 +97,7 @@ OTHERS = {
 
 def test_other_machines(lmp: LammpsRunner, models: Path, name: str, tmp_path: Path) -> None:
     """One line that says what was found, what the file needs, and what to do."""
-    if name != "attention":
+    if name != "attention_1":
         pytest.skip("one network will do")
     for change, expected in OTHERS.values():
         change_metadata(models / f"{name}.tdn.pt2", tmp_path / "model.tdn.pt2", change)
@@ -126,7 +123,7 @@ def test_no_room_on_one_rank(
     """The other rank has unpacked its machine code by then, and stops with the same message."""
     from tdn_lammps.runtime import find_program
 
-    if name != "attention":
+    if name != "attention_1":
         pytest.skip("one network will do")
     (tmp_path / "in.test").write_text(ATOMS.format(f"{name}.tdn.pt2"))
     lmp = [find_program("lmp"), "-in", "in.test", "-log", "none"]
@@ -178,7 +175,7 @@ for source in map(Path, sources):
 
 def test_damaged_files(models: Path, name: str, tmp_path: Path, plugin: Path) -> None:
     """Bits flipped, parts missing: an error, or what changed is not read; no crash, no hang."""
-    if name != "attention":
+    if name != "attention_1":
         pytest.skip("one network will do")
     variants = 150
     runner = f"ATOMS, VARIANTS = {ATOMS!r}, {variants}\n{RUNNER}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import ase
 import numpy as np
 import pytest
-from structures import random_model
+from shared_files import SharedFiles
 
 from tdn.inference.calculator import TDNCalculator
-from tdn.network.checkpoint import save_model
 from tdn_export import export_model
 
 from .conftest import Structure, run_script, thermo_rows
@@ -32,21 +32,27 @@ ASK = "fix deviation all pair 1 tdn force_deviation 1\n"
 
 
 @pytest.fixture(scope="module")
-def committee(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def committee(plugin: Path, shared_files: SharedFiles) -> Path:
     """Folder with two committees, `COMMITTEE` and `DIRECT`, and the members of the first."""
-    folder = tmp_path_factory.mktemp("committee")
-    paths = [folder / f"member{k}.pt" for k in range(len(MEMBERS))]
-    for path, (name, seed) in zip(paths, MEMBERS, strict=True):
-        save_model(path, random_model(name, seed), {})
-        export_model(path)
-    export_model(paths, folder / COMMITTEE)
+    for name, seed in MEMBERS:
+        shared_files.export(name, seed)
+    members = [shared_files.checkpoint(name, seed) for name, seed in MEMBERS]
+    shared_files.get(COMMITTEE, partial(export_model, members))
 
-    paths = [folder / f"direct{k}.pt" for k in range(len(DIRECT_MEMBERS))]
-    for path, (name, seed) in zip(paths, DIRECT_MEMBERS, strict=True):
-        save_model(path, random_model(name, seed, forces="direct"), {})
-    with pytest.warns(UserWarning, match="direct forces are no gradient"):
-        export_model(paths, folder / DIRECT, direct_forces=True)
-    return folder
+    direct = [shared_files.checkpoint(name, seed, direct=True) for name, seed in DIRECT_MEMBERS]
+
+    def make(path: Path) -> None:
+        with pytest.warns(UserWarning, match="direct forces are no gradient"):
+            export_model(direct, path, direct_forces=True)
+
+    shared_files.get(DIRECT, make)
+    return shared_files.folder
+
+
+def member(k: int) -> str:
+    """Name of the compiled file of one network of the first committee."""
+    name, seed = MEMBERS[k]
+    return f"{name}_{seed}.tdn.pth"
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def test_means_of_the_single_files(run: Callable[..., str], tmp_path: Path) -> N
     script = ""
     for cell in CELLS:
         for k in range(len(MEMBERS)):
-            script += setup(cell, f"member{k}.tdn.pth") + measure(f"{cell}.{k}")
+            script += setup(cell, member(k)) + measure(f"{cell}.{k}")
         script += setup(cell) + measure(f"{cell}.mean")
         script += setup(cell) + ASK + measure(f"{cell}.asked")
     assert f"{COMMITTEE}: committee of 3, " in run(script)
@@ -226,11 +232,11 @@ def test_halt(run: Callable[..., str], ranks: int) -> None:
 def test_one_network_has_no_deviation(run: Callable[..., str], flag: int, early: bool) -> None:
     """A fix that is older than the model is found out in its first step."""
     ask = f"fix deviation all pair 1 tdn force_deviation {flag}\n"
-    script = setup("molecule", "member0.tdn.pth")
+    script = setup("molecule", member(0))
     script = script.replace("pair_coeff", ask + "pair_coeff") if early else script + ask
     output = run(script + "run 0\n", ranks=2, fails=True)
     (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
-    for part in ("force_deviation needs a committee", "member0.tdn.pth holds one network"):
+    for part in ("force_deviation needs a committee", f"{member(0)} holds one network"):
         assert part in line
     assert "tdn-export a.pt b.pt c.pt -o committee.tdn.pth" in line
 

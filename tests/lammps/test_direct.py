@@ -8,11 +8,9 @@ from pathlib import Path
 import ase
 import numpy as np
 import pytest
-from structures import random_model
+from shared_files import SharedFiles
 
 from tdn.inference.calculator import TDNCalculator
-from tdn.network.checkpoint import save_model
-from tdn_export import export_model
 
 from .conftest import LammpsRunner, Structure, setup, thermo_rows
 from .special_toys import direct_forces, write_direct
@@ -129,18 +127,18 @@ def test_dynamics_in_hybrid(run: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "newton"), [(1, "on"), (2, "on"), (3, "off")])
-def test_exported_network(run: Callable[..., str], tmp_path: Path, ranks: int, newton: str) -> None:
+def test_exported_network(
+    run: Callable[..., str], shared_files: SharedFiles, tmp_path: Path, ranks: int, newton: str
+) -> None:
     """The attention network with direct forces gives in LAMMPS what it gives in Python."""
-    checkpoint, compiled = tmp_path / "model.pt", tmp_path / "direct.tdn.pth"
-    save_model(checkpoint, random_model("attention", forces="direct"), {})
-    with pytest.warns(UserWarning, match="no gradient"):
-        export_model(checkpoint, compiled, direct_forces=True)
+    coeff = f"pair_coeff * * {shared_files.export('attention', direct=True)} H O\n"
     commands = WITHOUT_PRESSURE + (
         "dump 1 all custom 1 NUMBER.dump id fx fy fz\n"
         "dump_modify 1 sort id format float %.17g\nrun 0\nundump 1\n"
     )
-    output = run(STRUCTURES, commands, "tdn direct yes", before=f"newton {newton}", ranks=ranks)
-    calculator = TDNCalculator(checkpoint, device="cpu")
+    options = {"before": f"newton {newton}", "coeff": coeff, "ranks": ranks}
+    output = run(STRUCTURES, commands, "tdn direct yes", **options)
+    calculator = TDNCalculator(shared_files.checkpoint("attention", direct=True), device="cpu")
     for k, (structure, row) in enumerate(zip(STRUCTURES, thermo_rows(output), strict=True)):
         atoms = ase.Atoms(
             np.array(["H", "O"])[structure.species],

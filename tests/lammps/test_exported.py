@@ -9,10 +9,9 @@ import ase
 import ase.units
 import numpy as np
 import pytest
-from structures import random_model
+from shared_files import SharedFiles
 
 from tdn.inference.calculator import TDNCalculator
-from tdn.network.checkpoint import save_model
 
 from .conftest import Structure
 from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure
@@ -20,14 +19,10 @@ from .test_parallel import assert_same
 
 
 @pytest.fixture(scope="module", params=["l1", "attention"])
-def checkpoint(request: pytest.FixtureRequest, models: Path) -> Path:
-    """A two-layer network with random weights in float64; its compiled file lies beside it."""
-    from tdn_export import export_model
-
-    path = models / f"{request.param}.pt"
-    save_model(path, random_model(request.param), {})
-    export_model(path)
-    return path
+def checkpoint(request: pytest.FixtureRequest, shared_files: SharedFiles) -> Path:
+    """A network of several layers in float64; its compiled file lies beside it."""
+    shared_files.export(request.param)
+    return shared_files.checkpoint(request.param)
 
 
 def structures() -> list[Structure]:

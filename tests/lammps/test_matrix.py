@@ -15,16 +15,17 @@ from pathlib import Path
 import ase
 import numpy as np
 import pytest
-from structures import CONFIGS, random_model
+from shared_files import SharedFiles
+from structures import CONFIGS
 
 from tdn.inference.calculator import TDNCalculator
-from tdn.network.checkpoint import save_model
 
 from .conftest import MEASURE, Measured, Structure, read_measured, run_script, thermo_rows
 from .test_closed_form import BAR, SYMMETRIC, TILTED, random_structure
 from .toy import all_edges
 
-MODEL = "matrix.tdn.pth"
+NETWORK = "l1"
+MODEL = "l1_1.tdn.pth"
 SPECTATORS = 4  # atoms of a type that only a style without forces knows
 
 
@@ -108,13 +109,9 @@ def with_spectators(structure: Structure) -> Structure:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(models: Path) -> Path:
-    from tdn_export import export_model
-
-    path = models / "matrix.pt"
-    save_model(path, random_model("l1"), {})
-    export_model(path, models / MODEL)
-    return path
+def checkpoint(shared_files: SharedFiles) -> Path:
+    assert shared_files.export(NETWORK).name == MODEL
+    return shared_files.checkpoint(NETWORK)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +212,7 @@ def test_one_exchange_forward_and_back_for_each_layer(
     script = Case("orthogonal", "brick", "on", False).script("case", 2)
     output = run_script(script + "run 3\n", tmp_path, models, ranks=2)
     (line,) = re.findall("TDN communication per step: .*", output)
-    layers = CONFIGS["l1"].num_layers
+    layers = CONFIGS[NETWORK].num_layers
     assert layers == 3
     found = re.search(r"(\d+) forward .* with (\d+) bytes .*, (\d+) reverse with (\d+) bytes", line)
     forward, forward_bytes, reverse, reverse_bytes = (int(number) for number in found.groups())

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from structures import CONFIGS, random_model
-
-from tdn.network.checkpoint import save_model
-from tdn_export import export_model
+from shared_files import SharedFiles
+from structures import CONFIGS
 
 from .conftest import Structure, run_command, setup
 from .test_closed_form import random_structure
@@ -124,8 +122,8 @@ LAYERS = CONFIGS["attention"].num_layers
 NETWORKS = {
     "toy1": (0, 0),  # convolutions: n - 1, since the first layer needs elements only
     "toy2": (1, 1),
-    "attention": (LAYERS, LAYERS),
-    "direct": (LAYERS + 1, 0),  # nothing is differentiated
+    "attention_1": (LAYERS, LAYERS),
+    "attention_1_direct": (LAYERS + 1, 0),  # nothing is differentiated
 }
 STYLES = {"zero": "pair_style zero 4.0\npair_coeff * *\n"} | {
     name: f"pair_style tdn direct yes\npair_coeff * * {name}.tdn.pth H O\n" for name in NETWORKS
@@ -133,7 +131,7 @@ STYLES = {"zero": "pair_style zero 4.0\npair_coeff * *\n"} | {
 
 
 def compile_counter(folder: Path) -> None:
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     header = mpich_file("mpi.h")
     if header is None:
@@ -143,7 +141,9 @@ def compile_counter(folder: Path) -> None:
     subprocess.run([*command, "-ldl", "-o", "counter.so"], cwd=folder, check=True)
 
 
-def test_messages_of_every_step(run_python: Callable[..., str], tmp_path: Path) -> None:
+def test_messages_of_every_step(
+    run_python: Callable[..., str], shared_files: SharedFiles, tmp_path: Path
+) -> None:
     """One exchange each way for each layer, counted as messages that leave a rank in seven steps.
 
     The style ``zero`` tells in how many messages LAMMPS brings positions to the ghosts. Forces take
@@ -152,12 +152,8 @@ def test_messages_of_every_step(run_python: Callable[..., str], tmp_path: Path) 
     sends anything else.
     """
     compile_counter(tmp_path)
-    save_model(tmp_path / "attention.pt", random_model("attention"), {})
-    export_model(tmp_path / "attention.pt")
-    save_model(tmp_path / "direct.pt", random_model("attention", forces="direct"), {})
-    with pytest.warns(UserWarning, match="no gradient"):
-        export_model(tmp_path / "direct.pt", direct_forces=True)
-
+    shared_files.export("attention")
+    shared_files.export("attention", direct=True)
     cases = [(name, newton) for name in STYLES for newton in ("on", "off")]
     for k, (name, newton) in enumerate(cases):
         script = f"clear\nprocessors 2 1 1\nnewton {newton}\n" + setup(STRUCTURE, "data", "none")
@@ -172,5 +168,5 @@ def test_messages_of_every_step(run_python: Callable[..., str], tmp_path: Path) 
     for (name, newton), messages in zip(cases, found, strict=True):
         exchanges = 1 + (newton == "on")
         if name != "zero":
-            exchanges += sum(NETWORKS[name]) + (newton == "off" and name != "direct")
+            exchanges += sum(NETWORKS[name]) + (newton == "off" and name != "attention_1_direct")
         assert messages == steps * sides * exchanges, (name, newton)

@@ -20,8 +20,8 @@ from tdn.network.attention_layers import EquivariantLayerNorm, neighbor_softmax,
 from tdn.network.attention_model import AttentionModel, GraphAttention, TransformerBlock
 from tdn.network.attention_radial import RadialProfile
 from tdn.network.base import model_dtype, set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 from tdn.system.errors import TDNError
@@ -150,7 +150,7 @@ def test_attention_against_loops():
 
 @pytest.fixture
 def fan():
-    """Three atoms with 3, 0 and 2 neighbours."""
+    """Three atoms with 3, 0 and 2 neighbors."""
     return sort_edges(torch.tensor([[0, 0, 0, 2, 2], [1, 2, 1, 0, 1]]), 3, 3)
 
 
@@ -208,9 +208,9 @@ def test_ghost_atoms_through_exchange(monkeypatch):
     graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
     expected = Potential(model)(graph)
     n = len(atoms)
-    centre, neighbour = graph.edge_index
+    center, neighbor = graph.edge_index
     images, inverse = torch.unique(
-        torch.cat([neighbour.unsqueeze(1).double(), graph.edge_shift], dim=1),
+        torch.cat([neighbor.unsqueeze(1).double(), graph.edge_shift], dim=1),
         dim=0,
         return_inverse=True,
     )
@@ -224,7 +224,7 @@ def test_ghost_atoms_through_exchange(monkeypatch):
         return x[owners]
 
     monkeypatch.setattr(attention, "exchange", transport)
-    edges = sort_edges(torch.stack([centre, n + inverse]), n, len(owners))
+    edges = sort_edges(torch.stack([center, n + inverse]), n, len(owners))
     vectors = graph.edge_vec.detach()
     energy = model(graph.species[owners], edges, vectors, n)
     assert torch.allclose(energy, expected["atom_energy"], rtol=1e-13)

@@ -67,7 +67,7 @@ class FrameStore:
         self._chunks: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognizes(path: str | Path) -> bool:
         """Whether an LMDB file is a database of this kind."""
         value = LmdbFile.open(path).get(METADATA_KEY)
         return value is not None and value[:1] == b"{" and FORMAT.encode() in value[:200]
