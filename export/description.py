@@ -106,7 +106,7 @@ def build_metadata(
     config = model.config
     attention = config.architecture == "attention"
     factors = cp_factors(model)
-    # attention starts from an embedding of neighbours
+    # attention starts from an embedding of neighbors
     hops = config.num_layers + int(attention)
     direct = model.direct_forces
     return {

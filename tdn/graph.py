@@ -1,7 +1,7 @@
 """Atoms to graphs: neighbor lists (by vesin), sorted edges and batching.
 
-Conventions: ``edge_index[0]`` is the centre i that receives, ``edge_index[1]`` the neighbour j that
-sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by centre. What the
+Conventions: ``edge_index[0]`` is the center i that receives, ``edge_index[1]`` the neighbor j that
+sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by center. What the
 operators need besides, `Graph.edges`, is made and checked once for each graph or batch.
 """
 
@@ -30,8 +30,8 @@ class Graph:
     ----------
     species : int64 [N], index into the model's species
     positions : float64 [N, 3], angstrom
-    edge_index : int64 [2, E], centre and neighbour, sorted by centre
-    edge_shift : float64 [E, 3], periodic image of the neighbour in angstrom
+    edge_index : int64 [2, E], center and neighbor, sorted by center
+    edge_shift : float64 [E, 3], periodic image of the neighbor in angstrom
     batch : int64 [N], which structure an atom belongs to
     cell : float64 [B, 3, 3], rows are lattice vectors; zero where there is none
     pbc : bool [B, 3]
@@ -60,7 +60,7 @@ class Graph:
         Raises
         ------
         ValueError
-            If edges are not sorted by centre, or name atoms that do not exist.
+            If edges are not sorted by center, or name atoms that do not exist.
         """
         if self._edges is None:
             self._edges = sort_edges(self.edge_index, self.num_atoms, self.num_atoms)
@@ -80,9 +80,9 @@ class Graph:
 
     @property
     def edge_vec(self) -> torch.Tensor:
-        """Vectors from centre to neighbour, float64 [E, 3]."""
-        centre, neighbour = self.edge_index
-        return self.positions[neighbour] + self.edge_shift - self.positions[centre]
+        """Vectors from center to neighbor, float64 [E, 3]."""
+        center, neighbor = self.edge_index
+        return self.positions[neighbor] + self.edge_shift - self.positions[center]
 
     @property
     def volume(self) -> torch.Tensor:
@@ -127,7 +127,7 @@ def species_index(numbers: np.ndarray, atomic_numbers: list[int]) -> np.ndarray:
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, r_max: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs closer than ``r_max``, sorted by centre.
+    """All pairs closer than ``r_max``, sorted by center.
 
     Parameters
     ----------

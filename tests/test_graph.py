@@ -1,4 +1,4 @@
-"""Neighbour lists against ASE's own; batching."""
+"""Neighbor lists against ASE's own; batching."""
 
 import pickle
 
@@ -84,8 +84,8 @@ def test_batching_keeps_structures_apart():
     batch = collate(graphs)
     assert batch.num_graphs == len(graphs)
     assert batch.num_atoms == sum(g.num_atoms for g in graphs)
-    centre, neighbour = batch.edge_index
-    assert torch.equal(batch.batch[centre], batch.batch[neighbour])
+    center, neighbor = batch.edge_index
+    assert torch.equal(batch.batch[center], batch.batch[neighbor])
     assert torch.equal(batch.edge_vec, torch.cat([g.edge_vec for g in graphs]))
     assert batch.atoms_per_graph.tolist() == [g.num_atoms for g in graphs]
     assert torch.allclose(batch.volume[2], torch.tensor(6.0 * 5.5 * 5.8, dtype=torch.float64))

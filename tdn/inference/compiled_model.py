@@ -25,7 +25,7 @@ from tdn.system.devices import select_device
 from tdn.system.errors import TDNError
 from tdn.system.printable import printable
 
-from . import torchscript
+from . import aotinductor, torchscript
 from .compiled_file import AOTINDUCTOR, backend_of, is_compiled_file, read_extra_files
 
 __all__ = [
@@ -90,7 +90,7 @@ class CompiledModel:
         Parameters
         ----------
         species : int64 [n_all]
-        edge_index : int64 [2, E], sorted by centre
+        edge_index : int64 [2, E], sorted by center
         edge_vec : float64 [E, 3], angstrom
         num_local : number of atoms that have an energy
 
@@ -224,8 +224,6 @@ def load_compiled(
     device = select_device(str(device))
     try:
         if backend_of(path) == AOTINDUCTOR:
-            from . import aotinductor  # takes a second to import
-
             module = aotinductor.load(path, metadata, device)
         else:
             module = torchscript.load(path, device)

@@ -2,7 +2,7 @@
 
 A radial network is a function of one number for each pair of species. Its values and slopes at the
 Chebyshev points of some intervals determine one polynomial per interval, degree and channel, which
-is far cheaper than the network and as exact as asked for. Neighbouring polynomials share value and
+is far cheaper than the network and as exact as asked for. Neighboring polynomials share value and
 slope at the point between them, so that forces are continuous.
 
 Radial networks vary fastest at short distances, so intervals are equal in
@@ -44,8 +44,8 @@ class RadialTable:
 
     Attributes
     ----------
-    values : [S, S, K, blocks, L, order + 1, 16], coefficients of s = 2 (K x - k) - 1 for centre and
-        neighbour species and each of the intervals k < K, lowest power first
+    values : [S, S, K, blocks, L, order + 1, 16], coefficients of s = 2 (K x - k) - 1 for center and
+        neighbor species and each of the intervals k < K, lowest power first
     error : largest error of values and slopes before rounding, relative to the largest value and
         slope of the function
     """
@@ -72,7 +72,7 @@ def tabulate(
     ----------
     radial : in float64
     dtype : of the table; decides its accuracy as well
-    features : [S, C], features of the neighbours to be multiplied in (first layer)
+    features : [S, C], features of the neighbors to be multiplied in (first layer)
     stored : precision of the coefficients, if it is not ``dtype``
     fineness : divides the error that is aimed at (not the one that is accepted)
 

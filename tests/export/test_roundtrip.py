@@ -14,7 +14,7 @@ from tdn.inference.compiled_model import load_compiled
 from tdn.network.potential import Potential, stress_of_virial
 from tdn_export import export_model
 from tdn_export.structures import random_cell, standard_structures
-from tdn_export.verify import SYMMETRY_BOUND, TABLE_AMPLIFICATION
+from tdn_export.tolerances import SYMMETRY_BOUND, TABLE_AMPLIFICATION
 
 pytestmark = pytest.mark.usefixtures("plain")
 

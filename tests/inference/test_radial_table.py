@@ -189,18 +189,18 @@ def test_ends_at_the_cutoff(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_features_of_the_neighbour_are_multiplied_in(dtype):
+def test_features_of_the_neighbor_are_multiplied_in(dtype):
     network = small_network(num_channels=5)
     features = torch.randn(2, 5, dtype=torch.float64)
     r = random_distances(4.0)
     table = tabulate(network, dtype, features)
     found = interpolate(table.values, r, 4.0, 5)
     for (value, rounding), weights in zip(found, exact(network, r), strict=True):
-        # [centre, neighbour, n, L, C]: those of the second index
+        # [center, neighbor, n, L, C]: those of the second index
         wanted = weights * features[None, :, None, None].numpy()
         error = np.abs(value - wanted).max()
         assert error <= 2 * table.error * np.abs(wanted).max() + rounding
-        # the centre's would be far off
+        # the center's would be far off
         assert np.abs(value - weights * features[:, None, None, None].numpy()).max() > 0.1
 
 

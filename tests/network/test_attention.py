@@ -14,7 +14,7 @@ from tdn.config import config_to_dict, model_config_from_dict
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
 from tdn.inference.calculator import TDNCalculator
-from tdn.inference.torchscript import plain_execution, script
+from tdn.inference.torchscript import plain_execution
 from tdn.network import attention_model as attention
 from tdn.network.attention_layers import EquivariantLayerNorm, neighbor_softmax, smooth_leaky_relu
 from tdn.network.attention_model import AttentionModel, GraphAttention, TransformerBlock
@@ -26,6 +26,7 @@ from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 from tdn.system.errors import TDNError
 from tdn.training.loss import Loss
+from tdn_export.script import script
 
 # elements of PubChemQCR's molecules that matter here: only the embedding depends on their number
 ELEMENTS = ["H", "C", "N", "O", "F", "P", "S", "Cl"]
