@@ -72,7 +72,7 @@ void EdgeGraph::build_edges()
   const double *const *const x = atom->x;
   const double r_max_sq = r_max * r_max;
   const int num_local = nodes_.num_local();
-  read_species(0, num_local);
+  read_species();
   if (count_mapped() != num_mapped)
     throw std::runtime_error(
         "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
@@ -104,7 +104,6 @@ void EdgeGraph::build_edges()
   memmove(centers + count, senders, sizeof(int64_t) * count);
 
   nodes_.place_ghosts(centers + count, count);
-  read_species(num_local, nodes_.num_all());
 }
 
 /* ---------------------------------------------------------------------- */
@@ -116,13 +115,11 @@ int EdgeGraph::count_mapped() const
   return count;
 }
 
-/* ----------------------------------------------------------------------
-   of the nodes [first, last)
-------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------- */
 
-void EdgeGraph::read_species(int first, int last)
+void EdgeGraph::read_species()
 {
-  for (int node = first; node < last; node++) {
+  for (int node = 0; node < nodes_.num_local(); node++) {
     const int i = nodes_.atom_of(node);
     node_species[node] = type2species[atom->type[i]];
     if (node_species[node] < 0)

@@ -36,9 +36,11 @@ class EdgeGraph : protected Pointers {
   void number_local(const class NeighList *list);
   void build_pairs(const class NeighList *list, const std::vector<int64_t> &owners);
 
-  /** In every step: the species, since fixes change types between builds of the list, and the
-      edges. Throws std::runtime_error if an atom has come to this style or left it since then. */
+  /** In every step: the species of local atoms, since fixes change types between builds of the
+      list, and the edges. Those of ghosts are to be filled in from their owners.
+      Throws std::runtime_error if an atom has come to this style or left it since then. */
   void build_edges();
+  std::vector<int64_t> &species() { return node_species; }
 
   /// The graph of this step; valid until the next one.
   tdn::Graph view() const;
@@ -62,7 +64,7 @@ class EdgeGraph : protected Pointers {
   std::vector<double> edge_vec;       // [num_edges, 3]
 
   int count_mapped() const;
-  void read_species(int first, int last);
+  void read_species();
 };
 
 }    // namespace LAMMPS_NS

@@ -288,7 +288,8 @@ void PairTDN::refuse_insertions()
   const std::vector<double> &e0 = parts->file.isolated_energies();
   if (std::all_of(e0.begin(), e0.end(), [](double energy) { return energy == 0.0; })) return;
   for (const Fix *fix : modify->get_fix_list())
-    if (utils::strmatch(fix->style, "^(gcmc|widom|charge/regulation)"))
+    if (utils::strmatch(fix->style, "^gcmc") || utils::strmatch(fix->style, "^widom") ||
+        utils::strmatch(fix->style, "^charge/regulation"))
       error->all(FLERR,
                  "Pair style tdn: fix {} {} inserts or deletes atoms, and their energies would "
                  "contain those of isolated atoms; leave these out with: pair_style tdn e0 no",
@@ -342,6 +343,8 @@ void PairTDN::compute(int eflag, int vflag)
       parts->last_build = neighbor->ncalls;
     }
     graph.build_edges();
+    // the set command and some fixes change types of local atoms alone
+    if (parts->exchanges) parts->rows.bring_to_ghosts(graph.species());
     if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
 
     // with exchange the ranks without atoms take part

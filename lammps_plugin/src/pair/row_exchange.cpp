@@ -64,6 +64,12 @@ void RowExchange::reverse(void *x_all, int64_t, int64_t, int64_t width, bool is_
   communicate(x_all, width, is_double, false);
 }
 
+void RowExchange::bring_to_ghosts(std::vector<int64_t> &values)
+{
+  static_assert(sizeof(int64_t) == sizeof(double), "they travel as doubles");
+  communicate(values.data(), 1, true, true);
+}
+
 void RowExchange::add_to_owners(std::vector<double> &rows, int width)
 {
   communicate(rows.data(), width, true, false);

@@ -39,7 +39,9 @@ class RowExchange : public tdn::Exchange, protected Pointers {
   void reverse(void *x_all, int64_t num_local, int64_t num_all, int64_t width,
                bool is_double) override;
 
-  /// The same for results; not counted as communication of the model.
+  // the same for a number of each node, and for results; not counted as communication of the model
+
+  void bring_to_ghosts(std::vector<int64_t> &values);
   void add_to_owners(std::vector<double> &rows, int width);
 
   // what an evaluation communicates
