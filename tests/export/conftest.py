@@ -68,14 +68,12 @@ def export(tmp_path_factory) -> Callable[..., Export]:
 
 
 @pytest.fixture(scope="session")
-def machine_code(export, tmp_path_factory) -> Path:
-    """A small network compiled by AOTInductor, which takes most of a minute."""
+def machine_code(shared_files) -> Path:
+    """``random_model("l1")`` compiled by AOTInductor, which takes most of a minute."""
     if not ops.is_compiled():
         pytest.skip("needs the compiled operators")
     try:
         aotinductor.check_tools()
     except TDNError as error:
         pytest.skip(str(error))
-    output = tmp_path_factory.mktemp("aotinductor") / "model.tdn.pt2"
-    with plain_execution():
-        return export_model(export().checkpoint, output, backend="aotinductor").path
+    return shared_files.export("l1", backend="aotinductor")
