@@ -4,7 +4,7 @@
 # VENV     where the virtual environment lives
 # TORCH    which torch to install first, e.g. TORCH="torch --index-url <index of a CUDA build>"
 # JOBS     parallel compilations
-# TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_gate.py
+# TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_nodes.py
 # TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise as many as cores
 
 PYTHON ?= python3

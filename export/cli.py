@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tdn.system.command import run_main
 from tdn.system.errors import UsageError
+from tdn.system.printable import printable
 
 if TYPE_CHECKING:
     import ase
 
     from .exporter import ExportReport
+
+
+# options by the names of their values
+EXPORT_ONLY = {
+    "output": "-o",
+    "dtype": "--dtype",
+    "verify": "--verify",
+    "backend": "--backend",
+    "fused": "--no-fused",
+    "direct_forces": "--direct-forces",
+    "head": "--head",
+    "species": "--species",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,23 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
     modes = [name for name in ("checkpoint", "inspect", "check") if getattr(args, name)]
     if len(modes) != 1:
         raise UsageError("give exactly one of: a checkpoint, --inspect FILE, --check FILE")
-    export_only = {
-        "-o": args.output,
-        "--dtype": args.dtype,
-        "--verify": args.verify,
-        "--backend": args.backend != "torchscript",
-        "--no-fused": not args.fused,
-        "--direct-forces": args.direct_forces,
-        "--head": args.head,
-        "--species": args.species is not None,
-    }
-    given = [option for option, value in export_only.items() if value]
-    if modes != ["checkpoint"] and given:
-        raise UsageError(f"{given[0]} does not go with --{modes[0]}")
+    for name, option in EXPORT_ONLY.items():
+        if modes != ["checkpoint"] and getattr(args, name) != parser.get_default(name):
+            raise UsageError(f"{option} does not go with --{modes[0]}")
     if args.json and modes != ["inspect"]:
         raise UsageError("--json goes with --inspect")
     # torch takes seconds to import: not for --help and usage errors
@@ -122,7 +128,7 @@ def _main(argv: Sequence[str] | None) -> int:
             head=args.head,
             species=None if args.species is None else _symbols(args.species),
         )
-        print(summarise(report))
+        print(summarize(report))
     return 0
 
 
@@ -136,74 +142,68 @@ def _symbols(text: str) -> list[str]:
 
 def _read_frames(path: str) -> list[ase.Atoms]:
     """All frames of a file; those on which no network can be compared are refused by number."""
-    from tdn.data import graph_from_frame, read_frames
-    from tdn.data.graphs import COINCIDENT
+    from tdn.data import read_frames
 
-    frames = read_frames(path)
-    for frame in frames:  # raises for atoms at the same place and impossible cells
-        graph_from_frame(frame, sorted(set(frame.atoms.numbers.tolist())), 2 * COINCIDENT)
-    return [frame.atoms for frame in frames]
+    return [frame.atoms for frame in read_frames(path)]
 
 
 def describe(metadata: dict[str, Any]) -> str:
-    """What a compiled file contains, for people; what an older file does not say is left out."""
+    """What a compiled file contains, for people; what it does not say is left out."""
     layers = metadata["num_layers"]
-    reach = metadata.get("receptive_field", layers * metadata["r_max"])
+    reach = _listed(metadata, receptive_field="{:g} A")
+    direct = metadata.get("forces") == "direct"
     rows = {
-        "species": " ".join(metadata["species"]),
+        "species": " ".join(map(printable, metadata["species"])),
         "cutoff": f"{metadata['r_max']:g} A",
-        "receptive field": f"{reach:g} A ({layers} layer{'s' if layers > 1 else ''})",
+        "receptive field": f"{reach} ({layers} layer{'s' if layers > 1 else ''})",
         "architecture": _listed(
             metadata,
-            ("architecture", "{}"),
-            ("l_max", "l_max {}"),
-            ("num_channels", "{} channels"),
-            ("correlation", "correlation {}"),
+            architecture="{}",
+            l_max="l_max {}",
+            num_channels="{} channels",
+            correlation="correlation {}",
         ),
-        "parameters": _listed(metadata, ("num_parameters", "{}")),
+        "parameters": _listed(metadata, num_parameters="{}"),
         "precision": metadata["dtype"],
         "CP factors": _listed(
             metadata,
-            ("cp_rank", "rank {}"),
-            ("cp_error", "relative error {:.1e}"),
-            ("equivariance_error", "equivariance error {:.1e}"),
+            cp_rank="rank {}",
+            cp_error="relative error {:.1e}",
+            equivariance_error="equivariance error {:.1e}",
         ),
         "radial tables": _listed(
             metadata,
-            ("radial_table_error", "relative error {:.1e}"),
-            ("table_energy_error", "in energies {:.1e}"),
-            ("table_forces_error", "in forces {:.1e}"),
+            radial_table_error="relative error {:.1e}",
+            table_energy_error="in energies {:.1e}",
+            table_forces_error="in forces {:.1e}",
         ),
-    }
-    if "committee" in metadata:
-        rows["committee"] = f"{metadata['committee']} networks; results are means over them"
-    if metadata.get("forces") == "direct":
-        rows["forces"] = "direct: no gradient of the energy, no virial, energy is not conserved"
-    rows["compiled for"] = _listed(
-        metadata.get("target", {}), ("device", "{}"), ("processor", "{}"), ("torch", "PyTorch {}")
-    )
-    rows["weights"] = f"sha256 {metadata.get('weight_hash', 'unknown')[:16]}"
-    rows["written by"] = (
-        _listed(
-            metadata, ("tdn_version", "tdn {}"), ("torch_version", "PyTorch {}"), ("created", "{}")
+        "committee": _listed(metadata, committee="{} networks; results are means over them"),
+        "forces": "direct: no gradient of the energy, no virial, energy is not conserved" * direct,
+        "compiled for": _listed(
+            metadata.get("target", {}), device="{}", processor="{}", torch="PyTorch {}"
+        ),
+        "weights": f"sha256 {printable(metadata.get('weight_hash', 'unknown'))[:16]}",
+        "written by": _listed(
+            metadata, tdn_version="tdn {}", torch_version="PyTorch {}", created="{}"
         )
-        + f" (format {metadata['format_version']})"
-    )
+        + f" (format {metadata['format_version']})",
+    }
     return "\n".join(f"{name:<16} {value}" for name, value in rows.items() if value)
 
 
-def _listed(metadata: dict[str, Any], *parts: tuple[str, str]) -> str:
+def _listed(metadata: dict[str, Any], **formats: str) -> str:
     """Values by key, each in its format; null and missing ones are left out."""
     shown = []
-    for key, text in parts:
+    for key, text in formats.items():
         value = metadata.get(key)
-        if isinstance(value, (str, int, float)):
-            plain = text if isinstance(value, (int, float)) else text.replace(":.1e", "")
-            shown.append(plain.format(value))
+        if isinstance(value, str):
+            shown.append(re.sub("{.*}", "{}", text).format(printable(value)))
+        elif isinstance(value, (int, float)):
+            shown.append(text.format(value))
     return ", ".join(shown)
 
 
-def summarise(report: ExportReport) -> str:
+def summarize(report: ExportReport) -> str:
     """The closing lines of an export."""
     compared = [d for d in report.deviations if d.bound is not None]
     lines = [describe(report.metadata)]

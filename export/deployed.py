@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdn.inference.network import fuse
+from tdn.inference.network import inference_network
 from tdn.network.base import Network, model_dtype
 from tdn.network.convolution_model import ConvolutionModel
 from tdn.ops import sort_edges
@@ -32,20 +32,15 @@ def deployed_network(
     radial_table_error : that error, relative; None where nothing is tabulated
     """
     if fused and isinstance(model, ConvolutionModel):
-        network = fuse(model, model_dtype(model), tables, fineness)
+        network = inference_network(model, model_dtype(model), tables, fineness)
         return network, network.table_error
     return copy.deepcopy(model), None
 
 
 def deployed_module(networks: list[Network]) -> nn.Module:
     """The module that is compiled for one network, or for a committee of several."""
-    members = [DirectModel(n) if predicts_forces(n) else DeployedModel(n) for n in networks]
+    members = [DirectModel(n) if n.direct_forces else DeployedModel(n) for n in networks]
     return members[0] if len(members) == 1 else CommitteeModel(members)
-
-
-def predicts_forces(model: nn.Module) -> bool:
-    """Whether a network gives forces by itself, which are no gradient of its energy."""
-    return bool(getattr(model, "direct_forces", False))
 
 
 class EnableGrad:
@@ -89,8 +84,8 @@ class DeployedModel(nn.Module):
         Parameters
         ----------
         species : int64 [n_all], index into the model's species; local atoms first, then ghosts
-        edge_index : int64 [2, E], centre (non-decreasing, below ``num_local``) and neighbour
-        edge_vec : float64 [E, 3], from centre to neighbour, angstrom
+        edge_index : int64 [2, E], center (non-decreasing, below ``num_local``) and neighbor
+        edge_vec : float64 [E, 3], from center to neighbor, angstrom
         num_local : number of atoms whose energies are wanted
 
         Returns
@@ -154,8 +149,8 @@ class CommitteeModel(nn.Module):
         self, species: Tensor, edge_index: Tensor, edge_vec: Tensor, num_local: int
     ) -> tuple[Tensor, Tensor]:
         """Means over the members; parameters and results as for one member."""
-        atom_energy, second = self.forward_members(species, edge_index, edge_vec, num_local)
-        return atom_energy.mean(0), second.mean(0)
+        results = self.forward_members(species, edge_index, edge_vec, num_local)
+        return results[0].mean(0), results[1].mean(0)
 
     @torch.jit.export
     def forward_members(
@@ -164,9 +159,9 @@ class CommitteeModel(nn.Module):
         """The results of every member: float64 [n, num_local] and [n, E, 3], or with direct
         forces [n, num_local, 3]."""
         energies: list[Tensor] = []
-        seconds: list[Tensor] = []
+        gradients_or_forces: list[Tensor] = []
         for member in self.members:
-            atom_energy, second = member(species, edge_index, edge_vec, num_local)
+            atom_energy, gradient_or_forces = member(species, edge_index, edge_vec, num_local)
             energies.append(atom_energy)
-            seconds.append(second)
-        return torch.stack(energies), torch.stack(seconds)
+            gradients_or_forces.append(gradient_or_forces)
+        return torch.stack(energies), torch.stack(gradients_or_forces)

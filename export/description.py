@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdn.cp import load_factors
+from tdn.cp.algebra import CPProblem, reconstruct
+from tdn.cp.couplings import coupling_paths
+from tdn.cp.factors import CPFactors, measured_factors
 from tdn.inference.compiled_file import FORMAT
-from tdn.network.base import Network
+from tdn.network.base import Network, exact_constants
 from tdn.system.version import __version__
-
-from .deployed import predicts_forces
 
 # what members of a committee may differ in
 MEMBER_KEYS = (
@@ -56,6 +56,35 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
+def cp_factors(model: Network) -> list[CPFactors]:
+    """The CP matrices of a network, each set once, with their measured errors.
+
+    What they stand for is the coupling tensor nearest to their product: the path coefficients are
+    those that the matrices themselves have. Products with scalars are exact by construction and
+    left out, unless there are no others.
+    """
+    constants = exact_constants(model)
+    sets: dict[tuple[bytes, ...], list[np.ndarray]] = {}
+    for name in constants:
+        owner, _, last = name.rpartition(".")
+        if last == "output":
+            names = (name, f"{owner}.input1", f"{owner}.input2")
+            matrices = [constants[n].numpy() for n in names]
+            sets[tuple(matrix.tobytes() for matrix in matrices)] = matrices
+    found = [m for m in sets.values() if len(m[1]) > 1] or list(sets.values())
+    return [_measured(matrices, model.config.paths) for matrices in found]
+
+
+def _measured(matrices: list[np.ndarray], paths: str) -> CPFactors:
+    """Errors of the matrices ``[output, input1, input2]`` as factors of a coupling tensor."""
+    l_max3, l_max1, l_max2 = (math.isqrt(len(matrix)) - 1 for matrix in matrices)
+    tensor = reconstruct(matrices)
+    degrees = (l_max1, l_max2, l_max3)
+    problem = CPProblem.from_degrees(coupling_paths(*degrees, paths), *degrees, normalized=True)
+    coefficients = problem.project(tensor)
+    return measured_factors(matrices, coefficients, l_max1, l_max2, l_max3, paths)
+
+
 def build_metadata(
     model: Network,
     dtype: torch.dtype,
@@ -76,15 +105,10 @@ def build_metadata(
     """
     config = model.config
     attention = config.architecture == "attention"
-    factors = load_factors(
-        config.l_max,
-        paths=config.paths,
-        rank=config.rank,
-        free_coefficients=not attention or config.path_coefficients == "free",
-    )
-    # attention starts from an embedding of neighbours
+    factors = cp_factors(model)
+    # attention starts from an embedding of neighbors
     hops = config.num_layers + int(attention)
-    direct = predicts_forces(model)
+    direct = model.direct_forces
     return {
         "format": FORMAT,
         # the oldest that describes the file: earlier releases read it if they can
@@ -108,9 +132,9 @@ def build_metadata(
         "correlation": None if attention else config.correlation,
         "paths": config.paths,
         "num_parameters": sum(p.numel() for p in model.parameters()),
-        "cp_rank": factors.rank,
-        "cp_error": float(factors.relative_error),
-        "equivariance_error": float(factors.equivariance_error),
+        "cp_rank": max(f.rank for f in factors),
+        "cp_error": max(f.relative_error for f in factors),
+        "equivariance_error": max(f.equivariance_error for f in factors),
         "training": plain(training),
         "weight_hash": weight_hash(model),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

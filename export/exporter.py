@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import ase
 import torch
 
-from tdn.inference import torchscript
+from tdn.inference.aotinductor import target
 from tdn.inference.compiled_file import AOTINDUCTOR, FORMAT_VERSION, SUFFIXES, TORCHSCRIPT
 from tdn.inference.compiled_model import (
     CompiledModel,
@@ -21,13 +22,15 @@ from tdn.inference.compiled_model import (
     load_compiled,
     read_extra_files,
 )
-from tdn.network.base import Network, model_dtype
+from tdn.inference.network import InferenceNetwork
+from tdn.network.base import Network, model_dtype, set_dtype
 from tdn.network.checkpoint import DTYPES, load_model
 from tdn.system.atomic_files import atomic_write, check_writable
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError, UsageError
 
-from .deployed import deployed_module, deployed_network, predicts_forces
+from . import script
+from .deployed import deployed_module, deployed_network
 from .description import build_metadata, committee_metadata
 from .reference import build_reference, reference_graph
 from .table_error import TablesTooCoarse, table_errors
@@ -120,11 +123,11 @@ def export_model(
     output = _output_path(checkpoints, output, backend)
     check_writable(output)
     if backend == AOTINDUCTOR:
-        from tdn.inference import aotinductor  # takes a second to import
+        from . import machine_code  # takes a second to import
 
         if len(checkpoints) > 1:
             raise UsageError("a committee needs the backend torchscript")
-        aotinductor.check_tools()
+        machine_code.check_tools()
 
     stored, trainings = [], []
     for path in checkpoints:
@@ -144,16 +147,15 @@ def export_model(
                 f"{', '.join(stored[0].config.species)}; choose other frames"
             )
     precision = DTYPES[dtype] if dtype else _common_dtype(stored, checkpoints)
-    options = checkpoints, fused, head, species, precision
-    networks, errors = _deploy(*options)
+    networks, errors = _deploy(stored, fused, precision)
     try:
-        effects = _table_effects(stored, errors, precision)
+        effects = _table_effects(stored, networks[torch.float64], precision)
     except TablesTooCoarse:
         if precision != torch.float32:  # rounding is what limits those of float64
             raise
         say("tables are too coarse for this network: making finer ones")
-        networks, errors = _deploy(*options, FINER)
-        effects = _table_effects(stored, errors, precision, FINER)
+        networks, errors = _deploy(stored, fused, precision, FINER)
+        effects = _table_effects(stored, networks[torch.float64], precision)
 
     say("computing the reference")
     described = []
@@ -164,19 +166,19 @@ def export_model(
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
     module = deployed_module(networks[precision])
     if backend == TORCHSCRIPT:
-        archive = torchscript.save_bytes(torchscript.script(module), _as_text(metadata, reference))
+        archive = script.save_bytes(script.script(module), _as_text(metadata, reference))
     else:
-        metadata |= aotinductor.target(place) | {"format_version": FORMAT_VERSION}
+        metadata |= target(place) | {"format_version": FORMAT_VERSION}
         module = module.to(place)
         graph = reference_graph(stored[0].atomic_numbers, stored[0].r_max).to(place)
-        archive = aotinductor.save_bytes(module, graph, _as_text(metadata, reference))
+        archive = machine_code.save_bytes(module, graph, _as_text(metadata, reference))
     with atomic_write(output) as temporary:
         temporary.write_bytes(archive)
         say("verifying the compiled network")
         compiled = _load_new(temporary, place)
         originals = None
         if metadata["radial_table_error"] is not None:
-            originals = [load_model(p, place, precision, head, species)[0] for p in checkpoints]
+            originals = [_in_precision(model, precision).to(place) for model in stored]
         deployed = [network.to(place) for network in networks[precision]]
         deviations = verify(deployed, compiled, frames, originals)
     if direct_forces:
@@ -190,38 +192,41 @@ def export_model(
     )
 
 
+def _in_precision(model: Network, dtype: torch.dtype) -> Network:
+    return set_dtype(copy.deepcopy(model), dtype)
+
+
 def _deploy(
-    checkpoints: list[str | Path],
-    fused: bool,
-    head: str | None,
-    species: Sequence[str] | None,
-    precision: torch.dtype,
-    fineness: float = 1.0,
+    stored: list[Network], fused: bool, precision: torch.dtype, fineness: float = 1.0
 ) -> tuple[dict[torch.dtype, list[Network]], list[float | None]]:
     """Networks as they are compiled, in either precision, and the errors of their tables.
 
     Both have the tables of the precision of the file: what separates them is rounding.
     """
-    networks: dict[torch.dtype, list[Network]] = {}
+    networks: dict[torch.dtype, list[Network]] = {dtype: [] for dtype in DTYPES.values()}
     errors: list[float | None] = []
-    for dtype in DTYPES.values():
-        models = [load_model(p, "cpu", dtype, head, species)[0] for p in checkpoints]
-        pairs = [deployed_network(model, fused, precision, fineness) for model in models]
-        networks[dtype] = [network for network, _ in pairs]
-        errors = [error for _, error in pairs]
+    for model in stored:
+        double, error = deployed_network(
+            _in_precision(model, torch.float64), fused, precision, fineness
+        )
+        if model_dtype(model) == torch.float32:  # the same weights, hence the same tables
+            single = _in_precision(double, torch.float32)
+        else:
+            rounded = _in_precision(model, torch.float32)
+            single, _ = deployed_network(rounded, fused, precision, fineness)
+        networks[torch.float64].append(double)
+        networks[torch.float32].append(single)
+        errors.append(error)
     return networks, errors
 
 
 def _table_effects(
-    models: list[Network],
-    errors: list[float | None],
-    precision: torch.dtype,
-    fineness: float = 1.0,
+    models: list[Network], networks: list[Network], precision: torch.dtype
 ) -> list[dict[str, float] | None]:
-    """`table_errors` of those that have tables."""
+    """`table_errors` of those that have tables; ``networks`` are the deployed ones in float64."""
     return [
-        None if error is None else table_errors(model, precision, fineness)
-        for model, error in zip(models, errors, strict=True)
+        table_errors(model, network, precision) if isinstance(network, InferenceNetwork) else None
+        for model, network in zip(models, networks, strict=True)
     ]
 
 
@@ -247,13 +252,13 @@ def _output_path(checkpoints: list[str | Path], output: str | Path | None, backe
 
 
 def _check_forces(model: Network, path: str | Path, direct_forces: bool) -> None:
-    if predicts_forces(model) and not direct_forces:
+    if model.direct_forces and not direct_forces:
         raise TDNError(
             f"{path} predicts forces directly: they are no gradient of its energy, so dynamics "
             "does not conserve energy; train with model.forces = gradient, or accept that with "
             "--direct-forces"
         )
-    if direct_forces and not predicts_forces(model):
+    if direct_forces and not model.direct_forces:
         raise TDNError(
             f"{path} has forces that are the gradient of its energy; leave out --direct-forces"
         )

@@ -12,18 +12,12 @@ from tdn.inference.torchscript import plain_execution
 from tdn.network.base import Network
 from tdn.network.potential import Potential
 
-from .deployed import predicts_forces
 from .structures import reference_cluster
-
-# How many times the rounding error measured at export another build may be off. In float64 the
-# error is scaled down from float32, and mathematical functions differ by some units in the last
-# place between libraries and devices, hence the larger factor; TF32 arithmetic (2^-11) fails both.
-ROUNDING_MARGIN = {torch.float32: 64.0, torch.float64: 4096.0}
-ENERGY_ROUNDING = 64.0  # of the sum with E0, which can be thousands of eV
+from .tolerances import ENERGY_ROUNDING, ROUNDING_MARGIN
 
 
 def reference_graph(atomic_numbers: list[int], r_max: float) -> Graph:
-    """A small cluster in which every pair of species has neighbours within the cutoff."""
+    """A small cluster in which every pair of species has neighbors within the cutoff."""
     return graph_from_atoms(reference_cluster(atomic_numbers, r_max), atomic_numbers, r_max)
 
 
@@ -75,7 +69,7 @@ def build_reference(
 def compared_quantities(model: Network) -> tuple[str, ...]:
     """What a network gives: direct forces have no virial."""
     names = ("atom_energy", "forces")
-    return names if predicts_forces(model) else (*names, "virial")
+    return names if model.direct_forces else (*names, "virial")
 
 
 def _mean_results(networks: list[Network], graph: Graph) -> dict[str, Tensor]:
@@ -87,12 +81,12 @@ def _mean_results(networks: list[Network], graph: Graph) -> dict[str, Tensor]:
 
 
 def mean_isolated_energies(networks: list[Network]) -> Tensor:
-    """Energy of one atom of each species without neighbours, float64 [num_species], eV."""
+    """Energy of one atom of each species without neighbors, float64 [num_species], eV."""
     return torch.stack([isolated_energies(n) for n in networks]).mean(dim=0)
 
 
 def isolated_energies(model: Network) -> Tensor:
-    """Energy of one atom of each species without neighbours, float64 [num_species], eV."""
+    """Energy of one atom of each species without neighbors, float64 [num_species], eV."""
     count = len(model.atomic_numbers)
     device = model.embedding.device
     graph = Graph(

@@ -17,7 +17,7 @@ def _contact(a: int, b: int, r_max: float) -> float:
 
 
 def _volume_per_atom(numbers: np.ndarray, r_max: float) -> float:
-    """Room for one atom in angstrom^3: few enough neighbours, and not so dense that none fits."""
+    """Room for one atom in angstrom^3: few enough neighbors, and not so dense that none fits."""
     largest = numbers[np.argmax(covalent_radii[numbers])]
     widest = _contact(largest, largest, r_max)
     return max(4 / 3 * np.pi * r_max**3 / NEIGHBORS, 2.5 * widest**3)
@@ -54,7 +54,7 @@ def random_cluster(atomic_numbers: list[int], count: int, r_max: float, seed: in
 
 
 def reference_cluster(atomic_numbers: list[int], r_max: float) -> ase.Atoms:
-    """A small cluster in which every pair of species has close neighbours.
+    """A small cluster in which every pair of species has close neighbors.
 
     Networks have weights for every pair; one that no edge uses could change unnoticed. Beyond
     `LARGEST_REFERENCE` atoms (about 18 species) every species appears, but not every pair.
@@ -69,7 +69,7 @@ def reference_cluster(atomic_numbers: list[int], r_max: float) -> ase.Atoms:
 
 
 def _meet_every_pair(atoms: ase.Atoms, num_species: int, r_max: float) -> int:
-    """Swap elements of a cluster until all pairs are neighbours; return how many are not."""
+    """Swap elements of a cluster until all pairs are neighbors; return how many are not."""
     rng = np.random.default_rng(0)
     distances = atoms.get_all_distances()
     i, j = np.nonzero(np.triu(distances < CLOSE * r_max, k=1))

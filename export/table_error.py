@@ -7,7 +7,7 @@ import copy
 import torch
 
 from tdn.graph import graph_from_atoms
-from tdn.inference.network import fuse
+from tdn.inference.network import InferenceNetwork
 from tdn.network.base import set_dtype
 from tdn.network.convolution_model import ConvolutionModel
 from tdn.system.errors import TDNError
@@ -15,10 +15,7 @@ from tdn.system.errors import TDNError
 from .deployed import deployed_module
 from .description import TABLE_ERRORS
 from .structures import standard_structures
-from .verify import BOUND, largest, ratio
-
-# how much of the deviation that a compiled file may have its tables may cause: rounding comes first
-SHARE = 0.1
+from .tolerances import BOUND, TABLE_SHARE, largest, ratio
 
 
 class TablesTooCoarse(TDNError):
@@ -26,17 +23,17 @@ class TablesTooCoarse(TDNError):
 
 
 def table_errors(
-    model: ConvolutionModel, dtype: torch.dtype, fineness: float = 1.0
+    model: ConvolutionModel, rewritten: InferenceNetwork, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Largest errors on the standard structures, of tables as fine as those of ``dtype``.
+    """Largest errors on the standard structures.
 
     Both networks compute in float64: what differs are the tables.
 
     Parameters
     ----------
     model : a trained network; it is not changed
+    rewritten : the same with tables as fine as those of ``dtype``, in float64; it is not changed
     dtype : precision of the compiled file
-    fineness : of its tables, see `tdn.inference.radial_table.tabulate`
 
     Returns
     -------
@@ -47,20 +44,20 @@ def table_errors(
     Raises
     ------
     TablesTooCoarse
-        If one is above `SHARE` of what `tdn_export.verify.BOUND` allows a compiled file as a whole.
+        If one is above `TABLE_SHARE` of the `BOUND` of a compiled file as a whole.
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False).eval()
-    exact.atomic_energies.zero_()  # energies of interaction, without the rounding that E0 adds
-    original, tables = (
-        deployed_module([n]) for n in (exact, fuse(exact, torch.float64, dtype, fineness))
-    )
+    networks = [exact, copy.deepcopy(rewritten)]
+    for network in networks:  # energies of interaction, without the rounding that E0 adds
+        network.atomic_energies.zero_()
+    original, tables = (deployed_module([network]) for network in networks)
     errors = dict.fromkeys(TABLE_ERRORS, 0.0)
     for atoms in standard_structures(exact.atomic_numbers, exact.r_max).values():
         graph = graph_from_atoms(atoms, exact.atomic_numbers, exact.r_max)
         edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
         for name, found, expected in zip(errors, tables(*edges), original(*edges), strict=True):
             errors[name] = max(errors[name], ratio(largest(found - expected), largest(expected)))
-    bound = SHARE * BOUND[str(dtype).removeprefix("torch.")]
+    bound = TABLE_SHARE * BOUND[str(dtype).removeprefix("torch.")]
     for name, error in errors.items():
         if error > bound:
             raise TablesTooCoarse(

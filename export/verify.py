@@ -19,16 +19,7 @@ from tdn.system.errors import TDNError
 
 from .reference import compared_quantities, mean_isolated_energies
 from .structures import random_cluster, standard_structures, tiny_cell
-
-# compiled against eager: relative to the largest energy of interaction, edge force and virial
-BOUND = {"float64": 1e-10, "float32": 1e-5}
-# a rotated structure takes other roundings all the way, as fused operators do against plain ones;
-# copies of a cell only other sums
-SYMMETRY_BOUND = {"float64": 1e-10, "float32": 1e-4}
-# tables against the network they came from: errors of layers and orders of products add up
-TABLE_AMPLIFICATION = 100.0
-# CP factors less equivariant than this were chosen so: their error is reported, not refused
-EXACT_FACTORS = 1e-9
+from .tolerances import BOUND, EXACT_FACTORS, SYMMETRY_BOUND, TABLE_AMPLIFICATION, largest, ratio
 
 
 @dataclass(frozen=True)
@@ -63,15 +54,16 @@ class _Scale:
     """
 
     def __init__(self, compiled: CompiledModel, atomic_energies: Tensor, graph: Graph) -> None:
-        atom_energy, second = compiled.evaluate_edges(
+        atom_energy, gradient_or_forces = compiled.evaluate_edges(
             graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
         )
         offset = atomic_energies.to(atom_energy.device)[graph.species]
         self.energy = largest(atom_energy - offset)
-        self.forces = largest(second)
+        self.forces = largest(gradient_or_forces)
         self.virial = 0.0
         if not compiled.direct_forces:
-            self.virial = largest(graph.edge_vec.unsqueeze(2) * second.unsqueeze(1))
+            outer = graph.edge_vec.unsqueeze(2) * gradient_or_forces.unsqueeze(1)
+            self.virial = largest(outer)
         # adding E0 rounds in float64 at the size of the E0
         self.energy_rounding = 4 * torch.finfo(torch.float64).eps * largest(offset)
 
@@ -86,21 +78,6 @@ class _Scale:
             ratio(largest(difference["virial"]), self.virial) if "virial" in difference else 0.0,
             bound,
         )
-
-
-def largest(values: Tensor) -> float:
-    """The largest absolute value; infinity if one is not a number."""
-    if values.numel() == 0:
-        return 0.0
-    value = values.abs().max().item()
-    return value if value == value else float("inf")
-
-
-def ratio(difference: float, size: float) -> float:
-    """A deviation relative to a size, which may be zero where nothing deviates."""
-    if difference == 0.0:
-        return 0.0
-    return difference / size if 0.0 < size < float("inf") else float("inf")
 
 
 def _difference(

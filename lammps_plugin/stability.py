@@ -14,7 +14,7 @@ import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
-from tdn.evaluation.stability import FRICTION, Stage, bonds_of, thermalise, trouble
+from tdn.evaluation.stability import FRICTION, Stage, bonds_of, thermalize, trouble
 from tdn.inference.compiled_model import is_compiled_file
 from tdn.network.checkpoint import load_model
 from tdn.system.errors import TDNError
@@ -91,7 +91,7 @@ def run_stability_in_lammps(
         If LAMMPS or the plugin is missing, or the run ends with an error before its first step.
     """
     start = atoms.copy()
-    thermalise(start, temperature, np.random.default_rng(seed))
+    thermalize(start, temperature, np.random.default_rng(seed))
     if not start.pbc.all():
         start.center(vacuum=VACUUM, axis=np.flatnonzero(~start.pbc))
     elements = sorted(set(start.get_chemical_symbols()))
@@ -101,7 +101,7 @@ def run_stability_in_lammps(
         if not is_compiled_file(compiled):
             compiled = folder / "model.tdn.pth"
             network, _ = load_model(model, head=head)
-            direct = getattr(network, "direct_forces", False)
+            direct = network.direct_forces
             export_model(model, compiled, dtype=dtype, head=head, direct_forces=direct)
         prism = Prism(start.get_cell(), pbc=start.pbc)
         write_lammps_data(

@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .system.errors import TDNError, UsageError
+from .system.threads import let_threads_yield
 from .system.version import __version__
+
+let_threads_yield()
 
 if TYPE_CHECKING:
     from .cp import load_factors
     from .inference.calculator import TDNCalculator
+    from .network.build import build_model
     from .network.checkpoint import load_model, save_model
-    from .network.convolution_model import build_model
     from .network.potential import Potential
 
 __all__ = [
@@ -35,7 +38,7 @@ _LAZY = {
     "load_model": "network.checkpoint",
     "save_model": "network.checkpoint",
     "load_factors": "cp",
-    "build_model": "network.convolution_model",
+    "build_model": "network.build",
     "Potential": "network.potential",
 }
 

@@ -1,14 +1,15 @@
-"""Atoms to graphs: neighbour lists (by vesin) and batching.
+"""Atoms to graphs: neighbor lists (by vesin), sorted edges and batching.
 
-Conventions: ``edge_index[0]`` is the centre i that receives, ``edge_index[1]`` the neighbour j that
-sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by centre.
+Conventions: ``edge_index[0]`` is the center i that receives, ``edge_index[1]`` the neighbor j that
+sends; ``edge_vec = positions[j] + edge_shift - positions[i]``; edges are sorted by center. What the
+operators need besides, `Graph.edges`, is made and checked once for each graph or batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ase
 import ase.geometry
@@ -17,6 +18,7 @@ import torch
 from ase.data import chemical_symbols
 from vesin import NeighborList
 
+from .ops import Edges, sort_edges
 from .system.errors import TDNError
 
 
@@ -28,13 +30,14 @@ class Graph:
     ----------
     species : int64 [N], index into the model's species
     positions : float64 [N, 3], angstrom
-    edge_index : int64 [2, E], centre and neighbour, sorted by centre
-    edge_shift : float64 [E, 3], periodic image of the neighbour in angstrom
+    edge_index : int64 [2, E], center and neighbor, sorted by center
+    edge_shift : float64 [E, 3], periodic image of the neighbor in angstrom
     batch : int64 [N], which structure an atom belongs to
     cell : float64 [B, 3, 3], rows are lattice vectors; zero where there is none
     pbc : bool [B, 3]
     energy, forces, stress : float64 [B], [N, 3], [B, 3, 3] or None
         Reference values in eV, eV/angstrom, eV/angstrom^3; NaN where a frame has none.
+    weight : float64 [B], weight of each structure in the loss, or None
     """
 
     species: torch.Tensor
@@ -47,6 +50,21 @@ class Graph:
     energy: torch.Tensor | None = None
     forces: torch.Tensor | None = None
     stress: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    _edges: Edges | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def edges(self) -> Edges:
+        """The edges as operators take them, checked and walked from both ends; made once.
+
+        Raises
+        ------
+        ValueError
+            If edges are not sorted by center, or name atoms that do not exist.
+        """
+        if self._edges is None:
+            self._edges = sort_edges(self.edge_index, self.num_atoms, self.num_atoms)
+        return self._edges
 
     @property
     def num_atoms(self) -> int:
@@ -62,9 +80,9 @@ class Graph:
 
     @property
     def edge_vec(self) -> torch.Tensor:
-        """Vectors from centre to neighbour, float64 [E, 3]."""
-        centre, neighbour = self.edge_index
-        return self.positions[neighbour] + self.edge_shift - self.positions[centre]
+        """Vectors from center to neighbor, float64 [E, 3]."""
+        center, neighbor = self.edge_index
+        return self.positions[neighbor] + self.edge_shift - self.positions[center]
 
     @property
     def volume(self) -> torch.Tensor:
@@ -78,13 +96,11 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device."""
-        moved = {
-            f.name: value.to(device)
-            if isinstance(value := getattr(self, f.name), torch.Tensor)
-            else value
-            for f in dataclasses.fields(self)
-        }
-        return Graph(**moved)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        moved = Graph(**{k: None if v is None else v.to(device) for k, v in values.items()})
+        if self._edges is not None:
+            moved._edges = Edges(*(tensor.to(device) for tensor in self._edges))
+        return moved
 
 
 def species_index(numbers: np.ndarray, atomic_numbers: list[int]) -> np.ndarray:
@@ -111,7 +127,7 @@ def species_index(numbers: np.ndarray, atomic_numbers: list[int]) -> np.ndarray:
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, r_max: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs closer than ``r_max``, sorted by centre.
+    """All pairs closer than ``r_max``, sorted by center.
 
     Parameters
     ----------
@@ -214,4 +230,5 @@ def collate(graphs: Iterable[Graph]) -> Graph:
         energy=join("energy"),
         forces=join("forces"),
         stress=join("stress"),
+        weight=join("weight"),
     )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 
+import tdn  # noqa: F401  before torch, since it sets how threads wait
+
+# isort: split
 import pytest
 import torch
 from shared_files import SharedFiles
 from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model
 
+from tdn.cp import library
+from tdn.network import build
 from tdn.network.checkpoint import load_model
 
 
@@ -29,6 +34,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def float64_default():
+    """New tensors have double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def shared_files(tmp_path_factory: pytest.TempPathFactory) -> SharedFiles:
     """Files that several tests need, made by the first one that asks."""
@@ -41,6 +54,24 @@ def model(request):
     if request.param == "trained":
         return load_model(TRAINED_MODEL, dtype="float64")[0]
     return random_model(request.param)
+
+
+@pytest.fixture
+def forbid_factors(monkeypatch, tmp_path):
+    """Once it is called, CP factors can be neither read nor solved for nor written."""
+
+    def refuse(*_args, **_keys):
+        raise AssertionError("CP factors were asked for")
+
+    def forbid() -> None:
+        for name in ("load_factors", "read_factors", "decompose"):
+            monkeypatch.setattr(library, name, refuse)
+        monkeypatch.setattr(build, "load_factors", refuse)
+        monkeypatch.setattr(library, "SHIPPED", tmp_path / "absent")
+        (tmp_path / "file").write_text("")  # no folder can be made below a file
+        monkeypatch.setenv("TDN_CACHE_DIR", str(tmp_path / "file" / "cache"))
+
+    return forbid
 
 
 @pytest.fixture(params=list(STRUCTURES))

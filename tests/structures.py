@@ -12,8 +12,9 @@ from ase.build import bulk, molecule
 
 from tdn.config import ModelConfig
 from tdn.graph import graph_from_atoms
-from tdn.network.convolution_model import ConvolutionModel, build_model
-from tdn.network.potential import Potential
+from tdn.network.build import build_model
+from tdn.network.convolution_model import ConvolutionModel
+from tdn.network.potential import Potential, stress_of_virial
 
 TRAINED_MODEL = Path(__file__).parent / "files" / "water_small.pt"
 
@@ -59,8 +60,10 @@ def random_model(name: str, seed: int = 1, **changes) -> ConvolutionModel:
 
 
 def evaluate(model: torch.nn.Module, atoms: ase.Atoms) -> dict[str, torch.Tensor]:
-    """Everything that a potential gives for one structure."""
-    return Potential(model)(graph_from_atoms(atoms, model.atomic_numbers, model.r_max))
+    """Everything that a potential gives for one structure, and its stress."""
+    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+    result = Potential(model)(graph)
+    return result | {"stress": stress_of_virial(result["virial"], graph.volume)}
 
 
 def water_cluster(seed: int = 0, count: int = 4) -> ase.Atoms:

@@ -27,8 +27,9 @@ CASES = {
     "streaming": ([], r"2000"),
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
     "weak_scaling": ([], r"2, 3072"),
+    "busy_core": (["--files"], r"one core busy"),
 }
-IN_LAMMPS = ("lammps_md", "weak_scaling")
+IN_LAMMPS = ("lammps_md", "weak_scaling", "busy_core")
 
 pytestmark = pytest.mark.slow
 

@@ -192,15 +192,15 @@ def test_bad_arguments(checkpoint, tmp_path):
         TDNCalculator(tmp_path / "none.pt")
 
 
-def test_optimisers_lower_the_energy(calculator):
+def test_optimizers_lower_the_energy(calculator):
     """A few short steps of the atoms, then of atoms and cell; random weights have no minimum."""
     for name, wrap in (("cluster", lambda atoms: atoms), ("triclinic", FrechetCellFilter)):
         atoms = STRUCTURES[name]()
         atoms.calc = calculator
         energies = [atoms.get_potential_energy()]
-        optimiser = FIRE(wrap(atoms), logfile=None, maxstep=0.002)
-        optimiser.attach(lambda: energies.append(atoms.get_potential_energy()))  # noqa: B023
-        optimiser.run(fmax=1e-6, steps=4)
+        optimizer = FIRE(wrap(atoms), logfile=None, maxstep=0.002)
+        optimizer.attach(lambda: energies.append(atoms.get_potential_energy()))  # noqa: B023
+        optimizer.run(fmax=1e-6, steps=4)
         assert energies[-1] < energies[0] - 1e-4
 
 

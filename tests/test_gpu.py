@@ -13,13 +13,14 @@ from structures import CONVOLUTION, STRUCTURES, TRAINED_MODEL, evaluate, random_
 
 from tdn import TDNCalculator, ops
 from tdn.graph import graph_from_atoms
-from tdn.inference import torchscript
-from tdn.inference.network import fuse
+from tdn.inference.network import inference_network
+from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
 from tdn.network.checkpoint import load_model
 from tdn.network.potential import Potential
 from tdn_export import export_model
 from tdn_export.deployed import deployed_module
+from tdn_export.script import script
 
 pytestmark = pytest.mark.gpu
 
@@ -67,9 +68,9 @@ def test_training_agrees(name, where, dtype):
 @pytest.mark.parametrize("name", [*CONVOLUTION, "trained"])
 def test_fused_networks_agree(name, dtype):
     """Energies, forces and virials, of the module and of what is in a compiled file."""
-    model = fuse(network(name), dtype)
+    model = inference_network(network(name), dtype)
     there = copy.deepcopy(model).to(DEVICE)
-    scripted = torchscript.script(deployed_module([copy.deepcopy(there)]))
+    scripted = script(deployed_module([copy.deepcopy(there)]))
     for make in STRUCTURES.values():
         atoms = make()
         expected = evaluate(model, atoms)
@@ -78,7 +79,7 @@ def test_fused_networks_agree(name, dtype):
         assert_close(found, expected, model, atoms, TOLERANCE[dtype])
         again = Potential(there)(graph)
         edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
-        with torchscript.plain_execution():
+        with plain_execution():
             energy, gradient = scripted(*edges)
             energy_again, gradient_again = scripted(*edges)
         # kernels give the same bits every time; forces of the potential are sums of PyTorch's

@@ -1,13 +1,18 @@
-"""Neighbour lists against ASE's own; batching."""
+"""Neighbor lists against ASE's own; batching."""
+
+import pickle
 
 import ase
 import ase.neighborlist
 import numpy as np
 import pytest
 import torch
-from structures import STRUCTURES
+from structures import STRUCTURES, random_model
 
+import tdn.graph
 from tdn.graph import collate, graph_from_atoms, neighbor_list
+from tdn.network.potential import Potential
+from tdn.ops import sort_edges
 from tdn.system.errors import TDNError
 
 
@@ -79,8 +84,55 @@ def test_batching_keeps_structures_apart():
     batch = collate(graphs)
     assert batch.num_graphs == len(graphs)
     assert batch.num_atoms == sum(g.num_atoms for g in graphs)
-    centre, neighbour = batch.edge_index
-    assert torch.equal(batch.batch[centre], batch.batch[neighbour])
+    center, neighbor = batch.edge_index
+    assert torch.equal(batch.batch[center], batch.batch[neighbor])
     assert torch.equal(batch.edge_vec, torch.cat([g.edge_vec for g in graphs]))
     assert batch.atoms_per_graph.tolist() == [g.num_atoms for g in graphs]
     assert torch.allclose(batch.volume[2], torch.tensor(6.0 * 5.5 * 5.8, dtype=torch.float64))
+
+
+@pytest.fixture
+def sortings(monkeypatch) -> list[int]:
+    """The number of edges of each call of `sort_edges`."""
+    calls = []
+
+    def counted(edge_index, *sizes):
+        calls.append(edge_index.shape[1])
+        return sort_edges(edge_index, *sizes)
+
+    monkeypatch.setattr(tdn.graph, "sort_edges", counted)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["default", "attention"])
+def test_edges_are_sorted_once_per_graph(sortings, name):
+    """However often a graph is evaluated, by whichever networks, also after a move."""
+    graphs = [graph_from_atoms(make(), [1, 8], 4.0) for make in STRUCTURES.values()]
+    potentials = [Potential(random_model(name, seed)) for seed in (1, 2)]
+    for graph in (*graphs, collate(graphs)):
+        sortings.clear()
+        first = potentials[0](graph)
+        again = potentials[0](graph.to("cpu"))
+        potentials[1](graph)
+        assert sortings == [graph.num_edges]
+        assert torch.equal(first["forces"], again["forces"])
+
+
+def test_sorted_edges_of_a_batch_and_of_a_copy():
+    graphs = [graph_from_atoms(make(), [1, 8], 4.0) for make in STRUCTURES.values()]
+    assert all(g.edges.center_ptr[-1] == g.num_edges for g in graphs)
+    batch = collate(graphs)  # of graphs that are sorted already
+    moved = batch.to("cpu")
+    copies = [batch, moved, pickle.loads(pickle.dumps(batch)), pickle.loads(pickle.dumps(moved))]
+    for graph in copies:
+        expected = sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
+        for found, wanted in zip(graph.edges, expected, strict=True):
+            assert torch.equal(found, wanted)
+            assert found.device == graph.species.device
+
+
+def test_unsorted_edges_are_refused():
+    graph = graph_from_atoms(STRUCTURES["cluster"](), [1, 8], 4.0)
+    graph.edge_index = graph.edge_index.flip(1)
+    with pytest.raises(ValueError, match="non-decreasing"):
+        Potential(random_model("default"))(graph)

@@ -34,7 +34,7 @@ from systems import system
 from tdn import ops
 from tdn.graph import Graph, graph_from_atoms
 from tdn.inference.compiled_model import CompiledModel, load_compiled
-from tdn.inference.network import fuse
+from tdn.inference.network import inference_network
 from tdn.network.potential import Potential
 from tdn.system.command import run_main
 from tdn.system.errors import UsageError
@@ -102,7 +102,7 @@ def _main() -> int:
         for name in arguments.networks:
             for material, num_atoms in systems:
                 model = network(name, material, folder)
-                fused = fuse(model, torch.float32).to(device)
+                fused = inference_network(model, torch.float32).to(device)
                 compiled = load_compiled(compiled_file(name, material, folder), device)
                 atoms = system(material, num_atoms)
                 graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max).to(device)

@@ -59,11 +59,12 @@ def run_dynamics(
     warm_up: int = 2,
     ranks: int = 1,
     threads: int = 1,
+    environment: dict[str, str] | None = None,
 ) -> Loop:
     """The fastest of some runs that follow each other in one start of LAMMPS.
 
     From 300 K, 0.2 fs, and the skin of the demo; the time for starting and for the
-    ``warm_up`` steps is not counted.
+    ``warm_up`` steps is not counted. ``environment`` holds changes to that of LAMMPS.
 
     Raises
     ------
@@ -82,11 +83,16 @@ def run_dynamics(
     # the atoms stand where the last run left them, so nothing has to be set up again
     script = folder / f"in.{material}_{num_atoms}"
     script.write_text(text + f"run             {steps} pre no\n" * runs)
-    loops = read_loops(run_script(script, ranks, threads))[-runs:]
+    loops = read_loops(run_script(script, ranks, threads, environment))[-runs:]
     return min(loops, key=lambda loop: loop.total)
 
 
-def run_script(script: Path, ranks: int = 1, threads: int | None = None) -> str:
+def run_script(
+    script: Path,
+    ranks: int = 1,
+    threads: int | None = None,
+    environment: dict[str, str] | None = None,
+) -> str:
     """What ``lmp`` prints, run in the folder of a script.
 
     Raises
@@ -103,7 +109,8 @@ def run_script(script: Path, ranks: int = 1, threads: int | None = None) -> str:
             ranks=ranks,
             cwd=script.parent,
             timeout=TIME_LIMIT,
-            environment={} if threads is None else {"OMP_NUM_THREADS": str(threads)},
+            environment=({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+            | (environment or {}),
         )
     except subprocess.TimeoutExpired:
         raise TDNError(f"lmp did not end within {TIME_LIMIT:g} s") from None

@@ -20,14 +20,16 @@ from systems import SPECIES, system
 
 import tdn.network.convolution
 import tdn.network.layers
+import tdn.network.node_product
 import tdn.network.radial
 from tdn.config import ModelConfig
 from tdn.graph import graph_from_atoms
 from tdn.network.base import set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import ConvolutionModel, build_model
+from tdn.network.convolution_model import ConvolutionModel
 from tdn.network.initial_norms import normalize_activations
-from tdn.ops import edges_reference, nodes_reference, reference
+from tdn.ops import reference
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError
 
@@ -46,9 +48,10 @@ SCALE = 1e-4
 # and spherical harmonics stay compiled, since those of e3nn cannot be scripted
 DOORS = (
     (tdn.network.convolution, reference, ("cp_message", "scalar_message")),
-    (tdn.network.convolution, nodes_reference, ("component_linear", "node_product")),
-    (tdn.network.layers, nodes_reference, ("degree_linear", "gate_with_scalars")),
-    (tdn.network.radial, edges_reference, ("radial",)),
+    (tdn.network.convolution, reference, ("component_linear",)),
+    (tdn.network.node_product, reference, ("node_product",)),
+    (tdn.network.layers, reference, ("degree_linear", "gate_with_scalars")),
+    (tdn.network.radial, reference, ("radial",)),
 )
 # forms of a compiled file
 FUSED, PLAIN, REFERENCE, AOTINDUCTOR = "fused", "plain", "reference", "aotinductor"

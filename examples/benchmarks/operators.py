@@ -36,10 +36,10 @@ from training_operators import compare_training_operators
 
 from tdn import ops
 from tdn.graph import graph_from_atoms
-from tdn.inference import torchscript
-from tdn.inference.network import fuse
+from tdn.inference.network import inference_network
 from tdn.ops import Edges, reference
 from tdn.system.command import run_main
+from tdn_export.script import script
 
 MATRIX = 1536  # size of the matrices that show the rate of arithmetic
 
@@ -133,7 +133,7 @@ def compare_messages(problem: Problem, repeats: int, path) -> None:
     """The table of `cp_message`."""
     routes = {
         "fused": ops.cp_message,
-        "TorchScript": torchscript.script(ReferenceMessage()),
+        "TorchScript": script(ReferenceMessage()),
         "eager": reference.cp_message,
     }
     cases = {name: message_cases(function, problem) for name, function in routes.items()}
@@ -190,7 +190,7 @@ def network_operators(
 ) -> dict[str, tuple[Callable[..., Tensor], list[Tensor], list]]:
     """Function, differentiable inputs and further arguments of the operators in a network."""
     model = build_random(NETWORKS[name], "copper")
-    network = fuse(model, torch.float32).to(device)
+    network = inference_network(model, torch.float32).to(device)
     graph = graph_from_atoms(system("copper", num_atoms), model.atomic_numbers, model.r_max)
     graph = graph.to(device)
     edges = ops.sort_edges(graph.edge_index, num_atoms, num_atoms)

@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], list[str]]] = {
     "operators": ("operators.py", [], ["--quick"]),
     "inference": ("inference.py", ["--aotinductor"], ["--quick"]),
     "lammps_md": ("lammps_md.py", [], ["--quick"]),
+    "busy_core": ("busy_core.py", [], ["--quick"]),
     "weak_scaling": ("weak_scaling.py", [], ["--quick"]),
     "training": ("training.py", [], ["--quick"]),
     "memory": ("memory.py", [], ["--quick"]),
@@ -34,7 +35,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], list[str]]] = {
     "tensor_product": ("tensor_product.py", [], ["--l-max", "1", "--edges", "500"]),
 }
 # scripts that use the common models
-WITH_MODELS = ("inference.py", "lammps_md.py", "memory.py", "profile_step.py")
+WITH_MODELS = ("busy_core.py", "inference.py", "lammps_md.py", "memory.py", "profile_step.py")
 # scripts that can use a GPU
 WITH_DEVICE = ("operators.py", "inference.py", "training.py")
 

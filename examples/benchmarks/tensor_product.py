@@ -53,9 +53,9 @@ def per_edge(factors: CPFactors, edges: Edges, num_nodes: int, like: Tensor) -> 
                (factors.input1, factors.input2, factors.output))  # fmt: skip
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        u = a.t() @ x[edges.neighbour]  # [E, R, C]
+        u = a.t() @ x[edges.neighbor]  # [E, R, C]
         message = c @ (u * (y @ b).unsqueeze(-1) * w.unsqueeze(1))  # [E, D, C]
-        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.centre, message)
+        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.center, message)
 
     return route
 
@@ -77,8 +77,8 @@ def dense(factors: CPFactors, edges: Edges, num_nodes: int, like: Tensor) -> Rou
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         matrix = torch.einsum("kij,ej->eki", coupling, y)
-        message = matrix @ x[edges.neighbour] * w.unsqueeze(1)
-        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.centre, message)
+        message = matrix @ x[edges.neighbor] * w.unsqueeze(1)
+        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.center, message)
 
     return route
 
@@ -97,9 +97,9 @@ def e3nn_product(
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         weight = (w.unsqueeze(1) * c[:, None]).flatten(1)
-        message = product(from_components(x, irreps)[edges.neighbour], y, weight)
+        message = product(from_components(x, irreps)[edges.neighbor], y, weight)
         total = message.new_zeros(num_nodes, message.shape[1])
-        return to_components(total.index_add(0, edges.centre, message), irreps)
+        return to_components(total.index_add(0, edges.center, message), irreps)
 
     return route
 

@@ -71,7 +71,7 @@ def training_cases(name: str, num_atoms: int, device: torch.device) -> dict[str,
     degrees, channels = config.l_max + 1, config.num_channels
     components, orders = degrees**2, config.correlation - 1
     radial = model.layers[-1].radial
-    pair = torch.zeros_like(edges.centre)
+    pair = torch.zeros_like(edges.center)
     matrices = [m.to(device, torch.float32) for m in (factors.input1, factors.input2)]
     output = torch.zeros(components, matrices[0].size(1), device=device)
     output[: factors.output.size(0)] = factors.output
@@ -94,7 +94,7 @@ def training_cases(name: str, num_atoms: int, device: torch.device) -> dict[str,
         ),
         f"radial, {rows}": Case(
             lambda r, s, w: ops.radial(
-                r, pair, s, w, radial.widths, model.r_max, config.envelope or 6, SILU_SCALE
+                r, pair, s, w, radial.widths, radial.r_max, radial.power, SILU_SCALE
             ),
             [lengths, scale.requires_grad_(), flat.requires_grad_()],
         ),

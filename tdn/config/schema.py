@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tdn.system.errors import UsageError
+from tdn.system.printable import printable
 
 from .presets import apply_preset
 
@@ -110,7 +112,7 @@ class ModelConfig:
     )
     zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
     avg_num_neighbors: float | None = _option(
-        None, "normalisation of messages; null: mean of the training data", minimum=1e-6
+        None, "normalization of messages; null: mean of the training data", minimum=1e-6
     )
 
 
@@ -118,8 +120,8 @@ class ModelConfig:
 class DataConfig:
     """Where reference data come from. Paths are relative to the configuration file."""
 
-    train: str | None = _option(
-        None, "training frames: any file that ASE reads, or a database (docs/data.md)"
+    train: str | tuple[str, ...] | None = _option(
+        None, "training frames: a file that ASE reads, a database (docs/data.md), or a list of them"
     )
     valid: str | None = _option(None, "validation frames; null: split off the training frames")
     test: str | None = _option(None, "test frames, evaluated once after training")
@@ -131,10 +133,17 @@ class DataConfig:
         "key of the frames that says train, valid or test; then `train` is the only file "
         "(databases of tdn-data: any name)",
     )
-    energy_key: str = _option("energy", "key of the total energy in eV")
-    forces_key: str = _option("forces", "key of the forces in eV/angstrom")
-    stress_key: str = _option(
-        "stress", "key of the stress in eV/angstrom^3; *virial* in its name: of a virial in eV"
+    energy_key: str | None = _option(
+        None, "key of the total energy in eV; null: a common name (energy, REF_energy, ...)"
+    )
+    forces_key: str | None = _option(None, "key of the forces in eV/angstrom; null: a common name")
+    stress_key: str | None = _option(
+        None, "key of the stress; *virial* in its name: of a virial in eV; null: a common name"
+    )
+    stress_unit: str = _option(
+        "eV/A^3",
+        "unit of stresses: eV/A^3, GPa, kbar, bar, hartree/bohr^3, rydberg/bohr^3; with a minus "
+        "sign if they are positive under compression (VASP: -kbar)",
     )
     config_type_key: str = _option("config_type", "key of the name that groups frames in tables")
     atomic_energies: str | dict[str, float] = _option(
@@ -158,7 +167,7 @@ class DataConfig:
         "read frames of a database when they are needed: auto (more than 50,000 frames)",
         choices=("auto", "always", "never"),
     )
-    num_workers: int = _option(0, "streaming: processes that build neighbour lists", minimum=0)
+    num_workers: int = _option(0, "streaming: processes that build neighbor lists", minimum=0)
     cache_mb: int = _option(
         256, "streaming: memory for finished graphs in each process, MiB", minimum=0
     )
@@ -309,14 +318,17 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
         return value
     elif origin is dict:
         if isinstance(value, dict):
-            return {str(k): _convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+            return {
+                str(k): _convert(v, arguments[1], f"{where}.{printable(k)}")
+                for k, v in value.items()
+            }
     elif isinstance(value, annotation):
         return value
     expected = getattr(annotation, "__name__", str(annotation))
     if origin is tuple:
         expected = f"list of {arguments[0].__name__}"
     found = "nothing" if value is None else type(value).__name__
-    raise UsageError(f"{where} = {value!r}: expected {expected}, found {found}")
+    raise UsageError(f"{where} = {printable(repr(value))}: expected {expected}, found {found}")
 
 
 def _section(cls: type, values: Any, name: str) -> Any:
@@ -324,7 +336,8 @@ def _section(cls: type, values: Any, name: str) -> Any:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UsageError(f"section '{name}': expected key: value lines, found {values!r}")
+        found = printable(repr(values))
+        raise UsageError(f"section '{name}': expected key: value lines, found {found}")
     if cls is ModelConfig:
         values = apply_preset(values)
     hints = typing.get_type_hints(cls)
@@ -332,12 +345,14 @@ def _section(cls: type, values: Any, name: str) -> Any:
     converted = {}
     for key, value in values.items():
         if key not in fields:
-            raise UsageError(f"unknown key '{name}.{key}'; {_nearest(str(key), list(fields))}")
+            near = _nearest(str(key), list(fields))
+            raise UsageError(f"unknown key '{name}.{printable(key)}'; {near}")
         value = _convert(value, hints[key], f"{name}.{key}")
         limits = fields[key].metadata
         if limits["choices"] and value not in limits["choices"]:
             raise UsageError(
-                f"{name}.{key} = {value!r}: expected one of {', '.join(limits['choices'])}"
+                f"{name}.{key} = {printable(repr(value))}: expected one of "
+                f"{', '.join(limits['choices'])}"
             )
         minimum = limits["minimum"]
         if minimum is not None and value is not None and value < minimum:
@@ -360,21 +375,14 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     """
     for name in values:
         if name not in SECTIONS:
-            raise UsageError(f"unknown section '{name}'; {_nearest(str(name), list(SECTIONS))}")
+            near = _nearest(str(name), list(SECTIONS))
+            raise UsageError(f"unknown section '{printable(name)}'; {near}")
     return Config(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """The inverse of `config_from_dict`: plain lists, numbers and strings only."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    return plain(dataclasses.asdict(config))
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
 def data_config_from_dict(values: dict[str, Any], name: str = "data") -> DataConfig:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tdn.system.errors import UsageError
+from tdn.system.printable import printable
 
 from .schema import SECTIONS, Config, TrainConfig, config_from_dict
 
+PATH_KEYS = {
+    "data": ("train", "valid", "test", "isolated_atoms"),
+    "train": ("run_dir", "init_from"),
+}
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which takes a key that stands twice for the mistake that it is."""
+    """YAML's safe loader, which rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for index, key in enumerate(keys):
             if key in keys[:index]:
-                raise yaml.YAMLError(f"key '{key}' stands twice (line {node.start_mark.line + 1}+)")
+                raise yaml.YAMLError(
+                    f"key '{key}' is given twice (line {node.start_mark.line + 1}+)"
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -41,7 +50,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     try:
         values = yaml.load(path.read_text(), Loader=_UniqueKeyLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()), 300)
         raise UsageError(f"configuration file {path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
         raise UsageError(f"configuration file {path}: expected sections model, data and train")
@@ -49,34 +58,29 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         values["train"] = {}
     if isinstance(values["train"], dict):
         values["train"].setdefault("run_dir", TrainConfig.run_dir)
-    _resolve_paths(values, path.parent)
+    change_paths(values, lambda name: path.parent / name.expanduser())
     for override in overrides:
         _apply_override(values, override)
     return config_from_dict(values)
 
 
-PATH_KEYS = (
-    ("data", "train"),
-    ("data", "valid"),
-    ("data", "test"),
-    ("data", "isolated_atoms"),
-    ("train", "run_dir"),
-    ("train", "init_from"),
-)
-
-# the same keys in the entries of data.heads
-HEAD_PATH_KEYS = tuple(key for section, key in PATH_KEYS if section == "data")
-
-
-def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    parts = [(values.get(section), key) for section, key in PATH_KEYS]
+def change_paths(values: dict[str, Any], change: Callable[[Path], Path]) -> None:
+    """Replace every path in the sections of a configuration, those of ``data.heads`` included."""
     data = values.get("data")
-    heads = data.get("heads") if isinstance(data, dict) else None
-    if isinstance(heads, dict):
-        parts += [(head, key) for head in heads.values() for key in HEAD_PATH_KEYS]
-    for part, key in parts:
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = str(folder / Path(part[key]).expanduser())
+    levels = data.get("heads") if isinstance(data, dict) else None
+    parts = [(section, values.get(section)) for section in ("data", "train")]
+    parts += [("data", level) for level in levels.values()] if isinstance(levels, dict) else []
+    for section, part in parts:
+        for key in PATH_KEYS[section]:
+            if isinstance(part, dict) and key in part:
+                part[key] = _each(part[key], change)
+
+
+def _each(value: Any, change: Callable[[Path], Path]) -> Any:
+    """A path, or each path of a list, changed; anything else as it is."""
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    return str(change(Path(value))) if isinstance(value, str) else value
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -93,8 +97,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         section = values[parts[0]] = {}
     if not isinstance(section, dict):
         raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
-    if tuple(parts) in PATH_KEYS and isinstance(value, str):
-        value = str(Path(value).expanduser())
+    if parts[1] in PATH_KEYS.get(parts[0], ()):
+        value = _each(value, Path.expanduser)
     section[parts[1]] = value
 
 

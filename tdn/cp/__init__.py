@@ -2,6 +2,7 @@
 
 from .factors import CPFactors, read_factors, restrict, save_factors
 from .library import (
+    SHIPPED,
     decompose,
     full_rank_factors,
     load_factors,
@@ -9,7 +10,6 @@ from .library import (
     shipped_ranks,
     smallest_exact,
 )
-from .store import SHIPPED
 
 __all__ = [
     "SHIPPED",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .couplings import CouplingPath, degree_slice, dimension, path_normalisation, wigner_3j
+from .couplings import CouplingPath, degree_slice, dimension, path_normalization, wigner_3j
 
 Factors = list[np.ndarray]  # [output [D3, R], input1 [D1, R], input2 [D2, R]]
 
@@ -20,19 +20,19 @@ class CPProblem:
     ----------
     paths : sequence of CouplingPath
     shape : (D3, D1, D2)
-    normalised : bool
-        Whether the blocks carry :func:`tdn.cp.couplings.path_normalisation` or have unit norm.
+    normalized : bool
+        Whether the blocks carry :func:`tdn.cp.couplings.path_normalization` or have unit norm.
     """
 
     paths: Sequence[CouplingPath]
     shape: tuple[int, int, int]
-    normalised: bool = False
+    normalized: bool = False
     blocks: list[np.ndarray] = field(init=False)
     slices: list[tuple[slice, slice, slice]] = field(init=False)
     weights: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        norms = path_normalisation(self.paths) if self.normalised else np.ones(len(self.paths))
+        norms = path_normalization(self.paths) if self.normalized else np.ones(len(self.paths))
         self.blocks = [n * wigner_3j(p) for n, p in zip(norms, self.paths, strict=True)]
         self.slices = [
             (degree_slice(p.l3), degree_slice(p.l1), degree_slice(p.l2)) for p in self.paths

@@ -12,7 +12,7 @@ from tdn.system.command import run_main
 from tdn.system.errors import UsageError
 
 from .library import CPFactors, decompose, load_factors, save_factors, shipped_ranks, smallest_exact
-from .solver import SolverOptions
+from .options import SolverOptions
 
 DESCRIPTION = """\
 Find the CP decomposition of a coupling tensor and report its errors. Without --rank or --scan the

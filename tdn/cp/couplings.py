@@ -97,7 +97,7 @@ def wigner_3j(path: CouplingPath) -> np.ndarray:
     return result
 
 
-def path_normalisation(paths: Sequence[CouplingPath]) -> np.ndarray:
+def path_normalization(paths: Sequence[CouplingPath]) -> np.ndarray:
     """Factor n_{l3} = sqrt((2 l3 + 1) / number of paths into l3) of every path, [P]."""
     counts = np.bincount([path.l3 for path in paths])
     return np.array([np.sqrt((2 * path.l3 + 1) / counts[path.l3]) for path in paths])
@@ -134,23 +134,8 @@ def coupling_tensor(
             "one per path"
         )
     tensor = np.zeros((dimension(l_max3), dimension(l_max1), dimension(l_max2)))
-    for path, c, n in zip(paths, coefficients, path_normalisation(paths), strict=True):
+    for path, c, n in zip(paths, coefficients, path_normalization(paths), strict=True):
         tensor[degree_slice(path.l3), degree_slice(path.l1), degree_slice(path.l2)] = (
             c * n * wigner_3j(path)
         )
     return tensor
-
-
-def path_projection(tensor: np.ndarray, paths: Sequence[CouplingPath]) -> np.ndarray:
-    """Coefficients c_p of the coupling tensor nearest to ``tensor`` in the Frobenius norm, [P]."""
-    norms = path_normalisation(paths)
-    return np.array(
-        [
-            np.vdot(
-                tensor[degree_slice(path.l3), degree_slice(path.l1), degree_slice(path.l2)],
-                wigner_3j(path),
-            )
-            / n
-            for path, n in zip(paths, norms, strict=True)
-        ]
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 
 from .algebra import Factors, balance, reconstruct
@@ -16,11 +18,13 @@ from .couplings import (
     coupling_tensor,
     degrees,
     dimension,
-    path_normalisation,
+    path_normalization,
 )
 from .equivariance import equivariance_error, float32_error
-from .store import read_npz, write_npz
 
+FILE_FORMAT = "tdn-cp-factors"
+FILE_VERSION = 1
+ARRAYS = ("input1", "input2", "output", "path_coefficients")
 EXACT_BELOW = 1e-10
 """Largest relative error of a decomposition that is called exact."""
 
@@ -118,7 +122,7 @@ def measured_factors(
     l_max3: int,
     paths: str,
 ) -> CPFactors:
-    """Factors ``[output, input1, input2]`` of the normalised tensor with measured errors."""
+    """Factors ``[output, input1, input2]`` of the normalized tensor with measured errors."""
     output, input1, input2 = balance(factors)
     tensor = reconstruct([output, input1, input2])
     target = coupling_tensor(
@@ -142,9 +146,9 @@ def measured_factors(
 
 
 def degree_scale(paths: tuple[CouplingPath, ...], l_max3: int) -> np.ndarray:
-    """Normalisation n_{l3} of every output component, [D3] (0 where no path leads)."""
+    """Normalization n_{l3} of every output component, [D3] (0 where no path leads)."""
     scale = np.zeros(l_max3 + 1)
-    for path, n in zip(paths, path_normalisation(paths), strict=True):
+    for path, n in zip(paths, path_normalization(paths), strict=True):
         scale[path.l3] = n
     return scale[degrees(l_max3)]
 
@@ -153,7 +157,7 @@ def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: in
     """Factors for smaller degrees: rows of the given ones, exact if these are.
 
     A block of the coupling tensor is the coupling tensor of the smaller degrees, up to the
-    normalisation per output degree, which is adjusted.
+    normalization per output degree, which is adjusted.
     """
     limits = (factors.l_max_input1, factors.l_max_input2, factors.l_max_output)
     wanted = (l_max, l_max_input2, l_max_output)
@@ -172,6 +176,42 @@ def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: in
         *wanted,
         factors.paths,
     )
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: dict) -> None:
+    """Write arrays and JSON metadata; the file appears whole or not at all."""
+    record = {"format": FILE_FORMAT, "format_version": FILE_VERSION, **metadata}
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(
+            stream, metadata=np.array(json.dumps(record)), **{k: arrays[k] for k in ARRAYS}
+        )
+
+
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Read what :func:`write_npz` wrote.
+
+    Raises
+    ------
+    TDNError
+        If the file is missing, damaged, of another kind or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            metadata = json.loads(str(archive["metadata"]))
+            arrays = {name: archive[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise TDNError(f"CP factor file {path} does not exist") from None
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise TDNError(
+            f"{path} is not a readable file of CP factors ({error}); delete it to solve again"
+        ) from error
+    found = (metadata.get("format"), metadata.get("format_version"))
+    if found != (FILE_FORMAT, FILE_VERSION):
+        raise TDNError(
+            f"{path} has format {found[0]} version {found[1]}, expected {FILE_FORMAT} version "
+            f"{FILE_VERSION}; delete it to solve again"
+        )
+    return arrays, metadata
 
 
 def save_factors(path: str | Path, factors: CPFactors) -> None:

@@ -8,15 +8,18 @@ turns the Clebsch-Gordan product into :math:`z = C\,((A^T x) \odot (B^T y))` (ar
 section 3). Converged factors ship with the package; anything else is solved on demand and cached
 in ``$TDN_CACHE_DIR`` (default ``~/.cache/tdn``).
 
-Normalisation: blocks carry sqrt((2 l3 + 1) / number of paths into l3), see
+Normalization: blocks carry sqrt((2 l3 + 1) / number of paths into l3), see
 :mod:`tdn.cp.couplings`, so inputs of unit variance give outputs of variance close to 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -26,8 +29,20 @@ from .algebra import CPProblem, orthogonal_terms
 from .couplings import coupling_paths, coupling_tensor, dimension
 from .factors import CPFactors, degree_scale, measured_factors, read_factors, restrict, save_factors
 from .newton import levenberg_marquardt
-from .solver import SolverOptions, scan_ranks, solve_cp
-from .store import SHIPPED, cache_folder, locked
+from .options import SolverOptions
+from .solver import scan_ranks, solve_cp
+
+try:
+    import fcntl
+except ImportError:  # Windows: atomic renames still keep files whole, work may be done twice
+    fcntl = None
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def _degrees(l_max: int, l_max2: int | None, l_max3: int | None) -> tuple[int, int, int]:
+    """Largest degrees of inputs and output; those left open are that of the first input."""
+    return l_max, l_max if l_max2 is None else l_max2, l_max if l_max3 is None else l_max3
 
 
 def decompose(
@@ -55,18 +70,16 @@ def decompose(
     progress : callable, optional
         Receives one line per random start.
     """
-    l_max2 = l_max if l_max_input2 is None else l_max_input2
-    l_max3 = l_max if l_max_output is None else l_max_output
-    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
-    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
+    wanted = _degrees(l_max, l_max_input2, l_max_output)
+    path_list = coupling_paths(*wanted, paths)
     options = options or SolverOptions()
-    solution = solve_cp(problem, rank, options, progress)
+    solution = solve_cp(CPProblem.from_degrees(path_list, *wanted), rank, options, progress)
     factors, coefficients = solution.factors, solution.coefficients
-    factors[0] = factors[0] * degree_scale(path_list, l_max3)[:, None]
-    if not solution.exact:  # an approximation is best in the metric of the normalised tensor
-        problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3, normalised=True)
+    factors[0] = factors[0] * degree_scale(path_list, wanted[2])[:, None]
+    if not solution.exact:  # an approximation is best in the metric of the normalized tensor
+        problem = CPProblem.from_degrees(path_list, *wanted, normalized=True)
         factors, coefficients = levenberg_marquardt(problem, factors, coefficients, options)
-    return measured_factors(factors, coefficients, l_max, l_max2, l_max3, paths)
+    return measured_factors(factors, coefficients, *wanted, paths)
 
 
 def smallest_exact(
@@ -79,14 +92,12 @@ def smallest_exact(
     progress: Callable[[str], None] | None = None,
 ) -> CPFactors:
     """Exact factors of the smallest rank the solver finds; parameters as :func:`decompose`."""
-    l_max2 = l_max if l_max_input2 is None else l_max_input2
-    l_max3 = l_max if l_max_output is None else l_max_output
-    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
-    problem = CPProblem.from_degrees(path_list, l_max, l_max2, l_max3)
-    solution = scan_ranks(problem, options, progress)
+    wanted = _degrees(l_max, l_max_input2, l_max_output)
+    path_list = coupling_paths(*wanted, paths)
+    solution = scan_ranks(CPProblem.from_degrees(path_list, *wanted), options, progress)
     factors = solution.factors
-    factors[0] = factors[0] * degree_scale(path_list, l_max3)[:, None]
-    return measured_factors(factors, solution.coefficients, l_max, l_max2, l_max3, paths)
+    factors[0] = factors[0] * degree_scale(path_list, wanted[2])[:, None]
+    return measured_factors(factors, solution.coefficients, *wanted, paths)
 
 
 def full_rank_factors(
@@ -102,12 +113,11 @@ def full_rank_factors(
     See :func:`tdn.cp.algebra.orthogonal_terms`; there are at most (L + 1)^4 terms, the full rank
     of arXiv 2507.01131. With ``rank`` only the terms of largest norm are kept.
     """
-    l_max2 = l_max if l_max_input2 is None else l_max_input2
-    l_max3 = l_max if l_max_output is None else l_max_output
-    path_list = coupling_paths(l_max, l_max2, l_max3, paths)
-    _, factors = orthogonal_terms(coupling_tensor(path_list, l_max, l_max2, l_max3))
+    wanted = _degrees(l_max, l_max_input2, l_max_output)
+    path_list = coupling_paths(*wanted, paths)
+    _, factors = orthogonal_terms(coupling_tensor(path_list, *wanted))
     factors = [f[:, :rank] for f in factors]
-    return measured_factors(factors, np.ones(len(path_list)), l_max, l_max2, l_max3, paths)
+    return measured_factors(factors, np.ones(len(path_list)), *wanted, paths)
 
 
 def file_name(
@@ -116,6 +126,22 @@ def file_name(
     """Name of the file of a decomposition, in the package and in the cache."""
     gauge = "free" if free_coefficients else "fixed"
     return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}.npz"
+
+
+def cache_folder() -> Path:
+    """``$TDN_CACHE_DIR`` or ``~/.cache/tdn``."""
+    custom = os.environ.get("TDN_CACHE_DIR")
+    return Path(custom).expanduser() if custom else Path.home() / ".cache" / "tdn"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for ``path`` so that only one process solves for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as stream:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield  # closing the file releases the lock, also when the process dies
 
 
 def load_factors(
@@ -165,11 +191,7 @@ def load_factors(
     >>> factors.rank, factors.output.shape
     (17, (9, 17))
     """
-    wanted = (
-        l_max,
-        l_max if l_max_input2 is None else l_max_input2,
-        l_max if l_max_output is None else l_max_output,
-    )
+    wanted = _degrees(l_max, l_max_input2, l_max_output)
     coupling_paths(*wanted, paths)  # checks the arguments
     if rank is None:
         factors = _default_factors(wanted, paths, free_coefficients)

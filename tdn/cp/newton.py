@@ -1,6 +1,6 @@
 r"""Levenberg-Marquardt for CP decompositions: dense for small problems, matrix-free for large ones.
 
-Both minimise ||CP(output, input1, input2) - M(c)||^2 over the factors and the path coefficients
+Both minimize ||CP(output, input1, input2) - M(c)||^2 over the factors and the path coefficients
 together. The Gauss-Newton matrix of a CP model consists of products of R x R Gram matrices, so the
 Jacobian with its D^3 rows is never formed. A step solves
 
@@ -12,18 +12,17 @@ preconditioner. The damping takes care of the scaling freedom of the rank-one te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
 from .algebra import CPProblem, Factors, balance, khatri_rao, reconstruct
-
-if TYPE_CHECKING:
-    from .solver import SolverOptions
+from .options import SolverOptions
 
 MAX_DAMPING = 1e6
+MAX_STEPS = 100
+MAX_DENSE = 2000
+"""Unknowns; larger problems take conjugate-gradient steps instead of Cholesky ones."""
 
 
 def path_columns(problem: CPProblem, factors: Factors) -> np.ndarray:
@@ -184,14 +183,14 @@ def levenberg_marquardt(
 ) -> tuple[Factors, np.ndarray]:
     """Polish factors and path coefficients together, to machine precision where possible."""
     free = options.free_coefficients
-    dense = sum(f.size for f in factors) <= options.max_dense_unknowns
+    dense = sum(f.size for f in factors) <= MAX_DENSE
     starts = np.concatenate([[0], np.cumsum([f.size for f in factors])])
     norm = np.linalg.norm(problem.tensor(c))
     residual = reconstruct(factors) - problem.tensor(c)
     cost = float(np.sum(residual**2))
     # The residual itself sets the scale: far from a solution the model deserves less trust.
     damping, growth, stalled = max(1e-2 * np.sqrt(cost) / norm, 1e-12), 2.0, 0
-    for _ in range(options.polish_iterations):
+    for _ in range(MAX_STEPS):
         gradient = gradient_of(problem, factors, residual, free)
         moving = np.zeros(0)
         if free:  # coefficients at the edge of the band that would leave it stay where they are

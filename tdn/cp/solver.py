@@ -7,14 +7,14 @@ Finds factors A [D1, R], B [D2, R], C [D3, R] and path coefficients c such that
 Any nonzero c is as equivariant as c = 1, so c is solved for together with the factors, inside a
 band around 1: that turns a good approximation into an exact decomposition at a much lower rank.
 
-Stage 1 is regularised alternating least squares (ALS, float64): each factor in turn solves its
+Stage 1 is regularized alternating least squares (ALS, float64): each factor in turn solves its
 linear least-squares problem with a Tikhonov term that decays geometrically, and each c_p is the
 projection of the current reconstruction on its Wigner block, clipped to the band. Stage 2 is
 Levenberg-Marquardt on factors and coefficients together, which converges quadratically to machine
 precision where an exact decomposition exists.
 
 Stage 1 works with plain Wigner blocks, whose symmetry in the three modes makes for the best
-convergence. A factor per output degree on top (:func:`tdn.cp.couplings.path_normalisation`) only
+convergence. A factor per output degree on top (:func:`tdn.cp.couplings.path_normalization`) only
 rescales rows of C, so it changes neither rank nor exactness.
 """
 
@@ -31,56 +31,17 @@ from tdn.system.errors import TDNError
 
 from .algebra import CPProblem, Factors, balance, khatri_rao, reconstruct, relative_residual
 from .newton import levenberg_marquardt
+from .options import SolverOptions
 
 EXACT_TOLERANCE = 1e-11
 """Relative Frobenius error below which a decomposition counts as exact."""
-
-
-@dataclass(frozen=True)
-class SolverOptions:
-    """Settings of :func:`solve_cp`.
-
-    Parameters
-    ----------
-    band : (float, float)
-        Allowed range of the path coefficients.
-    free_coefficients : bool
-        Whether the path coefficients are solved for; otherwise they stay 1.
-    num_starts : int
-        Random starts tried before giving up (it stops at the first exact one).
-    als_iterations : int
-        ALS sweeps per start.
-    regularisation : (float, float)
-        Tikhonov term at the first and the last sweep.
-    free_after : float
-        Fraction of the sweeps after which the coefficients are let go.
-    polish_iterations : int
-        Levenberg-Marquardt iterations at the end.
-    polish_below : float
-        Only starts whose relative error after ALS is below this are polished on the way; the best
-        start is polished in the end if ``polish_best``.
-    polish_best : bool
-        Whether to polish the best start although it is far from exact.
-    max_dense_unknowns : int
-        Larger problems are polished by conjugate-gradient steps instead of Cholesky ones.
-    max_seconds : float or None
-        No new start once this much time has passed.
-    seed : int
-        Seed of the first start; start n uses ``seed + n``.
-    """
-
-    band: tuple[float, float] = (0.8, 1.25)
-    free_coefficients: bool = True
-    num_starts: int = 10
-    als_iterations: int = 600
-    regularisation: tuple[float, float] = (1e-3, 1e-5)
-    free_after: float = 0.2
-    polish_iterations: int = 100
-    polish_below: float = 5e-3
-    polish_best: bool = True
-    max_dense_unknowns: int = 2000
-    max_seconds: float | None = None
-    seed: int = 0
+ALS_SWEEPS = 600
+TIKHONOV = (1e-3, 1e-5)
+"""Regularization at the first and at the last sweep."""
+FREE_AFTER = 0.2
+"""Fraction of the sweeps after which the path coefficients are let go."""
+POLISH_BELOW = 5e-3
+"""Relative error after ALS below which a start is polished at once."""
 
 
 def alternating_least_squares(
@@ -93,10 +54,10 @@ def alternating_least_squares(
     rank = factors[0].shape[1]
     factors = list(factors)
     tensor = problem.tensor(c)
-    first, last = options.regularisation
+    first, last = TIKHONOV
     diagonal = np.diag_indices(rank)
-    for sweep in range(options.als_iterations):
-        progress = sweep / max(options.als_iterations - 1, 1)
+    for sweep in range(ALS_SWEEPS):
+        progress = sweep / (ALS_SWEEPS - 1)
         ridge = first * (last / first) ** progress
         for mode in range(3):
             a, b = (factors[m] for m in range(3) if m != mode)
@@ -105,7 +66,7 @@ def alternating_least_squares(
             unfolded = np.moveaxis(tensor, mode, 0).reshape(tensor.shape[mode], -1)
             right = unfolded @ khatri_rao(a, b)
             factors[mode] = scipy.linalg.solve(gram, right.T, assume_a="pos", check_finite=False).T
-        if options.free_coefficients and progress >= options.free_after:
+        if options.free_coefficients and progress >= FREE_AFTER:
             c = problem.project(reconstruct(factors))
             # The ridge shrinks the reconstruction; without this the scale would drift downwards.
             c = c / np.sqrt(np.sum(c**2 * problem.weights) / np.sum(problem.weights))
@@ -117,7 +78,7 @@ def alternating_least_squares(
 
 @dataclass
 class CPSolution:
-    """Outcome of :func:`solve_cp`: factors of the plain (not normalised) problem."""
+    """Outcome of :func:`solve_cp`: factors of the plain (not normalized) problem."""
 
     factors: Factors
     coefficients: np.ndarray
@@ -172,7 +133,7 @@ def solve_cp(
     began = time.perf_counter()
     best: CPSolution | None = None
     count = 0
-    for start in range(max(options.num_starts, 1)):
+    for start in range(options.num_starts):
         elapsed = time.perf_counter() - began
         if start and options.max_seconds is not None and elapsed > options.max_seconds:
             break
@@ -181,7 +142,7 @@ def solve_cp(
         c = np.ones(len(problem.paths))
         factors, c = alternating_least_squares(problem, factors, c, options)
         error = relative_residual(problem, factors, c)
-        if error < options.polish_below:
+        if error < POLISH_BELOW:
             factors, c = levenberg_marquardt(problem, factors, c, options)
             error = relative_residual(problem, factors, c)
         if progress is not None:
@@ -191,7 +152,7 @@ def solve_cp(
         if best.exact:
             break
     assert best is not None
-    if options.polish_best and best.relative_error >= options.polish_below:
+    if options.polish_best and best.relative_error >= POLISH_BELOW:
         factors, c = levenberg_marquardt(problem, best.factors, best.coefficients, options)
         best = CPSolution(factors, c, relative_residual(problem, factors, c), count, 0.0)
     return CPSolution(

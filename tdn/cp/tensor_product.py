@@ -10,7 +10,7 @@ elementwise in rank space. With one weight set for all coupling paths (path-weig
 factors of :func:`tdn.cp.load_factors` do all the coupling. Without sharing every path p has its own
 weights; its block of the coupling tensor is then taken from rows of the same factors.
 
-Normalisation equals e3nn's default (``component``, ``element``): for inputs and weights of unit
+Normalization equals e3nn's default (``component``, ``element``): for inputs and weights of unit
 variance, every output component has a variance near 1.
 """
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from tdn.system.atomic_files import check_writable
+from tdn.system.atomic_files import check_writable, write_json
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 EPILOG = """\
 FILE is anything that ASE reads (extended XYZ, .traj, .db, vasprun.xml ...), a database written by
-tdn-data, PubChemQCR (LMDB), OC20 or OC22 (LMDB), fairchem's ASE-LMDB, or a folder of such
-databases. What a file is, is told from its content; pickled records are read without executing
-anything, and refused if they hold more than plain data.
+tdn-data, PubChemQCR (LMDB), OC20 or OC22 (LMDB), fairchem's ASE-LMDB, a folder of such databases,
+systems of DeePMD-kit (folders with type.raw and set.*/*.npy), or MD17 (.npz). What a file is, is
+told from its content; pickled records are read without executing anything, and refused if they hold
+more than plain data.
 
 examples:
   tdn-data stats train.xyz -o train.png
@@ -23,6 +24,8 @@ examples:
   tdn-data convert PubChemQCR/ -o qcr.lmdb --stage 1st --split trajectory
   tdn-data convert orca.xyz -o train.lmdb --energy-unit hartree --force-unit hartree/bohr
 """
+# frames left out for one reason that `check` names one by one
+LISTED = 20
 STAGES = ("pm3", "hf", "1st", "1st_smash", "2nd", "mixing")
 
 
@@ -81,9 +84,17 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--stage", default="1st", choices=STAGES, help="PubChemQCR: stage (default 1st)"
         )
-        command.add_argument("--energy-key", default="energy", help="key of the energy")
-        command.add_argument("--forces-key", default="forces", help="key of the forces")
-        command.add_argument("--stress-key", default="stress", help="key of the stress")
+        for label in ("energy", "forces", "stress"):
+            command.add_argument(
+                f"--{label}-key", help=f"key of the {label} (default: common names are found)"
+            )
+        command.add_argument(
+            "--stress-unit",
+            default="eV/A^3",
+            metavar="UNIT",
+            help="unit of the stresses (default eV/A^3), e.g. GPa; --stress-unit=-kbar for VASP's, "
+            "which are positive under compression",
+        )
         command.add_argument("--config-type-key", default="config_type", help="key of the group")
         command.add_argument("--split-key", help="key that says train, valid or test")
     for command in (stats, check):
@@ -118,15 +129,13 @@ def _keys(arguments: argparse.Namespace):
         stress=arguments.stress_key,
         config_type=arguments.config_type_key,
         split=arguments.split_key,
+        stress_unit=arguments.stress_unit,
     )
 
 
 def _write_json(path: str | None, values: dict) -> None:
-    from tdn.system.atomic_files import atomic_write
-
     if path is not None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n")
+        write_json(path, values)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -156,7 +165,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         f"{arguments.output}: {result['frames']} frames, {metadata['atoms']} atoms, {size:.1f} MiB"
     )
     if metadata["splits"]:
-        print("splits: " + ", ".join(f"{n} {count}" for n, count in metadata["splits"].items()))
+        print("splits: " + ", ".join(f"{printable(n)} {c}" for n, c in metadata["splits"].items()))
     lacking = {n: result["frames"] - c for n, c in metadata["labels"].items() if n != "stress"}
     for name, count in lacking.items():
         if count:
@@ -193,10 +202,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from .survey.unit_checks import force_consistency
 
     found = survey(arguments.file, _keys(arguments), arguments.stage)
-    _require_frames(arguments.file, found)
+    problems = found.problems
+    if not problems.total:
+        _require_frames(arguments.file, found)
     summary = summarize(found, arguments.cutoff)
     sample = found.sample
-    lines = [*found.problems.lines(), *label_lines(found)]
+    lines = [*problems.reasons(), *label_lines(found), *found.e0_warnings(arguments.cutoff)]
     warnings = suspicious(summary.order, summary.graphs)
     consistency = force_consistency(found.run)
     if consistency is not None and consistency not in warnings:
@@ -205,13 +216,23 @@ def _check(arguments: argparse.Namespace) -> int:
     of = f" (of which {len(sample)} in detail)" if len(sample) < found.frames else ""
     print(f"{found.frames} frames{of}: " + (f"{len(lines)} findings" if lines else "nothing found"))
     for line in lines:
-        print(f"- {line}")
+        print(f"- {printable(line, None)}")
+    for reason, messages in problems.messages.items():
+        if len(messages) == 1:
+            continue
+        print("\n".join([f"{reason}:", *(f"  {message}" for message in messages[:LISTED])]))
+        if problems.counts[reason] > LISTED:
+            print(f"  and {problems.counts[reason] - LISTED} more (--json FILE lists them)")
+    for line in problems.remarks():
+        print(f"note: {line}")
     outliers = summary.outliers()
     _write_json(
         arguments.json,
         {
             "frames": found.frames,
-            "left_out": found.problems.counts,
+            "left_out": problems.counts,
+            "left_out_frames": problems.messages,
+            "notes": problems.remarks(),
             "findings": lines,
             "outliers": [{"frame": f.where, "why": text} for f, text in outliers[:100]],
         },

@@ -1,46 +1,38 @@
-"""Reference frames: structures with their energies, forces and stresses.
-
-Frames come from any file that ASE reads, or from databases (`tdn.data.readers`). ASE moves labels
-under its own names (``energy``, ``forces``, ``stress``) into the results of a calculator; labels
-under other names stay in ``atoms.info`` and ``atoms.arrays``. Both places are searched for the
-configured keys.
-"""
+"""Reference frames: structures with their energies, forces and stresses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import ase
-import ase.io
+import ase.geometry
 import numpy as np
-
-from tdn.system.errors import TDNError
+from scipy.spatial import cKDTree
 
 from .bad_frames import Problems
 
-VIRIAL_KEYS = ("virial", "virials")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "test": "test",
-}
+# angstrom; the directions of shorter edges mean nothing
+COINCIDENT = 1e-3
 
 
 @dataclass(frozen=True)
 class LabelKeys:
-    """Under which keys frames carry their reference values."""
+    """Under which keys frames carry their reference values.
 
-    energy: str = "energy"
-    forces: str = "forces"
-    stress: str = "stress"
+    Attributes
+    ----------
+    energy, forces, stress : None: whatever common name a frame uses (`tdn.data.readers.labels`)
+    config_type : a name that groups frames
+    split : train, valid or test; None: frames belong to no part
+    stress_unit : unit of the stresses; with a minus sign if they are positive under compression
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
     config_type: str = "config_type"
     split: str | None = None
+    stress_unit: str = "eV/A^3"
 
 
 @dataclass(frozen=True)
@@ -71,6 +63,7 @@ class Frame:
     energy : total energy in eV, None where there is none
     forces : float64 [N, 3] in eV/angstrom, or None
     stress : float64 [3, 3] in eV/angstrom^3 with the sign of ASE, or None
+    weight : of the frame in the loss
     config_type : a name that groups frames, or None
     split : train, valid, test or None
     group : a name that frames of one trajectory share, or None; a group is never split
@@ -83,6 +76,7 @@ class Frame:
     energy: float | None = None
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
+    weight: float = 1.0
     config_type: str | None = None
     split: str | None = None
     group: str | None = None
@@ -94,151 +88,48 @@ class Frame:
         return f"frame {self.number} of {self.source}"
 
 
-def iterate_ase(path: Path, keys: LabelKeys, problems: Problems) -> Iterator[Frame]:
-    """The frames of a file that ASE reads, one after the other.
-
-    Raises
-    ------
-    TDNError
-        If the file is of an unknown kind. For a frame that cannot be read, unless ``problems``
-        skips those; the message names the frame, counted from one.
-    """
-    number = 0
-    frames = _iterate(path)
-    while True:
-        try:
-            atoms = next(frames)
-        except StopIteration:
-            return
-        except TDNError as error:
-            if number == 0:
-                raise  # not a file of frames
-            problems.add("damaged, and everything behind it", str(error))
-            return
-        number += 1
-        try:
-            frame = frame_from_atoms(atoms, keys, number, path.name)
-        except TDNError as error:
-            problems.add("unusable structure or labels", str(error))
-            continue
-        yield frame
-
-
-def _iterate(path: Path) -> Iterator[ase.Atoms]:
-    """ASE's reader with its many exceptions turned into one line each."""
-    number = 0
-    try:
-        for atoms in ase.io.iread(path, index=":"):
-            number += 1
-            if not isinstance(atoms, ase.Atoms):
-                raise TDNError(f"{path} holds {type(atoms).__name__}, expected structures")
-            yield atoms
-    except TDNError:
-        raise
-    except Exception as error:  # what a reader throws on foreign bytes is not documented
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
-        if number == 0:
-            raise TDNError(
-                f"{path} cannot be read: expected extended XYZ or another format of ASE ({reason})"
-            ) from None
-        raise TDNError(
-            f"frame {number + 1} of {path} cannot be read: cut short or damaged ({reason}); "
-            "repair or remove it"
-        ) from None
-
-
-def frame_from_atoms(
-    atoms: ase.Atoms, keys: LabelKeys, number: int = 1, source: str = "structures"
-) -> Frame:
-    """Take the labels of one structure.
-
-    Raises
-    ------
-    TDNError
-        If the structure has no atoms or positions that are no numbers, or a label has the wrong
-        shape or is no number.
-    """
-    where = f"frame {number} of {source}"
+def structure_problem(frame: Frame) -> tuple[str, str] | None:
+    """Reason and message of what makes a structure unusable for any network."""
+    atoms, where = frame.atoms, frame.where
     if len(atoms) == 0:
-        raise TDNError(f"{where} has no atoms; remove it")
+        return "no atoms", f"{where} has no atoms; remove it"
     if (atoms.numbers == 0).any():
-        raise TDNError(f"{where} has an atom of unknown element 'X'; name its element")
+        return "unknown element", f"{where} has an atom of unknown element 'X'; name its element"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise TDNError(f"{where}: positions or cell contain NaN or infinity; remove the frame")
-    energy = _array(_find(atoms, keys.energy), (1,), keys.energy, where)
-    forces = _array(_find(atoms, keys.forces), (len(atoms), 3), keys.forces, where)
-    config_type = atoms.info.get(keys.config_type)
-    bare = ase.Atoms(
-        numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc
-    )
-    return Frame(
-        atoms=bare,
-        number=number,
-        source=source,
-        energy=None if energy is None else float(energy[0]),
-        forces=forces,
-        stress=_stress(atoms, keys.stress, where),
-        config_type=None if config_type is None else str(config_type),
-        split=_split(atoms, keys.split, where),
-    )
-
-
-def _find(atoms: ase.Atoms, key: str) -> Any:
-    """A label from wherever ASE puts it; results are read raw, so constraints change nothing."""
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    for place in (results, atoms.info, atoms.arrays):
-        if place.get(key) is not None:
-            return place[key]
-    return None
-
-
-def _array(value: Any, shape: tuple[int, ...], key: str, where: str) -> np.ndarray | None:
-    if value is None:
-        return None
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TDNError(f"{where}: '{key}' is {value!r}, expected numbers") from None
-    if array.size != int(np.prod(shape)):
-        expected = "a single number" if shape == (1,) else f"shape {list(shape)}"
-        raise TDNError(f"{where}: '{key}' has shape {list(array.shape)}, expected {expected}")
-    return array.reshape(shape)
-
-
-def _stress(atoms: ase.Atoms, key: str, where: str) -> np.ndarray | None:
-    """Stress [3, 3]; a virial W becomes -W / V. Structures without volume have none."""
-    volume = abs(np.linalg.det(atoms.cell.array))
-    if volume <= 0 or not atoms.pbc.any():
-        return None
-    for name in (key, *VIRIAL_KEYS):
-        value = _find(atoms, name)
-        if value is None:
-            continue
-        array = np.asarray(value)
-        if array.size == 6:  # Voigt order of ASE: xx yy zz yz xz xy
-            xx, yy, zz, yz, xz, xy = _array(value, (6,), name, where)
-            matrix = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        else:
-            matrix = _array(value, (3, 3), name, where)
-        matrix = 0.5 * (matrix + matrix.T)
-        return -matrix / volume if "virial" in name.lower() else matrix
-    return None
-
-
-def _split(atoms: ase.Atoms, key: str | None, where: str) -> str | None:
-    if key is None:
-        return None
-    value = atoms.info.get(key)
-    if value is None:
-        if len(atoms) == 1:  # an isolated atom belongs to no set
-            return None
-        raise TDNError(
-            f"{where} has no key '{key}' (data.split_key); give every frame "
-            f"{key}=train, valid or test"
+        return "NaN or infinite positions", (
+            f"{where}: positions or cell contain NaN or infinity; remove the frame"
         )
-    if str(value).lower() not in SPLIT_NAMES:
-        raise TDNError(f"{where}: {key}={value}: expected train, valid or test")
-    return SPLIT_NAMES[str(value).lower()]
+    cell, pbc = atoms.cell.array, np.asarray(atoms.pbc)
+    if np.linalg.matrix_rank(cell[pbc], tol=1e-3) < pbc.sum():
+        return "flat cell", (
+            f"{where}: the cell is flat along a periodic direction; check cell and pbc"
+        )
+    same = _same_place(atoms.positions, cell, pbc)
+    if same is not None:
+        return "atoms at the same place", (
+            f"{where}: two atoms are at the same place (numbers {same[0]} and {same[1]}, from "
+            "zero); remove the frame"
+        )
+    return None
+
+
+def _same_place(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, int] | None:
+    """Two atoms closer than `COINCIDENT`, images included."""
+    if not pbc.all():
+        cell = ase.geometry.complete_cell(np.where(pbc[:, None], cell, 0.0))
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    scaled[:, pbc] %= 1.0
+    scaled[:, pbc] %= 1.0  # a small negative number gives 1.0 first
+    tree = cKDTree(scaled, boxsize=pbc.astype(float))
+    # distances in scaled coordinates are at most those in angstrom times the norm of the inverse
+    reach = COINCIDENT * np.sqrt((inverse**2).sum())
+    for first, second in sorted(tree.query_pairs(reach)):
+        step = scaled[second] - scaled[first]
+        step[pbc] -= np.round(step[pbc])
+        if np.linalg.norm(step @ cell) < COINCIDENT:
+            return first, second
+    return None
 
 
 def require_labels(
@@ -259,7 +150,7 @@ def require_labels(
     problems = problems or Problems()
     kept = []
     for frame in frames:
-        found = _label_problem(frame, frames, energy, forces, keys)
+        found = _label_problem(frame, frames, energy, forces, keys, problems)
         if found is None:
             kept.append(frame)
         else:
@@ -268,7 +159,12 @@ def require_labels(
 
 
 def _label_problem(
-    frame: Frame, frames: list[Frame], energy: bool, forces: bool, keys: LabelKeys
+    frame: Frame,
+    frames: list[Frame],
+    energy: bool,
+    forces: bool,
+    keys: LabelKeys,
+    problems: Problems,
 ) -> tuple[str, str] | None:
     """Reason and message of what is wrong with the labels of a frame."""
     labels = (
@@ -278,21 +174,22 @@ def _label_problem(
     for name, phrase, key, value, needed in labels:
         if value is None and needed:
             count = sum(getattr(f, name) is None for f in frames)
+            under = f"under the key '{key}'" if key else "under a common name"
             return f"no {name}", (
-                f"{frame.where} has no {phrase.removeprefix('an ')} under the key '{key}' "
-                f"({count} of {len(frames)} frames have none); set data.{name}_key to the "
-                f"file's key, remove such frames (data.bad_frames=skip), or set "
-                f"train.{name}_weight=0"
+                f"{frame.where} has no {phrase.removeprefix('an ')} {under} ({count} of "
+                f"{len(frames)} frames have none{problems.candidates(name)}); set "
+                f"data.{name}_key to the file's key, remove such frames (data.bad_frames=skip), "
+                f"or set train.{name}_weight=0"
             )
         if value is not None and not np.isfinite(value).all():
             return "NaN or infinite labels", (
-                f"{frame.where}: '{key}' contains NaN or infinity (a calculation that failed?)"
-                "; remove the frame, or set data.bad_frames=skip"
+                f"{frame.where}: '{key or name}' contains NaN or infinity (a calculation that "
+                "failed?); remove the frame, or set data.bad_frames=skip"
             )
     if frame.stress is not None and not np.isfinite(frame.stress).all():
         return "NaN or infinite labels", (
-            f"{frame.where}: '{keys.stress}' contains NaN or infinity; remove the value or "
-            "the frame"
+            f"{frame.where}: '{keys.stress or 'stress'}' contains NaN or infinity; remove the "
+            "value or the frame"
         )
     return None
 

@@ -12,12 +12,10 @@ from tqdm import tqdm
 from tdn.graph import Graph, graph_from_atoms
 from tdn.system.errors import TDNError
 
-from .frames import Frame, StoredNeighbors
+from .frames import COINCIDENT, Frame, StoredNeighbors
 
 # below this number of frames a progress bar would only flash
 BAR_FROM = 500
-# angstrom; directions of shorter edges mean nothing
-COINCIDENT = 1e-3
 
 
 def graph_from_frame(frame: Frame, atomic_numbers: list[int], r_max: float) -> Graph:
@@ -50,6 +48,7 @@ def graph_from_frame(frame: Frame, atomic_numbers: list[int], r_max: float) -> G
         if frame.stress is None
         else torch.tensor(frame.stress)[None]
     )
+    graph.weight = torch.tensor([frame.weight], dtype=torch.float64)
     return graph
 
 

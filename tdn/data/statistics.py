@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import ase
+import ase.geometry
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
@@ -15,6 +16,10 @@ from tdn.system.errors import TDNError, UsageError
 from .frames import Frame
 
 E0_METHODS = ("auto", "isolated", "least_squares")
+# angstrom between periodic images; beyond it an atom has the energy of a free one
+FREE_DISTANCE = 10.0
+# eV per atom; no matter is bound so strongly
+LARGEST_BINDING = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,41 +30,91 @@ class AtomicEnergies:
     origin: dict[str, str]
     notes: tuple[str, ...] = field(default=())
 
+    def warnings(self, frames: Sequence[Frame]) -> list[str]:
+        """The notes, and whether values that do not come from the frames contradict them."""
+        fitted = set(self.origin.values()) == {"least squares"}
+        found = None if fitted else contradicting_energies(frames, self.values)
+        return [*self.notes, *([found] if found else [])]
 
-def is_isolated_atom(atoms: ase.Atoms, r_max: float) -> bool:
-    """One atom whose periodic images, if any, are too far away to matter (two cutoffs)."""
-    if len(atoms) != 1:
-        return False
+
+def image_distance(atoms: ase.Atoms) -> float:
+    """Distance of an atom from its nearest periodic image in angstrom; infinite without any."""
     if not atoms.pbc.any():
-        return True
-    cell = atoms.cell.array
-    volume = abs(np.linalg.det(cell))
-    if volume < 1e-6:
-        return bool((np.linalg.norm(cell[atoms.pbc], axis=1) > 2 * r_max).all())
-    areas = np.linalg.norm(np.cross(np.roll(cell, -1, axis=0), np.roll(cell, -2, axis=0)), axis=1)
-    return bool((volume / areas[atoms.pbc] > 2 * r_max).all())
+        return np.inf
+    cell, _ = ase.geometry.minkowski_reduce(atoms.cell, atoms.pbc)
+    return float(np.linalg.norm(np.asarray(cell)[atoms.pbc], axis=1).min())
+
+
+def _named_isolated(frame: Frame) -> bool:
+    name = (frame.config_type or "").lower().replace("_", "").replace(" ", "")
+    return name == "isolatedatom"
+
+
+def is_isolated_atom(frame: Frame, r_max: float) -> bool:
+    """One atom without an image within the cutoff, or one whose config_type is IsolatedAtom.
+
+    Networks give such an atom the energy E0 exactly.
+    """
+    if len(frame.atoms) != 1:
+        return False
+    return _named_isolated(frame) or image_distance(frame.atoms) >= r_max
 
 
 def isolated_energies(frames: Sequence[Frame]) -> dict[str, float]:
     """E0 of every element from frames of isolated atoms.
 
+    Of several frames of an element those named IsolatedAtom count first, then the one whose
+    periodic images are farthest away.
+
     Raises
     ------
     TDNError
-        If a frame has no energy, or two frames of an element disagree by more than 1 meV.
+        If a frame has no energy, or two frames that are equally good disagree by more than 1 meV.
     """
-    values: dict[str, float] = {}
+    groups: dict[str, list[tuple[float, Frame]]] = {}
     for frame in frames:
         symbol = chemical_symbols[frame.atoms.numbers[0]]
         if frame.energy is None or not np.isfinite(frame.energy):
             raise TDNError(f"{frame.where} is an isolated {symbol} atom without an energy")
-        if abs(values.get(symbol, frame.energy) - frame.energy) > 1e-3:
-            raise TDNError(
-                f"{frame.where} is an isolated {symbol} atom of {frame.energy:.6f} eV, another "
-                f"frame gives {values[symbol]:.6f} eV; keep one, or set data.atomic_energies"
-            )
-        values[symbol] = frame.energy
+        reach = np.inf if _named_isolated(frame) else image_distance(frame.atoms)
+        groups.setdefault(symbol, []).append((reach, frame))
+    values: dict[str, float] = {}
+    for symbol, group in groups.items():
+        best, first = max(group, key=lambda item: item[0])
+        for reach, frame in group:
+            if reach >= min(best, FREE_DISTANCE) and abs(frame.energy - first.energy) > 1e-3:
+                raise TDNError(
+                    f"{frame.where} is an isolated {symbol} atom of {frame.energy:.6f} eV, another "
+                    f"frame gives {first.energy:.6f} eV; keep one, or set data.atomic_energies"
+                )
+        values[symbol] = first.energy
     return values
+
+
+def contradicting_energies(frames: Sequence[Frame], energies: dict[str, float]) -> str | None:
+    """A warning if energies minus E0 are too large to be binding energies."""
+    labeled = [
+        f
+        for f in frames
+        if f.energy is not None
+        and np.isfinite(f.energy)
+        and set(f.atoms.get_chemical_symbols()) <= set(energies)
+    ]
+    if not labeled:
+        return None
+    counts = count_elements(labeled, list(energies))
+    values = np.array([f.energy for f in labeled]) - counts @ np.array(list(energies.values()))
+    values /= counts.sum(axis=1)
+    bad = np.abs(values) > LARGEST_BINDING
+    if not bad.any():
+        return None
+    worst = int(np.abs(values).argmax())
+    return (
+        f"E0 contradict the energies: after subtracting them, energies of {int(bad.sum())} of "
+        f"{len(labeled)} frames are off by more than {LARGEST_BINDING:g} eV per atom (largest: "
+        f"{values[worst]:.4g} in {labeled[worst].where}); take E0 from the same program, level of "
+        "theory and pseudopotentials, in eV"
+    )
 
 
 def least_squares_energies(
@@ -135,8 +190,8 @@ def find_atomic_energies(
     origin = dict.fromkeys(known, "isolated atom")
     if not rest:
         return AtomicEnergies(known, origin)
-    labelled = [f for f in frames if f.energy is not None]
-    counts = count_elements(labelled, list(species)) if labelled else np.zeros((0, len(species)))
+    labeled = [f for f in frames if f.energy is not None]
+    counts = count_elements(labeled, list(species)) if labeled else np.zeros((0, len(species)))
     absent = [s for s in rest if not counts[:, list(species).index(s)].any()]
     if absent:
         raise TDNError(
@@ -146,7 +201,7 @@ def find_atomic_energies(
     columns = [list(species).index(s) for s in rest]
     offset = counts @ np.array([known.get(s, 0.0) for s in species])
     chosen = counts[:, columns].sum(axis=1) > 0
-    energies = np.array([f.energy for f in labelled]) - offset
+    energies = np.array([f.energy for f in labeled]) - offset
     fitted, degenerate = least_squares_energies(counts[chosen][:, columns], energies[chosen])
     notes = []
     if degenerate:
@@ -173,11 +228,11 @@ def force_scale(frames: Sequence[Frame], species: Sequence[str], per_species: bo
 
     Elements without forces get the value of all elements together; without any force it is one.
     """
-    labelled = [f for f in frames if f.forces is not None]
-    if not labelled:
+    labeled = [f for f in frames if f.forces is not None]
+    if not labeled:
         return np.ones(len(species))
-    forces = np.concatenate([f.forces for f in labelled])
-    numbers = np.concatenate([f.atoms.numbers for f in labelled])
+    forces = np.concatenate([f.forces for f in labeled])
+    numbers = np.concatenate([f.atoms.numbers for f in labeled])
     total = float(np.sqrt(np.mean(forces**2)))
     if total < 1e-8:
         return np.ones(len(species))

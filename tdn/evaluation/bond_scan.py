@@ -73,7 +73,7 @@ def scan_bond(
     ----------
     atoms : not changed
     i, j : atoms, counted from zero
-    r_max : cutoff radius in angstrom; the scan ends 0.3 angstrom behind it
+    r_max : cutoff radius in angstrom; the scan ends 0.3 angstrom beyond it
     points : how many
 
     Raises
@@ -84,15 +84,15 @@ def scan_bond(
     for index in (i, j):
         if not 0 <= index < len(atoms):
             raise UsageError(
-                f"--scan {i} {j}: there is no atom {index}; atoms count from 0 to {len(atoms) - 1}"
+                f"scan {i} {j}: there is no atom {index}; atoms count from 0 to {len(atoms) - 1}"
             )
     if i == j:
-        raise UsageError(f"--scan {i} {j}: expected two different atoms")
+        raise UsageError(f"scan {i} {j}: expected two different atoms")
     vector = atoms.get_distance(i, j, mic=bool(atoms.pbc.any()), vector=True)
     start = float(np.linalg.norm(vector))
     if start > r_max:
         raise UsageError(
-            f"--scan {i} {j}: the atoms are {start:.2f} A apart, beyond the cutoff {r_max:g} A"
+            f"scan {i} {j}: the atoms are {start:.2f} A apart, beyond the cutoff {r_max:g} A"
         )
     direction = vector / start
     distances = np.linspace(0.7 * start, r_max + 0.3, points)

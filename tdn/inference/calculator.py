@@ -8,12 +8,13 @@ from typing import Any
 
 import ase
 import numpy as np
+import torch
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from tdn.graph import graph_from_atoms
 from tdn.network.checkpoint import load_model
-from tdn.network.potential import Potential
+from tdn.network.potential import Potential, stress_of_virial
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError, UsageError
 
@@ -55,6 +56,9 @@ class TDNCalculator(Calculator):
     positive stress pulls the cell together). Without a periodic 3D cell there is no stress, and
     networks with direct forces have none at all.
 
+    It can be made and used inside ``torch.inference_mode()``, and be pickled for other processes
+    (spawn, joblib, dask), which load a compiled file again from where it is.
+
     The file of a committee gives means over its n networks. ``results`` then also has
     ``energy_std`` (eV), the standard deviation of the energy, and ``forces_std`` (eV/angstrom, one
     number per atom), sqrt(sum over networks |f_i - mean f_i|^2 / n).
@@ -67,6 +71,7 @@ class TDNCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: str | Path,
@@ -103,7 +108,7 @@ class TDNCalculator(Calculator):
         else:
             network, self.metadata = load_model(model, self.device, dtype, head)
             self.potential = Potential(network)
-            self.direct_forces = getattr(network, "direct_forces", False)
+            self.direct_forces = network.direct_forces
             self.r_max = network.r_max
             self.atomic_numbers = network.atomic_numbers
         if self.direct_forces:
@@ -123,6 +128,7 @@ class TDNCalculator(Calculator):
                 "this network predicts forces directly (model.forces = direct) and has no stress"
             )
 
+    @torch.inference_mode(False)
     def calculate(
         self,
         atoms: ase.Atoms | None = None,
@@ -146,8 +152,8 @@ class TDNCalculator(Calculator):
             raise PropertyNotImplementedError(
                 "stress needs a periodic cell with three lattice vectors; this structure has none"
             )
-        graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max)
-        found = self.potential(graph.to(self.device))
+        graph = graph_from_atoms(self.atoms, self.atomic_numbers, self.r_max).to(self.device)
+        found = self.potential(graph)
         energy, forces = found["energy"].item(), found["forces"].cpu().numpy()
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise TDNError(
@@ -161,7 +167,8 @@ class TDNCalculator(Calculator):
             "forces": forces,
         }
         if has_volume and not self.direct_forces:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0].cpu().numpy())
+            stress = stress_of_virial(found["virial"], graph.volume)[0]
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress.cpu().numpy())
         if "forces_std" in found:
             self.results["energy_std"] = found["energy_std"].item()
             self.results["forces_std"] = found["forces_std"].cpu().numpy()

@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
+from tdn.system.archives import damaged_member
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 FORMAT = "tdn-compiled"
 FORMAT_VERSION = 2  # the newest that this package reads; see docs/compiled_file.md
@@ -24,6 +24,7 @@ TORCHSCRIPT, AOTINDUCTOR = "torchscript", "aotinductor"
 SUFFIXES = {TORCHSCRIPT: ".tdn.pth", AOTINDUCTOR: ".tdn.pt2"}
 SUFFIX = SUFFIXES[TORCHSCRIPT]
 MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_DEPTH = 32  # objects and arrays inside one another
 MAX_EXPANSION = 100  # unpacked over packed size; code packs by a factor of about 10
 AGAIN = "write it again with `tdn-export model.pt`"
 LIBRARIES = "data/aotinductor/"  # where PyTorch puts what AOTInductor compiled
@@ -117,8 +118,10 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     packed = sum(i.compress_size for i in members)
     if sum(i.file_size for i in members) > MAX_EXPANSION * max(packed, 1):
         raise TDNError(f"{path} is damaged: the sizes of its parts make no sense; {AGAIN}")
-    if (damaged := archive.testzip()) is not None:
-        raise TDNError(f"{path} is damaged: its part {damaged} fails the checksum; {AGAIN}")
+    if (damaged := damaged_member(archive)) is not None:
+        raise TDNError(
+            f"{path} is damaged: its part {printable(damaged)} fails the checksum; {AGAIN}"
+        )
 
 
 def backend_of(path: str | Path) -> str:
@@ -137,11 +140,27 @@ def _read_json(archive: zipfile.ZipFile, path: Path, name: str) -> dict[str, Any
             "the file was not written by tdn-export"
         )
     try:
-        content = json.loads(archive.read(member), parse_constant=_no_constant)
-    except (UnicodeDecodeError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise TDNError(f"{path}: {name} is not valid JSON; write it again with tdn-export")
+        return _parse_json(archive.read(member))
+    except (ValueError, RecursionError):
+        raise TDNError(
+            f"{path}: {name} is not valid JSON; write it again with tdn-export"
+        ) from None
+
+
+def _parse_json(text: bytes) -> dict[str, Any]:
+    """An object in JSON by the letter; ValueError for all that Python's reader takes beyond it.
+
+    The reader in C++ (``lammps_plugin/src/model/description.cpp``) refuses the same.
+    """
+    content = json.loads(
+        text.decode("utf-8-sig"),
+        parse_constant=_no_constant,
+        parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
+        object_pairs_hook=_object,
+    )
+    json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # no 1e999, no lone surrogate
+    if not isinstance(content, dict) or _depth(content) > MAX_JSON_DEPTH:
+        raise ValueError("no object, or nested too deeply")
     return content
 
 
@@ -149,17 +168,30 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) != len(pairs):
+        raise ValueError("duplicate key")
+    return content
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
 def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
     if metadata.get("format") != FORMAT:
         raise TDNError(
-            f"{path}: format is {metadata.get('format')!r}, expected '{FORMAT}'; "
+            f"{path}: format is {_shown(metadata.get('format'))}, expected '{FORMAT}'; "
             "write it with tdn-export"
         )
     version = metadata.get("format_version")
     if not _is_count(version) or version > FORMAT_VERSION:
         raise TDNError(
-            f"{path} has format version {version}, this tdn reads up to {FORMAT_VERSION}; "
-            f"install tdn {metadata.get('tdn_version', '(unknown)')} or newer"
+            f"{path} has format version {printable(version)}, this tdn reads up to "
+            f"{FORMAT_VERSION}; install tdn {printable(metadata.get('tdn_version', '(unknown)'))} "
+            "or newer"
         )
     for name, kind in REQUIRED_METADATA.items():
         value = metadata.get(name)
@@ -168,7 +200,7 @@ def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
     species, numbers = metadata["species"], metadata["atomic_numbers"]
     for name, valid in (
         ("r_max", 0 < metadata["r_max"] < math.inf),
-        ("num_layers", metadata["num_layers"] >= 1),
+        ("num_layers", _is_count(metadata["num_layers"])),
         ("species", bool(species) and all(isinstance(s, str) for s in species)),
         ("atomic_numbers", all(_is_count(z) for z in numbers)),
         ("dtype", metadata["dtype"] in ("float32", "float64")),
@@ -184,11 +216,11 @@ def _check_metadata(path: Path, metadata: dict[str, Any]) -> None:
         )
     units = {"energy": "eV", "length": "angstrom"}
     if metadata["units"] != units:
-        raise TDNError(f"{path}: units are {metadata['units']}, expected {units}")
+        raise TDNError(f"{path}: units are {_shown(metadata['units'])}, expected {units}")
 
 
 def _is_count(value: Any, smallest: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value < 2**31
 
 
 def _is_target(value: Any) -> bool:
@@ -197,8 +229,11 @@ def _is_target(value: Any) -> bool:
 
 
 def _refuse(path: Path, name: str, value: Any) -> NoReturn:
-    shown = repr(value)[:80]
-    raise TDNError(f"{path}: metadata '{name}' is {shown}; write it again with tdn-export")
+    raise TDNError(f"{path}: metadata '{name}' is {_shown(value)}; write it again with tdn-export")
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value))
 
 
 def _check_reference(path: Path, reference: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -208,47 +243,50 @@ def _check_reference(path: Path, reference: dict[str, Any], metadata: dict[str, 
     missing = [name for name in required if name not in reference]
     if missing:
         raise TDNError(f"{path}: reference.json lacks '{missing[0]}'; {AGAIN}")
-    try:
-        wrong = _wrong_entry(reference, len(metadata["species"]), direct)
-    except (TypeError, ValueError, OverflowError):  # ragged, or no numbers at all
-        wrong = "an array"
+    wrong = _wrong_entry(reference, len(metadata["species"]), direct)
     if wrong:
         raise TDNError(f"{path}: {wrong} of reference.json makes no sense; {AGAIN}")
 
 
 def _wrong_entry(reference: dict[str, Any], num_species: int, direct: bool) -> str | None:
     """The first entry whose shape or values do not fit."""
-    count = reference["num_local"]
+    count, edges = reference["num_local"], reference["edge_vec"]
     if not _is_count(count):
         return "num_local"
-    species = np.asarray(reference["species"])
-    edge_index = np.asarray(reference["edge_index"])
-    integers = np.issubdtype(species.dtype, np.integer)
-    if not integers or species.shape != (count,) or not _within(species, num_species):
-        return "species"
-    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
-        return "edge_index"
-    if not np.issubdtype(edge_index.dtype, np.integer) or not _within(edge_index, count):
-        return "edge_index"
-    shapes = {
-        "edge_vec": (edge_index.shape[1], 3),
-        "atom_energy": (count,),
-        "forces": (count, 3),
+    if not isinstance(edges, list) or not edges:
+        return "edge_vec"
+    expected: dict[str, tuple[tuple[int, ...], int | None]] = {
+        "species": ((count,), num_species),
+        "edge_index": ((2, len(edges)), count),
+        "edge_vec": ((len(edges), 3), None),
+        "atom_energy": ((count,), None),
+        "forces": ((count, 3), None),
     }
     if not direct:
-        shapes["virial"] = (3, 3)
-    for name, shape in shapes.items():
-        values = np.asarray(reference[name], dtype=np.float64)
-        if values.shape != shape or not np.isfinite(values).all():
+        expected["virial"] = ((3, 3), None)
+    for name, (shape, below) in expected.items():
+        if not _is_array(reference[name], shape, below):
             return name
+    tolerance = reference["tolerance"]
+    if not isinstance(tolerance, dict):
+        return "tolerance"
     for name in ("energy", "forces") if direct else ("energy", "forces", "virial"):
-        value = reference["tolerance"].get(name) if isinstance(reference["tolerance"], dict) else 0
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return "tolerance"
-        if not 0 < value < math.inf:
+        value = tolerance.get(name)
+        if not _is_number(value) or value <= 0:
             return "tolerance"
     return None
 
 
-def _within(indices: np.ndarray, count: int) -> bool:
-    return indices.size == 0 or bool(indices.min() >= 0 and indices.max() < count)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)  # bool is a subclass of int
+
+
+def _is_array(value: Any, shape: tuple[int, ...], below: int | None) -> bool:
+    """Whether nested lists of a shape hold numbers; with ``below`` integers from 0 to below - 1."""
+    if shape:
+        return (
+            isinstance(value, list)
+            and len(value) == shape[0]
+            and all(_is_array(part, shape[1:], below) for part in value)
+        )
+    return _is_number(value) if below is None else type(value) is int and 0 <= value < below

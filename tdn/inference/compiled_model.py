@@ -20,11 +20,12 @@ from torch import Tensor
 
 from tdn import ops as _ops  # noqa: F401  registers the operators that the archive calls
 from tdn.graph import Graph
-from tdn.network.potential import assemble_forces, assemble_virial
+from tdn.network import potential
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
-from . import torchscript
+from . import aotinductor, torchscript
 from .compiled_file import AOTINDUCTOR, backend_of, is_compiled_file, read_extra_files
 
 __all__ = [
@@ -49,12 +50,17 @@ class CompiledModel:
     metadata : contents of ``metadata.json``
     reference : contents of ``reference.json``
     device : where it computes
+    path : the file; a pickle holds its absolute name, and loads it again
     """
 
     module: Callable[..., tuple[Tensor, Tensor]]
     metadata: dict[str, Any]
     reference: dict[str, Any]
     device: torch.device
+    path: Path
+
+    def __reduce__(self) -> tuple[Callable[..., CompiledModel], tuple[str, str]]:
+        return load_compiled, (str(self.path.absolute()), str(self.device))
 
     @property
     def r_max(self) -> float:
@@ -84,7 +90,7 @@ class CompiledModel:
         Parameters
         ----------
         species : int64 [n_all]
-        edge_index : int64 [2, E], sorted by centre
+        edge_index : int64 [2, E], sorted by center
         edge_vec : float64 [E, 3], angstrom
         num_local : number of atoms that have an energy
 
@@ -136,11 +142,10 @@ class CompiledModel:
         Returns
         -------
         dict
-            ``energy`` [B] eV, ``atom_energy`` [N] eV, ``forces`` [N, 3] eV/angstrom, ``virial``
-            [B, 3, 3] eV, ``stress`` [B, 3, 3] eV/angstrom^3; all float64. With direct forces
-            virial and stress are NaN. A committee gives means, and with them ``energy_std`` [B] eV,
-            the standard deviation of the energy over its n members, and ``forces_std`` [N]
-            eV/angstrom, sqrt(sum over members |f_i - mean f_i|^2 / n).
+            ``energy``, ``atom_energy``, ``forces`` and ``virial`` as from
+            `tdn.network.potential.assemble`, all float64. A committee gives means, and with them
+            ``energy_std`` [B] eV, the standard deviation of the energy over its n members, and
+            ``forces_std`` [N] eV/angstrom, sqrt(sum over members |f_i - mean f_i|^2 / n).
         """
         edge_vec = graph.edge_vec
         if self.num_members == 1:
@@ -154,26 +159,15 @@ class CompiledModel:
         results["forces_std"] = variance.sqrt()
         return results
 
-    def _results(
-        self, graph: Graph, edge_vec: Tensor, atom_energy: Tensor, second: Tensor
-    ) -> dict[str, Tensor]:
-        """Energies, forces, virial and stress from the two outputs of a network."""
-        if self.direct_forces:
-            forces = second
-            virial = second.new_full((graph.num_graphs, 3, 3), torch.nan)
-        else:
-            forces = assemble_forces(second, graph.edge_index, graph.num_atoms)
-            edge_graph = graph.batch[graph.edge_index[0]]
-            virial = assemble_virial(second, edge_vec, edge_graph, graph.num_graphs)
-        volume = torch.where(graph.volume > 0, graph.volume, torch.nan)
-        energy = atom_energy.new_zeros(graph.num_graphs)
-        return {
-            "energy": energy.index_add(0, graph.batch, atom_energy),
-            "atom_energy": atom_energy,
-            "forces": forces,
-            "virial": virial,
-            "stress": -virial / volume.view(-1, 1, 1),
-        }
+    def _results(self, graph: Graph, edge_vec: Tensor, *found: Tensor) -> dict[str, Tensor]:
+        return potential.assemble(
+            *found,
+            graph.edge_index,
+            edge_vec,
+            graph.batch,
+            graph.num_graphs,
+            direct_forces=self.direct_forces,
+        )
 
     def reference_deviations(self) -> dict[str, float]:
         """Largest deviation from the stored reference in ``energy`` (eV per atom), ``forces``
@@ -184,16 +178,17 @@ class CompiledModel:
         edge_index = edge_index.view(2, -1)
         edge_vec = torch.tensor(stored["edge_vec"], **double).view(-1, 3)
         species = torch.tensor(stored["species"], dtype=torch.int64, device=self.device)
-        num_local = int(stored["num_local"])
-        energy, second = self.evaluate_edges(species, edge_index, edge_vec, num_local)
-        found = {"atom_energy": energy, "forces": second}
-        if not self.direct_forces:
-            found["forces"] = assemble_forces(second, edge_index, num_local)
-            zero = edge_index.new_zeros(edge_vec.shape[0])
-            found["virial"] = assemble_virial(second, edge_vec, zero, 1)[0]
+        found = self.evaluate_edges(species, edge_index, edge_vec, int(stored["num_local"]))
+        batch = torch.zeros_like(species)
+        direct = self.direct_forces
+        results = potential.assemble(*found, edge_index, edge_vec, batch, 1, direct_forces=direct)
+        compared = {"energy": results["atom_energy"], "forces": results["forces"]}
+        if not direct:
+            compared["virial"] = results["virial"][0]
+        expected = {"energy": stored["atom_energy"], **stored}
         return {
-            name.removeprefix("atom_"): _largest(value - torch.tensor(stored[name], **double))
-            for name, value in found.items()
+            name: _largest(value - torch.tensor(expected[name], **double))
+            for name, value in compared.items()
         }
 
 
@@ -203,6 +198,7 @@ def _largest(difference: Tensor) -> float:
     return value if value == value else float("inf")
 
 
+@torch.inference_mode(False)
 def load_compiled(
     path: str | Path, device: torch.device | str = "cpu", check: bool = True
 ) -> CompiledModel:
@@ -228,24 +224,22 @@ def load_compiled(
     device = select_device(str(device))
     try:
         if backend_of(path) == AOTINDUCTOR:
-            from . import aotinductor  # takes a second to import
-
             module = aotinductor.load(path, metadata, device)
         else:
             module = torchscript.load(path, device)
     except RuntimeError as error:
-        written = metadata.get("torch_version", "an unknown version")
+        written = printable(metadata.get("torch_version", "an unknown version"))
         reason = _reason(error)
         if "Unknown builtin op: tdn::" in str(error):
             reason = (
                 "it calls an operator of TDN that is not here; run `tdn-ops build`, or install "
-                f"tdn {metadata.get('tdn_version', '(unknown)')} or newer"
+                f"tdn {printable(metadata.get('tdn_version', '(unknown)'))} or newer"
             )
         raise TDNError(
             f"{path} cannot be loaded by PyTorch {torch.__version__} (it was written with "
             f"{written}): {reason}"
         ) from None
-    model = CompiledModel(module, metadata, reference, device)
+    model = CompiledModel(module, metadata, reference, device, Path(path))
     if model.num_members > 1 and not hasattr(module, "forward_members"):
         raise TDNError(f"{path}: its metadata describes a committee, but its network is none")
     if check:
@@ -279,4 +273,4 @@ def check_reference(model: CompiledModel, path: str | Path) -> dict[str, float]:
 def _reason(error: Exception) -> str:
     """The last line of an error of PyTorch, which is the one that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    return printable(lines[-1], 200) if lines else type(error).__name__

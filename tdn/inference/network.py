@@ -2,7 +2,7 @@
 
 Same function, other order of work: radial networks become tables (`.radial_table`), spherical
 harmonics, radial weights and messages one operator, node products another; norms are multiplied
-into the matrices beside them. The first layer's neighbours are known by their species, so that its
+into the matrices beside them. The first layer's neighbors are known by their species, so that its
 convolution is a plain sum over a table. Weights are constants here: nothing can be trained.
 """
 
@@ -19,8 +19,8 @@ from tdn.ops import Edges, convolution, degree_linear, density, exchange, node_p
 from .radial_table import STRETCH, tabulate
 
 
-class FusedNodeProduct(nn.Module):
-    """`tdn.network.convolution.NodeProduct` followed by channel mixing, as constants."""
+class InferenceNodeProduct(nn.Module):
+    """`tdn.network.node_product.NodeProduct` followed by channel mixing, as constants."""
 
     linear: Tensor
     left: Tensor
@@ -82,8 +82,8 @@ class FusedNodeProduct(nn.Module):
         return degree_linear(y, self.mix_out)
 
 
-class FusedFirstLayer(nn.Module):
-    """The layer whose neighbours are known by their species."""
+class InferenceFirstLayer(nn.Module):
+    """The layer whose neighbors are known by their species."""
 
     table: Tensor
 
@@ -93,9 +93,6 @@ class FusedFirstLayer(nn.Module):
         features = layer.mix_in(model.embedding.unsqueeze(1))[:, 0]
         table = tabulate(
             layer.radial,
-            model.basis,
-            model.envelope,
-            model.num_species,
             dtype,
             features,
             stored=torch.float64,
@@ -110,7 +107,7 @@ class FusedFirstLayer(nn.Module):
         self.num_channels = features.size(1)
         norm = layer.convolution.norm[[l * l for l in range(degrees)]]  # [L, 1]
         mix = layer.mix_message.weight * norm.unsqueeze(2)
-        self.product = FusedNodeProduct(layer, mix)
+        self.product = InferenceNodeProduct(layer, mix)
         self.gate = layer.gate
 
     def forward(self, species: Tensor, edge_vec: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
@@ -120,8 +117,8 @@ class FusedFirstLayer(nn.Module):
         return self.gate(self.product(a, species[: a.size(0)]))
 
 
-class FusedLayer(nn.Module):
-    """A later layer: equivariant convolution of the neighbours' features."""
+class InferenceLayer(nn.Module):
+    """A later layer: equivariant convolution of the neighbors' features."""
 
     table: Tensor
     mix: Tensor
@@ -138,9 +135,6 @@ class FusedLayer(nn.Module):
         layer = model.layers[index]
         table = tabulate(
             layer.radial,
-            model.basis,
-            model.envelope,
-            model.num_species,
             dtype,
             stored=torch.float64,
             fineness=fineness,
@@ -160,7 +154,7 @@ class FusedLayer(nn.Module):
             ("output", factors.output * layer.convolution.norm),
         ):
             self.register_buffer(name, value.detach().clone())
-        self.product = FusedNodeProduct(layer, layer.mix_message.weight)
+        self.product = InferenceNodeProduct(layer, layer.mix_message.weight)
         self.gate = layer.gate
 
     def forward(
@@ -186,7 +180,7 @@ class FusedLayer(nn.Module):
         return self.gate(y)
 
 
-class FusedModel(Network):
+class InferenceNetwork(Network):
     """A `ConvolutionModel` for inference; see the module.
 
     Parameters
@@ -211,9 +205,9 @@ class FusedModel(Network):
         super().__init__(model.config)
         self.set_statistics(model.atomic_energies, model.scale)
         self.register_buffer("embedding", model.embedding.detach().clone())
-        self.first = FusedFirstLayer(model, dtype, fineness)
+        self.first = InferenceFirstLayer(model, dtype, fineness)
         self.layers = nn.ModuleList(
-            FusedLayer(model, index, dtype, fineness) for index in range(1, len(model.layers))
+            InferenceLayer(model, index, dtype, fineness) for index in range(1, len(model.layers))
         )
         self.first_readout = model.readouts[0]
         self.readouts = nn.ModuleList(model.readouts[1:])
@@ -229,12 +223,12 @@ class FusedModel(Network):
         return self.total_energy(energy, species, edges, edge_vec, num_local)
 
 
-def fuse(
+def inference_network(
     model: ConvolutionModel,
     dtype: torch.dtype,
     tables: torch.dtype | None = None,
     fineness: float = 1.0,
-) -> FusedModel:
+) -> InferenceNetwork:
     """Rewrite a trained network for inference.
 
     Parameters
@@ -252,4 +246,4 @@ def fuse(
         fast.
     """
     exact = set_dtype(copy.deepcopy(model), torch.float64).requires_grad_(False)
-    return set_dtype(FusedModel(exact, tables or dtype, fineness), dtype).eval()
+    return set_dtype(InferenceNetwork(exact, tables or dtype, fineness), dtype).eval()

@@ -2,7 +2,7 @@
 
 A radial network is a function of one number for each pair of species. Its values and slopes at the
 Chebyshev points of some intervals determine one polynomial per interval, degree and channel, which
-is far cheaper than the network and as exact as asked for. Neighbouring polynomials share value and
+is far cheaper than the network and as exact as asked for. Neighboring polynomials share value and
 slope at the point between them, so that forces are continuous.
 
 Radial networks vary fastest at short distances, so intervals are equal in
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdn.network.radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from tdn.network.radial import RadialNetwork
+from tdn.ops import use_reference
 from tdn.system.errors import TDNError
 
 # channels that stand together in a table: a multiple of every vector width
@@ -43,8 +44,8 @@ class RadialTable:
 
     Attributes
     ----------
-    values : [S, S, K, blocks, L, order + 1, 16], coefficients of s = 2 (K x - k) - 1 for centre and
-        neighbour species and each of the intervals k < K, lowest power first
+    values : [S, S, K, blocks, L, order + 1, 16], coefficients of s = 2 (K x - k) - 1 for center and
+        neighbor species and each of the intervals k < K, lowest power first
     error : largest error of values and slopes before rounding, relative to the largest value and
         slope of the function
     """
@@ -60,9 +61,6 @@ def chebyshev_points(order: int) -> np.ndarray:
 
 def tabulate(
     radial: RadialNetwork,
-    basis: BesselBasis,
-    envelope: PolynomialEnvelope,
-    num_species: int,
     dtype: torch.dtype,
     features: Tensor | None = None,
     stored: torch.dtype | None = None,
@@ -72,10 +70,9 @@ def tabulate(
 
     Parameters
     ----------
-    radial, basis, envelope : the network in float64
-    num_species : number S of elements
+    radial : in float64
     dtype : of the table; decides its accuracy as well
-    features : [S, C], features of the neighbours to be multiplied in (first layer)
+    features : [S, C], features of the neighbors to be multiplied in (first layer)
     stored : precision of the coefficients, if it is not ``dtype``
     fineness : divides the error that is aimed at (not the one that is accepted)
 
@@ -84,16 +81,17 @@ def tabulate(
     TDNError
         If the table would be larger than `MAX_BYTES`, or the tolerance cannot be reached.
     """
+    num_species = radial.num_species
     order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
     blocks = -(-radial.num_channels // TABLE_BLOCK)
     per_interval = blocks * TABLE_BLOCK * radial.num_degrees * (order + 1) * dtype.itemsize
 
     def weights(r: Tensor) -> Tensor:  # [n] -> [S, S, n, L, C]
-        encoded = basis(r) * envelope(r).unsqueeze(1)
         rows = []
         for pair in range(num_species**2):
             pairs = torch.full(r.shape, pair, device=r.device)
-            w = radial(encoded, pairs)
+            with use_reference():  # plain PyTorch, which differentiates forwards
+                w = radial.weights_at(r, pairs)
             if features is not None:
                 w = w * features[pair % num_species]
             rows.append(w)
@@ -109,8 +107,8 @@ def tabulate(
     if intervals > most:
         raise too_large
     while True:
-        finer = _fit(weights, envelope.r_max, intervals, order)
-        error = _error(weights, finer, envelope.r_max, intervals)
+        finer = _fit(weights, radial.r_max, intervals, order)
+        error = _error(weights, finer, radial.r_max, intervals)
         if best <= ACCEPTED[dtype] and error > best:
             break
         if error <= best:

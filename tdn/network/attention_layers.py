@@ -14,7 +14,6 @@ from tdn.ops import Edges
 from .layers import scaled_silu
 
 
-# a default argument: TorchScript takes no global of another module
 class SharedLinear(nn.Module):
     """Mix channels with one matrix for all degrees, plus a bias on the scalars."""
 
@@ -118,39 +117,39 @@ def smooth_leaky_relu(x: Tensor, slope: float = 0.2) -> Tensor:
 def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: float) -> Tensor:
     """Attention weights u_ij exp(s_ij) / (constant + sum_k u_ik exp(s_ik)).
 
-    With an envelope u and a positive constant a weight vanishes smoothly when its neighbour
+    With an envelope u and a positive constant a weight vanishes smoothly when its neighbor
     leaves, also when that is the last one. Constant 0 and u = 1 give the ordinary softmax.
 
     Parameters
     ----------
     logits : s, [E, H]
     envelope : u, [E]
-    constant : weight of having no neighbour
+    constant : weight of having no neighbor
 
     Returns
     -------
     [E, H]
     """
-    num_centres, heads = edges.centre_ptr.size(0) - 1, logits.size(1)
-    index = edges.centre.unsqueeze(1).expand(-1, heads)
+    num_centers, heads = edges.center_ptr.size(0) - 1, logits.size(1)
+    index = edges.center.unsqueeze(1).expand(-1, heads)
     # the result does not depend on the largest logit, which only keeps exp in range: no gradient
     start = 0.0 if constant > 0 else -math.inf
-    largest = torch.full((num_centres, heads), start, dtype=logits.dtype, device=logits.device)
+    largest = torch.full((num_centers, heads), start, dtype=logits.dtype, device=logits.device)
     largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
-    weights = torch.exp(logits - largest[edges.centre]) * envelope.unsqueeze(1)
+    weights = torch.exp(logits - largest[edges.center]) * envelope.unsqueeze(1)
     if constant > 0:
         total = constant * torch.exp(-largest)
     else:
         total = torch.zeros_like(largest)
-    total = total.index_add(0, edges.centre, weights)
-    return weights / total[edges.centre]
+    total = total.index_add(0, edges.center, weights)
+    return weights / total[edges.center]
 
 
 def message_edges(edges: Edges) -> Edges:
-    """The same centres, but every edge carries a feature of its own: edge e sends row e."""
-    count = edges.centre.size(0)
-    rows = torch.arange(count + 1, device=edges.centre.device)
-    return Edges(edges.centre, rows[:count], edges.centre_ptr, rows[:count], rows)
+    """The same centers, but every edge carries a feature of its own: edge e sends row e."""
+    count = edges.center.size(0)
+    rows = torch.arange(count + 1, device=edges.center.device)
+    return Edges(edges.center, rows[:count], edges.center_ptr, rows[:count], rows)
 
 
 def pad_degrees(scalars: Tensor, components: int) -> Tensor:

@@ -24,7 +24,6 @@ from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
-from tdn.cp import load_factors
 from tdn.ops import Edges, cp_message, exchange
 
 from .attention_layers import (
@@ -40,7 +39,7 @@ from .attention_layers import (
 )
 from .attention_radial import GaussianBasis, RadialProfile
 from .base import Network
-from .convolution import CPMatrices
+from .cp_matrices import CPMatrices
 from .layers import num_components
 from .radial import PolynomialEnvelope
 
@@ -53,9 +52,9 @@ class HardCutoff(nn.Module):
 
 
 class DegreeEmbedding(nn.Module):
-    """Features from the number and directions of neighbours, whatever their species.
+    """Features from the number and directions of neighbors, whatever their species.
 
-    A sum of messages from constant scalars, over the square root of the mean number of neighbours.
+    A sum of messages from constant scalars, over the square root of the mean number of neighbors.
     """
 
     def __init__(self, config: ModelConfig, factors: CPMatrices, avg_num_neighbors: float) -> None:
@@ -78,14 +77,14 @@ class DegreeEmbedding(nn.Module):
         w = self.radial(basis) * envelope.unsqueeze(1)  # [E, C]
         a = cp_message(u, sh.unsqueeze(1), w.unsqueeze(1), edges)
         message = torch.matmul(self.factors.output, a)  # [num_local, D, C]
-        degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.centre, envelope)
+        degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.center, envelope)
         y = self.projection(message)
-        scalars = y[:, :1] + degree.view(-1, 1, 1) * self.bias  # one bias from each neighbour
+        scalars = y[:, :1] + degree.view(-1, 1, 1) * self.bias  # one bias from each neighbor
         return torch.cat([scalars, y[:, 1:]], dim=1) * self.norm
 
 
 class GraphAttention(nn.Module):
-    """Attention over neighbours with two CP products and one set of radial weights.
+    """Attention over neighbors with two CP products and one set of radial weights.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ class GraphAttention(nn.Module):
             torch.randn(heads, self.head_width) / math.sqrt(self.head_width)
         )
         self.dropout = config.attention_dropout
-        # what the softmax gives to no neighbour at all; the hard cutoff has the ordinary softmax
+        # what the softmax gives to no neighbor at all; the hard cutoff has the ordinary softmax
         self.softmax_constant = 0.0 if config.envelope is None else 1.0
         self.value = GatedLinear(channels)
         self.projection = SharedLinear(channels, channels)
@@ -122,11 +121,11 @@ class GraphAttention(nn.Module):
         edges: Edges,
         num_all: int,
     ) -> Tensor:
-        """Attend from local atoms to their neighbours.
+        """Attend from local atoms to their neighbors.
 
         Parameters
         ----------
-        x : [num_rows, D, C], local atoms first, then rows without neighbours
+        x : [num_rows, D, C], local atoms first, then rows without neighbors
         sh : [E, R], spherical harmonics in rank space
         basis : [E, B], radial basis
         envelope : [E]
@@ -136,11 +135,11 @@ class GraphAttention(nn.Module):
         -------
         [num_rows, D, C]
         """
-        num_local = edges.centre_ptr.size(0) - 1
+        num_local = edges.center_ptr.size(0) - 1
         source = exchange(self.merge_source(x[:num_local]), num_all)
         target = self.merge_target(x[:num_local])
         w = self.radial(basis)  # [E, C]
-        z = source[edges.neighbour] + target[edges.centre]  # [E, D, C]
+        z = source[edges.neighbor] + target[edges.center]  # [E, D, C]
         z = torch.matmul(self.factors.input1.t(), z) * sh.unsqueeze(2)  # [E, R, C]
         z = torch.matmul(self.factors.output, z) * w.unsqueeze(1)  # [E, D, C]
 
@@ -150,7 +149,7 @@ class GraphAttention(nn.Module):
         attention = neighbor_softmax(logits, envelope, edges, self.softmax_constant)
         attention = nn.functional.dropout(attention, self.dropout, self.training)
 
-        # the second product and the sum over neighbours in one: every edge sends its own value
+        # the second product and the sum over neighbors in one: every edge sends its own value
         value = torch.matmul(self.factors.input1.t(), self.value(z))  # [E, R, C]
         w = w.view(w.size(0), self.num_heads, self.head_width) * attention.unsqueeze(2)
         w = w.flatten(1).unsqueeze(1)  # [E, 1, C]
@@ -212,27 +211,15 @@ class AttentionModel(Network):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
-
-    Attributes
-    ----------
-    direct_forces : bool
-        Whether `energies_and_forces` gives forces that are not a gradient.
+    factors : the CP matrices of the couplings, the same for all layers
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
         super().__init__(config)
         channels, l_max = config.num_channels, config.l_max
         self.components = num_components(l_max)
         self.direct_forces = config.forces == "direct"
         self.subtract_isolated = config.subtract_isolated
-        factors = CPMatrices.from_factors(
-            load_factors(
-                l_max,
-                paths=config.paths,
-                rank=config.rank,
-                free_coefficients=config.path_coefficients == "free",
-            )
-        )
         self.factors = factors
         self.embedding = nn.Parameter(torch.randn(self.num_species, channels))
         self.spherical_harmonics = SphericalHarmonics(
@@ -256,7 +243,7 @@ class AttentionModel(Network):
         Parameters
         ----------
         species : int64 [n_all], local atoms first, then ghosts
-        edges : sorted edges; centres are local atoms
+        edges : sorted edges; centers are local atoms
         edge_vec : float64 [E, 3], angstrom
         num_local : number of atoms whose energies are wanted
 
@@ -319,8 +306,8 @@ class AttentionModel(Network):
         rows = self.energy_head(x[:, 0]) * self.energy_factor
         energy = rows[:num_local]
         if self.subtract_isolated:
-            # without neighbours both terms are equal up to rounding: exactly zero is wanted
-            alone = edges.centre_ptr[1:] == edges.centre_ptr[:-1]
+            # without neighbors both terms are equal up to rounding: exactly zero is wanted
+            alone = edges.center_ptr[1:] == edges.center_ptr[:-1]
             energy = energy - rows[num_local:][local_species]
             energy = torch.where(alone, torch.zeros_like(energy), energy)
         energy = energy.to(torch.float64)

@@ -19,10 +19,20 @@ class Network(nn.Module):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
+
+    Attributes
+    ----------
+    direct_forces : whether ``energies_and_forces`` gives forces that are not a gradient
+    heads : names of the levels of theory of a network with several (`.theory_levels`)
+    networks : one for each head; without heads the network itself
     """
 
     # float64 originals of rounded constants (see `set_dtype`) are no part of compiled files
-    __jit_ignored_attributes__ = ("float64_constants",)
+    __jit_ignored_attributes__ = ("float64_constants", "heads")
+    __jit_unused_properties__ = ("networks",)
+
+    direct_forces = False
+    heads: tuple[str, ...] = ()
 
     atomic_energies: Tensor
     scale: Tensor
@@ -37,6 +47,10 @@ class Network(nn.Module):
         self.register_buffer("atomic_energies", torch.zeros(self.num_species, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(self.num_species, dtype=torch.float64))
 
+    @property
+    def networks(self) -> list["Network"]:
+        return [self]
+
     def total_energy(
         self, energy: Tensor, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int
     ) -> Tensor:
@@ -45,7 +59,7 @@ class Network(nn.Module):
         energy = self.atomic_energies[local_species] + self.scale[local_species] * energy
         if self.zbl is not None:
             lengths = torch.linalg.vector_norm(edge_vec, dim=1)
-            energy = energy + self.zbl(lengths, species, edges.centre, edges.neighbour, num_local)
+            energy = energy + self.zbl(lengths, species, edges.center, edges.neighbor, num_local)
         return energy
 
     def set_statistics(self, atomic_energies: Tensor, scale: Tensor | float) -> None:
@@ -58,11 +72,11 @@ class Network(nn.Module):
 # everything that stays float64 whatever the network's precision
 FLOAT64_BUFFERS = ("atomic_energies", "scale", "zbl.number", "zbl.pair_cutoff")
 # constants whose exact values matter: rounded CP factors are equivariant to 1e-7 only
-CONSTANTS = (".input1", ".input2", ".output", ".frequencies")
+CONSTANTS = (".input1", ".input2", ".output")
 
 
 def exact_constants(model: Network) -> dict[str, Tensor]:
-    """CP factors and other constants in float64, whatever the network's precision."""
+    """CP factors in float64, whatever the network's precision."""
     if model_dtype(model) != torch.float64 and hasattr(model, "float64_constants"):
         return model.float64_constants
     buffers = model.named_buffers()

@@ -11,24 +11,28 @@ from typing import Any
 
 import torch
 
-from tdn.config import config_to_dict, model_config_from_dict
+from tdn.config import config_to_dict
+from tdn.system.archives import damaged_member
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 from tdn.system.version import __version__
 
-from .base import exact_constants, model_dtype, set_dtype
-from .convolution_model import ConvolutionModel, build_model
+from .base import Network, exact_constants, model_dtype, set_dtype
+from .build import empty_network, stored_config
 from .elements import select_species
-from .theory_levels import MultiHeadNetwork, networks_of, select_head
+from .theory_levels import MultiHeadNetwork, select_head
 
 FORMAT = "tdn-checkpoint"
+# Of checkpoints and of ``last.pt``. From the first release on, a change of either raises it and
+# adds a function to upgrades.py, beside this file, that turns the version before into the new one.
 FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def model_to_dict(model: ConvolutionModel | MultiHeadNetwork) -> dict[str, Any]:
+def model_to_dict(model: Network | MultiHeadNetwork) -> dict[str, Any]:
     """Everything that is needed to build the network again."""
-    network = networks_of(model)[0]
+    network = model.networks[0]
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     state.update(exact_constants(network))
     values = {
@@ -36,21 +40,21 @@ def model_to_dict(model: ConvolutionModel | MultiHeadNetwork) -> dict[str, Any]:
         "dtype": str(model_dtype(model)).removeprefix("torch."),
         "state": state,
     }
-    if isinstance(model, MultiHeadNetwork):
+    if model.heads:
         values["heads"] = model.head_states()
     return values
 
 
-def model_from_dict(values: dict[str, Any]) -> ConvolutionModel:
+def model_from_dict(values: dict[str, Any]) -> Network:
     """The inverse of `model_to_dict`, in the precision in which the network was stored."""
-    model = build_model(model_config_from_dict(values["config"]))
+    model = empty_network(stored_config(values))
     model.load_state_dict(values["state"])
     set_dtype(model, DTYPES[values["dtype"]])
     return model.requires_grad_(False).eval()
 
 
 def save_model(
-    path: str | Path, model: ConvolutionModel | MultiHeadNetwork, metadata: dict[str, Any]
+    path: str | Path, model: Network | MultiHeadNetwork, metadata: dict[str, Any]
 ) -> None:
     """Write a checkpoint; ``metadata`` holds plain values that describe its training.
 
@@ -96,7 +100,7 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            damaged = archive.testzip()  # torch.load does not compare check sums
+            damaged = damaged_member(archive)  # torch.load does not compare check sums
     # zipfile raises all of these for damaged tables of contents
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError):
         raise TDNError(
@@ -104,7 +108,9 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
             "expected a model.pt that tdn-train wrote"
         ) from None
     if damaged is not None:
-        raise TDNError(f"{path} is damaged (part {damaged}); copy it again or train again")
+        raise TDNError(
+            f"{path} is damaged (part {printable(damaged)}); copy it again or train again"
+        )
     if any(name.endswith(("/metadata.json", "/constants.pkl")) for name in names):
         raise TDNError(
             f"{path} is a compiled file; expected a checkpoint (the model.pt it was exported from)"
@@ -118,23 +124,24 @@ def read_checkpoint(path: str | Path, kind: str = FORMAT) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != kind:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise TDNError(f"{path} is not a {kind} file (found {found!r})")
+        raise TDNError(f"{path} is not a {kind} file (found {printable(repr(found))})")
     version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise TDNError(
-            f"{path} has checkpoint format {version}, this version of tdn reads up to "
-            f"{FORMAT_VERSION}; install tdn {content.get('tdn_version')} or newer"
+            f"{path} has format version {printable(repr(version))}, expected {FORMAT_VERSION}; use "
+            f"the version of tdn that wrote it ({printable(content.get('tdn_version'))})"
         )
     return content
 
 
+@torch.inference_mode(False)
 def load_model(
     path: str | Path,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     head: str | None = None,
     species: Sequence[str] | None = None,
-) -> tuple[ConvolutionModel, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """Load a network for inference.
 
     Parameters
@@ -159,8 +166,8 @@ def load_model(
         if species is not None:
             content = select_species(content, species, path)
         model = model_from_dict(content)
-    except (IndexError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        reason = printable(" ".join(str(error).split()), 200)
         raise TDNError(f"{path}: weights and configuration do not fit together: {reason}") from None
     if dtype is not None:
         set_dtype(model, DTYPES[dtype] if isinstance(dtype, str) else dtype)

@@ -1,21 +1,18 @@
 """The network: species and edges to energies per atom.
 
-Reads top-down: `build_model` turns a configuration into a `ConvolutionModel`, which embeds species,
-applies `InteractionLayer`s and adds up readouts, or into an `AttentionModel`.
+`ConvolutionModel` embeds species, applies a `FirstLayer` and `InteractionLayer`s, and adds up
+readouts.
 """
 
 import torch
-from ase.data import atomic_numbers as number_of_symbol
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
-from tdn.cp import load_factors
 from tdn.ops import Edges, edge_geometry, exchange
-from tdn.system.errors import TDNError
 
-from .attention_model import AttentionModel
 from .base import Network
-from .convolution import CPConvolution, CPMatrices, NodeProduct, scalar_convolution_factors
+from .convolution import CPConvolution
+from .cp_matrices import CPMatrices
 from .layers import (
     DegreeLinear,
     DegreeScale,
@@ -25,7 +22,8 @@ from .layers import (
     NoGate,
     num_components,
 )
-from .radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from .node_product import NodeProduct
+from .radial import RadialNetwork
 
 
 class Residual(nn.Module):
@@ -40,26 +38,26 @@ class Residual(nn.Module):
         return self.mix(self.scale(x, species))
 
 
-class InteractionLayer(nn.Module):
-    """One message-passing layer: channel mixing, CP convolution, node products, residual, gate.
+class _Layer(nn.Module):
+    """What all layers have: CP convolution, node products and channel mixing.
 
     Parameters
     ----------
     config : the network's configuration
-    l_max_in, l_max_out : highest degrees of the features before and after the layer; the first
-        layer sees scalars only, the last gives scalars only
-    first : the input is the embedding of the species, known for ghost atoms as well
+    factors : the CP matrices of the couplings
+    l_max_in, l_max_out : highest degrees of the features before and after the layer
     """
 
-    def __init__(self, config: ModelConfig, l_max_in: int, l_max_out: int, first: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, factors: CPMatrices, l_max_in: int, l_max_out: int
+    ) -> None:
         super().__init__()
         channels, l_max = config.num_channels, config.l_max
         num_species = len(config.species)
-        factors = load_factors(l_max, paths=config.paths, rank=config.rank)
         shared = config.radial == "shared"
-        self.first = first
-        self.r_max, self.envelope = config.r_max, config.envelope
         self.radial = RadialNetwork(
+            config.r_max,
+            config.envelope,
             config.num_radial,
             config.radial_hidden,
             1 if shared else l_max + 1,
@@ -69,9 +67,7 @@ class InteractionLayer(nn.Module):
             config.radial_smoothness,
         )
         self.convolution = CPConvolution(
-            scalar_convolution_factors(l_max)
-            if l_max_in == 0
-            else CPMatrices.from_factors(factors),
+            CPMatrices.of_scalars(l_max) if l_max_in == 0 else factors.up_to(l_max),
             l_max,
             shared,
             config.avg_num_neighbors,
@@ -82,8 +78,51 @@ class InteractionLayer(nn.Module):
             num_species, channels, l_max, l_max_out, config.correlation, factors
         )
         self.mix_out = DegreeLinear(channels, channels, l_max_out)
-        # the embedding is no message: a residual of it would give isolated atoms an energy
-        self.residual = None if first else Residual(num_species, channels, l_max_out)
+
+    def interact(
+        self, h: Tensor, species: Tensor, sh: Tensor, r: Tensor, pair: Tensor, edges: Edges
+    ) -> Tensor:
+        """Mixed features of all atoms [n_all, D_in, C] -> [n_local, D_out, C], before the gate."""
+        w = self.radial.weights_at(r, pair)
+        m = self.mix_message(self.convolution(h, sh, w, edges))
+        return self.mix_out(self.product(m, species[: m.size(0)]))
+
+
+class FirstLayer(_Layer):
+    """The layer whose input is the embedding of the species, known for ghost atoms as well.
+
+    It has no residual: the embedding is no message and would give isolated atoms an energy.
+    """
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices, l_max_out: int) -> None:
+        super().__init__(config, factors, 0, l_max_out)
+        self.gate = Gate(config.num_channels, l_max_out) if config.gate else NoGate()
+
+    def forward(
+        self,
+        x: Tensor,
+        scalars: Tensor,
+        species: Tensor,
+        sh: Tensor,
+        r: Tensor,
+        pair: Tensor,
+        edges: Edges,
+    ) -> tuple[Tensor, Tensor]:
+        """Embedding [S, 1, C] -> features [n_local, D_out, C] and their scalars [n_local, C].
+
+        It does not need ``scalars``; all layers are called alike.
+        """
+        h = self.mix_in(x).index_select(0, species)
+        return self.gate(self.interact(h, species, sh, r, pair, edges))
+
+
+class InteractionLayer(_Layer):
+    """A later layer: the features of the neighbors, and a residual of the atom's own."""
+
+    def __init__(self, config: ModelConfig, factors: CPMatrices, l_max_out: int) -> None:
+        super().__init__(config, factors, config.l_max, l_max_out)
+        channels = config.num_channels
+        self.residual = Residual(len(config.species), channels, l_max_out)
         self.gate = Gate(channels, l_max_out) if config.gate else NoGate()
         self.components_out = num_components(l_max_out)
 
@@ -97,24 +136,11 @@ class InteractionLayer(nn.Module):
         pair: Tensor,
         edges: Edges,
     ) -> tuple[Tensor, Tensor]:
-        """Features [n_local, D_in, C] and their scalars [n_local, C] to the next ones.
-
-        The first layer takes the embedding of the species instead, [S, 1, C].
-        """
-        num_local = edges.centre_ptr.size(0) - 1
-        h = self.mix_in(x)
-        if self.first:
-            h = h.index_select(0, species)
-        else:
-            h = exchange(h, species.size(0))
-        w = self.radial.of_distance(r, pair, self.r_max, self.envelope)
-        m = self.mix_message(self.convolution(h, sh, w, edges))
-        local_species = species[:num_local]
-        y = self.mix_out(self.product(m, local_species))
-        if self.residual is not None:
-            kept = scalars.unsqueeze(1) if self.components_out == 1 else x
-            y = y + self.residual(kept, local_species)
-        return self.gate(y)
+        """Features [n_local, D_in, C] and their scalars [n_local, C] to the next ones."""
+        h = exchange(self.mix_in(x), species.size(0))
+        y = self.interact(h, species, sh, r, pair, edges)
+        kept = scalars.unsqueeze(1) if self.components_out == 1 else x
+        return self.gate(y + self.residual(kept, species[: y.size(0)]))
 
 
 class ConvolutionModel(Network):
@@ -127,19 +153,16 @@ class ConvolutionModel(Network):
     Parameters
     ----------
     config : with ``species`` and ``avg_num_neighbors`` given
+    factors : the CP matrices of the couplings; every layer has its own copy
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
         super().__init__(config)
         self.embedding = nn.Parameter(torch.randn(self.num_species, config.num_channels))
         self.l_max = config.l_max
-        self.basis = BesselBasis(config.r_max, config.num_radial)
-        self.envelope = PolynomialEnvelope(config.r_max, config.envelope)
-        degrees = [0] + [config.l_max] * (config.num_layers - 1) + [0]
-        self.layers = nn.ModuleList(
-            InteractionLayer(config, degrees[i], degrees[i + 1], first=i == 0)
-            for i in range(config.num_layers)
-        )
+        first, *later = [config.l_max] * (config.num_layers - 1) + [0]  # the last gives scalars
+        self.layers = nn.ModuleList([FirstLayer(config, factors, first)])
+        self.layers.extend(InteractionLayer(config, factors, l_max_out) for l_max_out in later)
         readouts = [LinearReadout(config.num_channels) for _ in range(config.num_layers - 1)]
         readouts.append(MLPReadout(config.num_channels, config.readout_hidden))
         self.readouts = nn.ModuleList(readouts)
@@ -150,7 +173,7 @@ class ConvolutionModel(Network):
         Parameters
         ----------
         species : int64 [n_all], local atoms first, then ghosts
-        edges : sorted edges; centres are local atoms
+        edges : sorted edges; centers are local atoms
         edge_vec : float64 [E, 3], angstrom
         num_local : number of atoms whose energies are wanted
 
@@ -159,78 +182,10 @@ class ConvolutionModel(Network):
         float64 [num_local], eV
         """
         r, sh = edge_geometry(edge_vec, self.l_max, self.embedding.dtype)  # [E], [E, D]
-        pair = species[edges.centre] * self.num_species + species[edges.neighbour]
-        x = self.embedding.unsqueeze(1)  # [S, 1, C]
+        pair = species[edges.center] * self.num_species + species[edges.neighbor]
+        x, scalars = self.embedding.unsqueeze(1), self.embedding  # [S, 1, C], [S, C]
         energy = torch.zeros(num_local, dtype=torch.float64, device=edge_vec.device)
-        scalars = self.embedding
         for layer, readout in zip(self.layers, self.readouts):
             x, scalars = layer(x, scalars, species, sh, r, pair, edges)
             energy = energy + readout(scalars).to(torch.float64)
         return self.total_energy(energy, species, edges, edge_vec, num_local)
-
-
-def _check(config: ModelConfig) -> None:
-    """What the checks of single keys cannot see."""
-    if not config.species:
-        raise TDNError("model.species is empty: name the chemical symbols, e.g. [H, O]")
-    unknown = [s for s in config.species if s not in number_of_symbol or s == "X"]
-    if unknown:
-        raise TDNError(f"model.species: '{unknown[0]}' is not a chemical symbol")
-    if len(set(config.species)) != len(config.species):
-        raise TDNError(f"model.species names an element twice: {', '.join(config.species)}")
-    if min(config.radial_hidden, default=1) < 1:
-        raise TDNError(
-            f"model.radial_hidden = {list(config.radial_hidden)}: expected widths from 1"
-        )
-    if config.avg_num_neighbors is None:
-        raise TDNError("model.avg_num_neighbors is not set: give the mean number of neighbours")
-    if config.architecture == "attention":
-        if config.num_channels % config.num_heads:
-            raise TDNError(
-                f"model.num_channels = {config.num_channels} is not a multiple of "
-                f"model.num_heads = {config.num_heads}; every head takes an equal share"
-            )
-        if config.forces == "direct" and config.l_max == 0:
-            raise TDNError("model.forces = 'direct' needs vectors: set model.l_max to 1 or more")
-        return
-    for key, value, needed in (
-        ("forces", config.forces, "gradient"),
-        ("path_coefficients", config.path_coefficients, "free"),
-        ("preset", config.preset == "paper", False),
-    ):
-        if value != needed:
-            raise TDNError(
-                f"model.{key} = {getattr(config, key)!r} needs model.architecture = 'attention', "
-                f"found '{config.architecture}'"
-            )
-    if config.envelope is None:
-        raise TDNError(
-            "model.envelope is null, which model.architecture = 'attention' alone allows; "
-            f"give a power, e.g. {ModelConfig().envelope}"
-        )
-
-
-def build_model(config: ModelConfig, seed: int | None = None) -> Network:
-    """Build a network in float64 with random weights.
-
-    The one place where a configuration becomes a model. Weights are drawn in float64, so that the
-    same seed gives the same network in either precision.
-
-    Raises
-    ------
-    TDNError
-        If the configuration lacks species or ``avg_num_neighbors``, names an unknown element, or
-        combines options that do not go together.
-    """
-    _check(config)
-    default = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        torch.set_default_dtype(torch.float64)
-        try:
-            if config.architecture == "attention":
-                return AttentionModel(config)
-            return ConvolutionModel(config)
-        finally:
-            torch.set_default_dtype(default)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tdn.config import ModelConfig, model_config_from_dict
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
-from .base import Network
-from .convolution_model import build_model
+from .build import empty_network
 
 # numbers of elements for which networks are built to see what depends on the elements
 PROBES = (3, 5)
@@ -42,7 +42,8 @@ def species_axes(config: ModelConfig) -> dict[str, dict[int, int]]:
 
 def _shapes(config: ModelConfig, count: int) -> dict[str, tuple[int, ...]]:
     species = tuple(chemical_symbols[1 : count + 1])
-    network: Network = build_model(dataclasses.replace(config, species=species), seed=0)
+    # CP matrices know nothing of elements: any rank will do
+    network = empty_network(dataclasses.replace(config, species=species, rank=1))
     state: dict[str, Tensor] = network.state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
@@ -77,8 +78,8 @@ def select_species(content: dict[str, Any], species: Sequence[str], path: str | 
     config = model_config_from_dict(content["config"])
     unknown = [symbol for symbol in species if symbol not in config.species]
     if unknown or not species:
-        found = f"has no element {unknown[0]}" if unknown else "must keep an element"
-        raise TDNError(f"{path} {found}; it knows {', '.join(config.species)}")
+        found = f"has no element {printable(unknown[0])}" if unknown else "must keep an element"
+        raise TDNError(f"{path} {found}; it knows {', '.join(map(printable, config.species))}")
     kept = tuple(symbol for symbol in config.species if symbol in species)
     source = torch.tensor([config.species.index(symbol) for symbol in kept])
     axes = species_axes(config)

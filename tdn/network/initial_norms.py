@@ -1,21 +1,21 @@
-"""Normalisation of a network with random weights by what it sees of the training data."""
+"""Normalization of a network with random weights by what it sees of the training data."""
 
 import torch
 from torch import nn
 
 from tdn.graph import Graph
-from tdn.ops import sort_edges
 
-from .convolution import CPConvolution, NodeProduct
+from .convolution import CPConvolution
 from .convolution_model import ConvolutionModel
 from .layers import degree_of_component
+from .node_product import NodeProduct
 
 
 def normalize_activations(model: ConvolutionModel, graph: Graph) -> None:
     """Set the norms of messages and node products so that each degree has unit mean square.
 
     Radial functions are large where atoms are close, and products of order three cube that: with
-    norms derived from the number of neighbours alone, a deep network starts at energies of 10^5 eV.
+    norms derived from the number of neighbors alone, a deep network starts at energies of 10^5 eV.
     One pass over some frames, layer by layer, puts every activation at order one whatever the
     density and the bond lengths.
 
@@ -43,8 +43,7 @@ def normalize_activations(model: ConvolutionModel, graph: Graph) -> None:
     ]
     try:
         with torch.no_grad():
-            edges = sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
-            model(graph.species, edges, graph.edge_vec, graph.num_atoms)
+            model(graph.species, graph.edges, graph.edge_vec, graph.num_atoms)
     finally:
         for hook in hooks:
             hook.remove()

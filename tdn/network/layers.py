@@ -1,7 +1,7 @@
 """Building blocks that keep equivariance: channel mixing per degree, gate, readout.
 
 Features are ``[N, D, C]``: component-major with D = (l_max + 1)^2 and channels contiguous. Nothing
-here has a bias, so that an atom without neighbours keeps features of exactly zero.
+here has a bias, so that an atom without neighbors keeps features of exactly zero.
 """
 
 import math

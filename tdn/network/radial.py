@@ -1,4 +1,4 @@
-"""Radial dependence of messages: Bessel basis, polynomial envelope, radial network."""
+"""Radial dependence of messages: polynomial envelope, radial network."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tdn.ops import radial
-from tdn.ops.edges_reference import bessel_basis, polynomial_envelope
+from tdn.ops.reference import bessel_basis, polynomial_envelope
 
 from .layers import SILU_SCALE
 
@@ -31,24 +31,6 @@ class PolynomialEnvelope(nn.Module):
         return polynomial_envelope(r, self.r_max, self.p)
 
 
-class BesselBasis(nn.Module):
-    """b_n(r) = sqrt(2 / r_max) sin(n pi r / r_max) / r, scaled to unit mean square over [0, r_max].
-
-    Gasteiger et al., arXiv 2003.03123, eq. 7. All functions vanish at the cutoff.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, r_max: float, num_radial: int) -> None:
-        super().__init__()
-        n = torch.arange(1, num_radial + 1, dtype=torch.float64)
-        self.register_buffer("frequencies", n * math.pi / r_max)
-        self.r_max = r_max
-
-    def forward(self, r: Tensor) -> Tensor:  # [E] -> [E, B]
-        return bessel_basis(r, self.frequencies, self.r_max)
-
-
 def falling_weights(like: Tensor, power: float) -> Tensor:
     """n^-power for the rows n = 1..B of a matrix [B, m], scaled to unit mean square, [B, 1]."""
     n = torch.arange(1, like.size(0) + 1, dtype=like.dtype, device=like.device)
@@ -59,26 +41,30 @@ def falling_weights(like: Tensor, power: float) -> Tensor:
 class RadialNetwork(nn.Module):
     """Weights of the messages as functions of the distance, one set per layer.
 
-    A network without biases on (Bessel basis x envelope): its outputs vanish at the cutoff together
-    with their first and second derivatives, because its input does and its activation has a zero at
-    zero. Centre and neighbour species scale the first hidden layer.
+    A network without biases on (Bessel basis x polynomial envelope): its outputs vanish at the
+    cutoff together with their first and second derivatives, because its input does and its
+    activation has a zero at zero. Center and neighbor species scale the first hidden layer.
 
     Parameters
     ----------
+    r_max : cutoff radius in angstrom
+    power : of the envelope
     num_radial : size B of the basis
     hidden : widths of the hidden layers
     num_degrees : number L of radial degrees; one when shared
     num_channels : channels C
-    num_species : number of elements
+    num_species : number S of elements
     decay : initial weights of basis function n are proportional to n^-decay; with 1 a new network
         depends smoothly on distances, and takes up fast functions only where the data ask for them
-    smoothness : weights of basis function n count n^-smoothness times, scaled to unit mean square
-        over n, at the start and in training: a step of the optimiser changes slow functions more
-        and fast ones less, so smooth ones are preferred all along
+    smoothness : weights of basis function n are scaled by n^-smoothness (unit mean square over n),
+        at the start and in training: a step of the optimizer changes slow functions more and fast
+        ones less, so smooth ones are preferred all along
     """
 
     def __init__(
         self,
+        r_max: float,
+        power: int,
         num_radial: int,
         hidden: tuple[int, ...],
         num_degrees: int,
@@ -99,45 +85,43 @@ class RadialNetwork(nn.Module):
                 falling_weights(first, decay + smoothness) / falling_weights(first, smoothness)
             )
         self.pair_scale = nn.Parameter(1 + 0.2 * torch.randn(num_species**2, widths[1]))
+        self.r_max = r_max
+        self.power = power
         self.widths = widths
-        self.num_weights = len(widths) - 1  # TorchScript cannot ask a ParameterList
         self.silu_scale = SILU_SCALE
         self.num_degrees = num_degrees
         self.num_channels = num_channels
+        self.num_species = num_species
         self.smoothness = smoothness
 
-    def _of_basis(self, weight: Tensor) -> Tensor:
-        """The first matrix as it counts: row n times n^-smoothness."""
+    def _first(self, weight: Tensor) -> Tensor:
+        """The first matrix as it is used: row n is scaled by n^-smoothness."""
         if self.smoothness == 0.0:
             return weight
         return weight * falling_weights(weight, self.smoothness)
 
-    def forward(self, basis: Tensor, pair: Tensor) -> Tensor:
-        """[E, B] basis times envelope and [E] species pairs -> [E, L, C] weights."""
-        hidden = basis
-        for i, weight in enumerate(self.weights):
-            if i == 0:
-                weight = self._of_basis(weight)
-            if i == 1:
-                hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
-            if i > 0:  # scaled silu, with the scale on the smaller array
-                hidden = nn.functional.silu(hidden)
-                weight = weight * self.silu_scale
-            hidden = hidden @ weight
-        if self.num_weights == 1:
-            hidden = hidden * nn.functional.embedding(pair, self.pair_scale)
-        return hidden.view(-1, self.num_degrees, self.num_channels)
+    def weights_at(self, r: Tensor, pair: Tensor) -> Tensor:
+        """Distances [E] in angstrom and species pairs [E] -> weights [E, L, C].
 
-    def of_distance(self, r: Tensor, pair: Tensor, r_max: float, power: int) -> Tensor:
-        """The same from distances [E] with basis and envelope of their own, as one operator."""
-        if self.num_weights == 1:
-            n = torch.arange(1, self.widths[0] + 1, dtype=r.dtype, device=r.device)
-            basis = bessel_basis(r, n * (math.pi / r_max), r_max)
-            return self.forward(basis * polynomial_envelope(r, r_max, power).unsqueeze(1), pair)
-        flat = []
+        A pair is the index of the center's species times S plus that of the neighbor's.
+        """
+        matrices = []
         for i, weight in enumerate(self.weights):
-            flat.append((self._of_basis(weight) if i == 0 else weight).flatten())
-        w = radial(
-            r, pair, self.pair_scale, torch.cat(flat), self.widths, r_max, power, self.silu_scale
-        )
+            matrices.append(self._first(weight) if i == 0 else weight)
+        if len(matrices) == 1:  # the operator needs a hidden layer
+            envelope = polynomial_envelope(r, self.r_max, self.power)
+            basis = bessel_basis(r, self.widths[0], self.r_max) * envelope.unsqueeze(1)
+            w = (basis @ matrices[0]) * nn.functional.embedding(pair, self.pair_scale)
+        else:
+            flat = torch.cat([matrix.flatten() for matrix in matrices])
+            w = radial(
+                r,
+                pair,
+                self.pair_scale,
+                flat,
+                self.widths,
+                self.r_max,
+                self.power,
+                self.silu_scale,
+            )
         return w.view(-1, self.num_degrees, self.num_channels)

@@ -11,10 +11,11 @@ import copy
 import difflib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from tdn.config import ModelConfig
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 from .base import Network
 
@@ -39,11 +40,11 @@ class MultiHeadNetwork(nn.Module):
 
     def __init__(self, network: Network, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.names = names
+        self.heads = names
         self.networks = nn.ModuleList([network, *(_with_own_readout(network) for _ in names[1:])])
 
     @property
-    def config(self):
+    def config(self) -> ModelConfig:
         return self.networks[0].config
 
     @property
@@ -53,13 +54,13 @@ class MultiHeadNetwork(nn.Module):
 
     @property
     def direct_forces(self) -> bool:
-        return getattr(self.networks[0], "direct_forces", False)
+        return self.networks[0].direct_forces
 
     def head_states(self) -> dict[str, dict[str, Tensor]]:
         """What each head has for itself, on the CPU."""
         return {
             name: {k: t.detach().cpu().clone() for k, t in net.state_dict().items() if _own(k)}
-            for name, net in zip(self.names, self.networks, strict=True)
+            for name, net in zip(self.heads, self.networks, strict=True)
         }
 
 
@@ -77,11 +78,6 @@ def _with_own_readout(network: Network) -> Network:
     return other
 
 
-def networks_of(model: nn.Module) -> list[nn.Module]:
-    """The networks of the heads; a network without heads is its own and only one."""
-    return list(model.networks) if isinstance(model, MultiHeadNetwork) else [model]
-
-
 def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[str, Any]:
     """A checkpoint's content with the state of one head in place of several.
 
@@ -91,7 +87,7 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         If the file has several heads and none is named, or none of this name.
     """
     heads = values.get("heads", {})
-    known = ", ".join(heads)
+    known = ", ".join(map(printable, heads))
     if head is None:
         if len(heads) > 1:
             raise UsageError(f"{path} has the heads {known}; choose one (--head, or head= in ASE)")
@@ -100,12 +96,12 @@ def select_head(values: dict[str, Any], head: str | None, path: object) -> dict[
         raise UsageError(f"{path} has no heads, found head '{head}' asked for; leave it out")
     if head not in heads:
         near = difflib.get_close_matches(head, heads, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"heads: {known}"
+        hint = f"did you mean '{printable(near[0])}'?" if near else f"heads: {known}"
         raise UsageError(f"{path} has no head '{head}'; {hint}")
     return {**values, "state": {**values["state"], **heads[head]}}
 
 
-def load_weights(model: nn.Module, values: dict[str, Any]) -> None:
+def load_weights(model: Network | MultiHeadNetwork, values: dict[str, Any]) -> None:
     """Take the weights of `tdn.network.checkpoint.model_to_dict` into a model of the same form.
 
     Raises
@@ -113,12 +109,10 @@ def load_weights(model: nn.Module, values: dict[str, Any]) -> None:
     TDNError
         If the heads differ.
     """
-    if not isinstance(model, MultiHeadNetwork):
-        model.load_state_dict(values["state"])
-        return
     heads = values.get("heads", {})
-    if tuple(heads) != model.names:
-        raise TDNError(f"heads {', '.join(heads)} there, {', '.join(model.names)} here")
-    with torch.no_grad():
-        for name, network in zip(model.names, model.networks, strict=True):
-            network.load_state_dict({**values["state"], **heads[name]})
+    if tuple(heads) != model.heads:
+        raise TDNError(
+            f"heads {', '.join(map(printable, heads))} there, {', '.join(model.heads)} here"
+        )
+    for network, own in zip(model.networks, list(heads.values()) or [{}], strict=True):
+        network.load_state_dict({**values["state"], **own})

@@ -36,10 +36,10 @@ class ZBL(nn.Module):
         self.half_coulomb = 0.5 * COULOMB  # TorchScript knows no global numbers
 
     def forward(
-        self, r: Tensor, species: Tensor, centre: Tensor, neighbour: Tensor, num_atoms: int
+        self, r: Tensor, species: Tensor, center: Tensor, neighbor: Tensor, num_atoms: int
     ) -> Tensor:
         """Distances [E] in angstrom -> energies [num_atoms] in eV."""
-        zi, zj = self.number[species[centre]], self.number[species[neighbour]]
+        zi, zj = self.number[species[center]], self.number[species[neighbor]]
         x = r * (zi.pow(0.23) + zj.pow(0.23)) / 0.46850
         screening = (
             0.18175 * torch.exp(-3.19980 * x)
@@ -47,6 +47,6 @@ class ZBL(nn.Module):
             + 0.28022 * torch.exp(-0.40290 * x)
             + 0.02817 * torch.exp(-0.20162 * x)
         )
-        switch = self.envelope(r / self.pair_cutoff[species[centre], species[neighbour]])
+        switch = self.envelope(r / self.pair_cutoff[species[center], species[neighbor]])
         pair = self.half_coulomb * zi * zj / r * screening * switch
-        return torch.zeros(num_atoms, dtype=r.dtype, device=r.device).index_add(0, centre, pair)
+        return torch.zeros(num_atoms, dtype=r.dtype, device=r.device).index_add(0, center, pair)

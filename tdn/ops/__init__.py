@@ -1,12 +1,12 @@
 """Fused operators of the network (``torch.ops.tdn``), compiled or as reference in plain PyTorch."""
 
 from . import loading
-from .edge_functions import edge_geometry, radial
+from .edges import edge_geometry, radial, sort_edges
 from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
+from .messages import cp_message, exchange, scalar_message
 from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
-from .operators import cp_message, exchange, scalar_message, sort_edges
-from .reference import Edges
+from .sorted_edges import Edges
 
 loading.load()
 

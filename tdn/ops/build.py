@@ -21,40 +21,24 @@ import torch
 
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.paths import OPS_LIBRARY, library_dir
 
-from .cuda import choose_cuda
+from .cuda_toolkit import choose_cuda
 
 SOURCE_DIR = Path(__file__).parent / "csrc"
-LIBRARY_NAME = "libtdn_ops.so"
 STAMP_NAME = "libtdn_ops.json"
 MINIMUM_CMAKE = (3, 18)
 
 
-def library_dir() -> Path:
-    """Folder of compiled libraries.
-
-    ``$TDN_LIB_DIR`` if set, else ``lib/tdn`` of the Python environment, else (where that is not
-    writable) ``tdn`` in the user's data folder.
-    """
-    configured = os.environ.get("TDN_LIB_DIR")
-    if configured:
-        return Path(configured).expanduser().resolve()
-    in_environment = Path(sys.prefix) / "lib" / "tdn"
-    if (in_environment / LIBRARY_NAME).is_file() or _writable(in_environment):
-        return in_environment
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "tdn"
-
-
 def ops_library() -> Path | None:
     """The compiled operators for this PyTorch; None if there are none."""
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     return path if path.is_file() and not _stamp_problem() else None
 
 
 def library_problem() -> str:
     """Why :func:`ops_library` finds nothing, in one line; empty if it does."""
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     if not path.is_file():
         return f"no compiled library in {library_dir()}"
     return _stamp_problem()
@@ -78,7 +62,7 @@ def build_ops(
         Kernels for NVIDIA GPUs: ``auto`` (where PyTorch has CUDA and nvcc is found), ``yes``
         (an error where not) or ``no``. By default as for the existing library, else ``auto``.
     sanitize : bool, optional
-        Compile with the address and undefined-behaviour sanitizers. Such a library loads only into
+        Compile with the address and undefined-behavior sanitizers. Such a library loads only into
         a process that has preloaded their runtime. By default as for the existing library.
 
     Returns
@@ -99,7 +83,7 @@ def build_ops(
             "--sanitize: programs load such a library only with the sanitizers' runtime preloaded; "
             "give it a folder of its own in the environment variable TDN_LIB_DIR"
         )
-    target = library_dir() / LIBRARY_NAME
+    target = library_dir() / OPS_LIBRARY
     existing = read_stamp()
     if sanitize is None:
         sanitize = existing.get("sanitize") == "yes"
@@ -132,7 +116,7 @@ def build_ops(
             # Without a stamp the library does not count, so no reader sees an unmatched pair.
             target.with_name(STAMP_NAME).unlink(missing_ok=True)
             with atomic_write(target) as temporary:
-                shutil.copy2(Path(build_dir) / LIBRARY_NAME, temporary)
+                shutil.copy2(Path(build_dir) / OPS_LIBRARY, temporary)
             stamp["size"] = str(target.stat().st_size)
             with atomic_write(target.with_name(STAMP_NAME)) as temporary:
                 Path(temporary).write_text(json.dumps(stamp, indent=2) + "\n")
@@ -219,6 +203,16 @@ def compiler_version() -> str:
     )
 
 
+def source_hash() -> str:
+    """Hash of everything that the library is compiled from."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE_DIR.rglob("*")):
+        if path.suffix in {".cpp", ".h", ".cu", ".txt", ".cmake"}:
+            name = path.relative_to(SOURCE_DIR).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def read_stamp() -> dict[str, str]:
     """What the existing library was built from; empty if unknown."""
     try:
@@ -245,17 +239,12 @@ def build_lock(directory: Path) -> Iterator[None]:
 
 
 def _expected_stamp() -> dict[str, str]:
-    digest = hashlib.sha256()
-    for path in sorted(SOURCE_DIR.rglob("*")):
-        if path.suffix in {".cpp", ".h", ".cu", ".txt", ".cmake"}:
-            name = path.relative_to(SOURCE_DIR).as_posix()
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return {"torch": torch.__version__, "sources": digest.hexdigest()}
+    return {"torch": torch.__version__, "sources": source_hash()}
 
 
 def _stamp_problem() -> str:
     stamp, expected = read_stamp(), _expected_stamp()
-    path = library_dir() / LIBRARY_NAME
+    path = library_dir() / OPS_LIBRARY
     if stamp.get("torch") != expected["torch"]:
         found = stamp.get("torch", "an unknown version")
         return f"{path} was built for torch {found}, this is torch {expected['torch']}"
@@ -290,9 +279,3 @@ def _run_logged(command: list[str], source_dir: Path, verbose: bool) -> None:
     errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
     first = f": {errors[0]}" if errors else ""
     raise TDNError(f"building {source_dir} failed{first} ({where})")
-
-
-def _writable(directory: Path) -> bool:
-    while not directory.exists():
-        directory = directory.parent
-    return os.access(directory, os.W_OK)

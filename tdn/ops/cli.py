@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from tdn.system.command import run_main
+from tdn.system.paths import library_dir
 
-from .build import build_ops, library_dir, library_problem, ops_library, read_stamp
-from .cuda import REQUESTS
+from .build import build_ops, library_problem, ops_library, read_stamp
+from .cuda_toolkit import REQUESTS
 from .loading import is_compiled
 
 
@@ -34,7 +35,7 @@ def _main(argv: Sequence[str] | None) -> None:
         "--sanitize",
         action="store_true",
         default=None,
-        help="address and undefined-behaviour sanitizers, for tests; needs TDN_LIB_DIR",
+        help="address and undefined-behavior sanitizers, for tests; needs TDN_LIB_DIR",
     )
     commands.add_parser("info", help="show the library, its PyTorch and its vector instructions")
     arguments = parser.parse_args(argv)

@@ -7,9 +7,8 @@ Tables and factors are constant. Training uses `tdn.ops.cp_message`, which has a
 import torch
 from torch import Tensor
 
-from . import inference_reference as reference
-from . import loading
-from .reference import Edges
+from . import loading, reference
+from .sorted_edges import Edges
 
 
 def convolution(
@@ -33,9 +32,9 @@ def convolution(
     Parameters
     ----------
     x : Tensor [num_nodes, D_in, C]
-        Features of the neighbours.
+        Features of the neighbors.
     edge_vec : Tensor [E, 3], float64
-        From centre to neighbour, angstrom.
+        From center to neighbor, angstrom.
     species : Tensor [num_nodes], int64
     table : Tensor [S, S, K, blocks, L, order + 1, 16]
         From :func:`tdn.inference.radial_table.tabulate`; ``L = 1`` shares it over the degrees.
@@ -48,7 +47,7 @@ def convolution(
 
     Returns
     -------
-    Tensor [num_centres, D_out, C]
+    Tensor [num_centers, D_out, C]
 
     Raises
     ------
@@ -70,11 +69,11 @@ def convolution(
         input1,
         input2,
         output,
-        edges.centre,
-        edges.neighbour,
-        edges.centre_ptr,
-        edges.transpose,
-        edges.neighbour_ptr,
+        edges.center,
+        edges.neighbor,
+        edges.center_ptr,
+        edges.by_neighbor,
+        edges.neighbor_ptr,
     )
 
 
@@ -93,7 +92,7 @@ def density(
 
     Returns
     -------
-    Tensor [num_centres, L^2, C]
+    Tensor [num_centers, L^2, C]
     """
     if not torch.jit.is_scripting():
         if loading.reference_forced():
@@ -105,9 +104,9 @@ def density(
         r_max,
         stretch,
         num_channels,
-        edges.centre,
-        edges.neighbour,
-        edges.centre_ptr,
-        edges.transpose,
-        edges.neighbour_ptr,
+        edges.center,
+        edges.neighbor,
+        edges.center_ptr,
+        edges.by_neighbor,
+        edges.neighbor_ptr,
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import edges_reference, inference_reference, nodes_reference, reference
+from . import reference
 from .build import library_problem, ops_library
-from .reference import Edges
+from .sorted_edges import Edges
 
 _EDGES = (
     "Tensor centre, Tensor neighbour, Tensor centre_ptr, Tensor transpose, Tensor neighbour_ptr"
@@ -118,15 +118,15 @@ def _register_reference() -> torch.library.Library:
     library.impl("sort_edges", _sort_edges_meta, "Meta")
     for name, function in (
         ("cp_message", _with_edges(reference.cp_message)),
-        ("convolution", _with_edges(inference_reference.convolution)),
-        ("density", _with_edges(inference_reference.density)),
-        ("node_product", nodes_reference.node_product),
-        ("degree_linear", nodes_reference.degree_linear),
-        ("component_linear", nodes_reference.component_linear),
-        ("gate", nodes_reference.gate),
-        ("gate_with_scalars", nodes_reference.gate_with_scalars),
-        ("edge_geometry", edges_reference.edge_geometry),
-        ("radial", edges_reference.radial),
+        ("convolution", _with_edges(reference.convolution)),
+        ("density", _with_edges(reference.density)),
+        ("node_product", reference.node_product),
+        ("degree_linear", reference.degree_linear),
+        ("component_linear", reference.component_linear),
+        ("gate", reference.gate),
+        ("gate_with_scalars", reference.gate_with_scalars),
+        ("edge_geometry", reference.edge_geometry),
+        ("radial", reference.radial),
     ):
         library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")
@@ -157,10 +157,10 @@ def _with_edges(function: Callable) -> Callable:
 
 
 def _sort_edges_meta(
-    edge_index: Tensor, num_centres: int, num_nodes: int
+    edge_index: Tensor, num_centers: int, num_nodes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        edge_index.new_empty([num_centres + 1]),
+        edge_index.new_empty([num_centers + 1]),
         edge_index.new_empty([edge_index.size(1)]),
         edge_index.new_empty([num_nodes + 1]),
     )

@@ -6,8 +6,7 @@ With first and second derivatives with respect to features and weights, as losse
 import torch
 from torch import Tensor
 
-from . import loading
-from . import nodes_reference as reference
+from . import loading, reference
 
 
 def node_product(
@@ -21,7 +20,7 @@ def node_product(
     input2: Tensor,
     output: Tensor,
 ) -> Tensor:
-    """Products of a node's features with themselves (`tdn.network.convolution.NodeProduct`), fused.
+    """Products of a node's features with themselves, fused (`tdn.network.node_product`).
 
     ``power_0 = m``, ``power_o = output ((input1^T left_o power_{o-1}) * (input2^T right_o m))``,
     ``y = linear m + sum_o weight_o power_o``, channel by channel.

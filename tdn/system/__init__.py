@@ -1,1 +1,1 @@
-"""What every command needs: errors and exit codes, files, devices, ranks."""
+"""What every command needs: errors and exit codes, files, devices, ranks, folders."""

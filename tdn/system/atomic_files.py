@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import TDNError
 
@@ -66,3 +68,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise TDNError(f"cannot write {path}: could not write all of it; disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """Write plain values as indented JSON."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")

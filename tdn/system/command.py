@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Callable
 
 from .errors import TDNError, UsageError
+from .printable import printable_lines
 
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning without the source line that means nothing to a user."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable_lines(message)}", file=sys.stderr)
 
 
 def run_main(func: Callable[[], int | None], prog: str) -> int:
@@ -28,7 +29,7 @@ def run_main(func: Callable[[], int | None], prog: str) -> int:
     try:
         return func() or 0
     except TDNError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {printable_lines(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

@@ -138,24 +138,17 @@ def _collective(function: Callable, *args: Any, **options: Any) -> None:
         ) from None
 
 
-def started_by_torchrun() -> bool:
-    """Whether ``torchrun`` or a launcher like it started several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
 def run_on_ranks(func: Callable[[Ranks], int | None], prog: str) -> int:
-    """`tdn.system.command.run_main` for a command that several ranks may run together.
+    """`tdn.system.command.run_main` for a command that the ranks of ``torchrun`` run together.
 
-    Rank 0 prints; of an error only the first rank that meets it tells, and its exit code ends the
-    others (``torchrun`` sees to that).
+    Rank 0 prints. The first rank to fail reports the error, and its exit code ends the others
+    (``torchrun`` sees to that).
 
     Parameters
     ----------
     func : the command, given the ranks
     prog : name of the command
     """
-    if not started_by_torchrun():
-        return run_main(lambda: func(Ranks()), prog)
     environment = {k: int(os.environ.get(k, "0")) for k in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
@@ -175,7 +168,7 @@ def run_on_ranks(func: Callable[[Ranks], int | None], prog: str) -> int:
         try:
             return func(ranks)
         except BaseException:
-            if store.add("tdn-failed", 1) > 1:  # another rank has told already
+            if store.add("tdn-failed", 1) > 1:  # another rank has reported already
                 return 1
             raise
 

@@ -1,4 +1,4 @@
-"""Which frames make a step of the optimiser: batches by frames or by edges, accumulated."""
+"""Which frames make a step of the optimizer: batches by frames or by edges, accumulated."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of every process that torchrun starts."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         # importing torch takes seconds: mistakes in the configuration come before that
         return run_main(lambda: _main(argv, None), "tdn-train")
     from tdn.system.ranks import run_on_ranks
@@ -99,7 +99,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     check_run_dir(run_dir, arguments.restart)
 
     from tdn.data.dataset.theory_levels import (
-        load_heads,  # torch takes seconds to import: mistakes above come first
+        load_training_data,  # torch takes seconds to import: mistakes above come first
     )
     from tdn.system.ranks import Ranks
 
@@ -121,21 +121,19 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         )
     config = adopt_network(config)
     display = Display(quiet=not ranks.main, silent=not ranks.main)
-    dataset = load_heads(config)
+    dataset = load_training_data(config)
     for line in dataset.summary():
         print(line)
     for line in dataset.warnings:
         display.warn(line)
     if not len(dataset.valid):
         display.warn("no validation frames: model.pt holds the newest weights, not the best")
-    trainer = Trainer(config, dataset, display, ranks)
+    trainer = Trainer(config, dataset, display, ranks, resuming)
     print(
         f"network: {trainer.num_parameters} parameters, {config.train.dtype}, on {trainer.device}"
         + (f" and {ranks.size} ranks" if ranks.size > 1 else "")
         + f"; {trainer.steps_per_epoch} {_steps_of(config)} per epoch"
     )
-    if resuming:
-        trainer.resume()
     if arguments.dry_run:
         print(f"dry run: everything is fine, nothing was written to {run_dir}")
         return 0
@@ -158,9 +156,10 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
             f"training ended without a finite loss and no {trainer.model_file} was written; "
             "lower train.learning_rate"
         )
-    table = final_report(trainer)
+    table = final_report(run_dir, dataset, trainer.evaluate_best(), write=ranks.main)
+    ranks.barrier()
     print(f"\nerrors of {trainer.model_file} (epoch {trainer.progress.best_epoch})\n{table}")
-    head = f" --head {dataset.heads[0]}" if getattr(dataset, "heads", ()) else ""
+    head = f" --head {dataset.heads[0]}" if dataset.heads else ""
     print(f"\nnext: tdn-export {trainer.model_file}{head}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from tdn.config import TrainConfig
 from tdn.evaluation.errors import Evaluation
 from tdn.graph import Graph
+from tdn.network.potential import virial_of_stress
 from tdn.system.errors import UsageError
 
 TERMS = ("energy", "forces", "stress")
@@ -48,15 +48,59 @@ def _labelled(label: Tensor) -> Tensor:
     return torch.isfinite(label).all(dim=1)
 
 
-def _masked_sum(predicted: Tensor, label: Tensor, rho: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of rho over the rows of [M, K] that have a label.
+def _masked_sum(
+    predicted: Tensor, label: Tensor, weight: Tensor, rho: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sum of weight times rho over the rows of [M, K] that have a label.
 
     Only a missing label excuses a row: a prediction that is NaN makes the sum NaN.
     """
     known = _labelled(label)
     error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
     square = error.square().mean(dim=1)
-    return torch.where(known, rho(square), square).sum()
+    return (weight * torch.where(known, rho(square), square)).sum()
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What predictions are compared with; NaN where there is no label.
+
+    Attributes
+    ----------
+    energy : [B], eV
+    forces : [N, 3], eV/angstrom
+    virial : [B, 3, 3], eV
+    num_atoms : [B], atoms of each structure
+    weight : [B], of each structure in the loss; None: one each
+    """
+
+    energy: Tensor
+    forces: Tensor
+    virial: Tensor
+    num_atoms: Tensor
+    weight: Tensor | None = None
+
+    @classmethod
+    def of_graph(cls, graph: Graph) -> Targets:
+        """The labels of frames, which have a stress in place of the virial."""
+        virial = virial_of_stress(graph.stress, graph.volume)
+        return cls(graph.energy, graph.forces, virial, graph.atoms_per_graph, graph.weight)
+
+    @classmethod
+    def of_evaluation(cls, evaluation: Evaluation) -> Targets:
+        """The same of an evaluation."""
+        labels = evaluation.reference
+        arrays = (labels.energy, labels.forces, labels.virial, evaluation.num_atoms)
+        weight = evaluation.weight
+        return cls(
+            *map(torch.from_numpy, arrays),
+            weight=None if weight is None else torch.from_numpy(weight),
+        )
+
+    def counts(self) -> Tensor:
+        """How many frames or atoms have each label, float64 [3]."""
+        rows = (self.energy[:, None], self.forces, self.virial.flatten(1))
+        return torch.stack([_labelled(label).sum() for label in rows]).to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -65,7 +109,8 @@ class Loss:
 
     The error of a force is the norm of its vector over sqrt(3), that of a virial its Frobenius norm
     over 3 (root mean squares of components), so the loss is invariant under rotations whatever the
-    penalty. Energies and virials are taken per atom, in eV.
+    penalty. Energies and virials are taken per atom, in eV. Penalties of a frame are multiplied by
+    its weight.
 
     Parameters
     ----------
@@ -121,46 +166,43 @@ class Loss:
         prediction : what `tdn.network.potential.Potential` returns
         graph : with reference values
         """
+        return self._sums(prediction, Targets.of_graph(graph))
+
+    def _sums(self, prediction: dict[str, Tensor], targets: Targets) -> Tensor:
         rho = penalty(self.function, self.delta)
-        atoms = graph.atoms_per_graph.to(torch.float64)[:, None]
+        count = targets.num_atoms
+        atoms = count.to(torch.float64)[:, None]
+        weight = torch.ones_like(atoms[:, 0]) if targets.weight is None else targets.weight
         energy = _masked_sum(
-            prediction["energy"][:, None] / atoms, graph.energy[:, None] / atoms, rho
+            prediction["energy"][:, None] / atoms, targets.energy[:, None] / atoms, weight, rho
         )
-        forces = _masked_sum(prediction["forces"], graph.forces, rho)
+        of_atom = weight.repeat_interleave(count.long(), output_size=len(targets.forces))
+        forces = _masked_sum(prediction["forces"], targets.forces, of_atom, rho)
         if self.stress_weight == 0:  # some networks have no virial
             return torch.stack([energy, forces, torch.zeros_like(energy)])
-        virial = -graph.stress * graph.volume[:, None, None]
-        stress = _masked_sum(
-            prediction["virial"].flatten(1) / atoms, virial.flatten(1) / atoms, rho
+        virial = _masked_sum(
+            prediction["virial"].flatten(1) / atoms,
+            targets.virial.flatten(1) / atoms,
+            weight,
+            rho,
         )
-        return torch.stack([energy, forces, stress])
+        return torch.stack([energy, forces, virial])
 
     def counts(self, graph: Graph) -> Tensor:
         """How many frames or atoms have each label, float64 [3]."""
-        rows = (graph.energy[:, None], graph.forces, graph.stress.flatten(1))
-        return torch.stack([_labelled(label).sum() for label in rows]).to(torch.float64)
+        return Targets.of_graph(graph).counts()
 
     def terms(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
         """Unweighted terms for energy, forces and virial, float64 [3]; zero without labels."""
         return self.sums(prediction, graph) / self.counts(graph).clamp(min=1)
 
     def of_evaluation(self, evaluation: Evaluation) -> float:
-        """The loss over all frames of an evaluation that knows their volumes."""
-        predicted, reference = evaluation.predicted, evaluation.reference
-        volume = torch.from_numpy(evaluation.volume)
-        labels = SimpleNamespace(
-            energy=torch.from_numpy(reference.energy),
-            forces=torch.from_numpy(reference.forces),
-            stress=torch.from_numpy(reference.stress),
-            volume=volume,
-            atoms_per_graph=torch.from_numpy(evaluation.num_atoms),
-        )
-        prediction = {
-            "energy": torch.from_numpy(predicted.energy),
-            "forces": torch.from_numpy(predicted.forces),
-            "virial": -torch.from_numpy(predicted.stress) * volume[:, None, None],
-        }
-        return float(self.weighted(self.terms(prediction, labels)))
+        """The loss over all frames of an evaluation."""
+        predicted = vars(evaluation.predicted)
+        prediction = {name: torch.from_numpy(values) for name, values in predicted.items()}
+        targets = Targets.of_evaluation(evaluation)
+        sums = self._sums(prediction, targets)
+        return float(self.weighted(sums / targets.counts().clamp(min=1)))
 
     def weighted(self, terms: Tensor) -> Tensor:
         """The loss from its terms."""

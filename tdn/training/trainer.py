@@ -1,4 +1,4 @@
-"""The loop: steps of the optimiser, validation, best model, interruption and resumption."""
+"""The loop: steps of the optimizer, validation, best model, interruption and resumption."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tdn.data.dataset.loader import GraphLoader
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.evaluation.errors import Errors, Evaluation, errors, evaluate, join_evaluations
 from tdn.graph import Graph, collate
-from tdn.network.checkpoint import DTYPES, model_to_dict, save_model
+from tdn.network.checkpoint import DTYPES, model_to_dict, read_checkpoint, save_model
 from tdn.network.potential import Potential
-from tdn.network.theory_levels import load_weights, networks_of
+from tdn.network.theory_levels import load_weights
 from tdn.system.ranks import Ranks
 
 from .batching import Batches
@@ -34,7 +34,7 @@ from .recovery import MAX_SKIPPED, Recovery
 from .run.csv_log import Log
 from .run.display import Display
 from .run.interrupt import StopRequest
-from .run.metadata import training_metadata
+from .run.metadata import SUBSETS, training_metadata
 from .run.resume import Progress, load_state, save_state
 from .run.tensorboard import TensorBoard
 from .start.compilation import compiled_network
@@ -50,6 +50,12 @@ class Trainer:
     dataset : from `tdn.data.load_dataset`
     display : where progress is shown
     ranks : the processes that share the work; each of them makes a trainer of the same arguments
+    resume : go on from ``last.pt``, which every rank reads
+
+    Raises
+    ------
+    TDNError
+        If ``last.pt`` is damaged or belongs to another configuration or other data.
     """
 
     def __init__(
@@ -58,10 +64,11 @@ class Trainer:
         dataset: Dataset,
         display: Display | None = None,
         ranks: Ranks | None = None,
+        resume: bool = False,
     ) -> None:
         settings = config.train
-        # with species and neighbours filled in: what the copy in the run's folder says
-        self.config = dataclasses.replace(config, model=dataset.model)
+        # with species and neighbors filled in: what the copy in the run's folder says
+        self.config = dataclasses.replace(config, model=dataset.model_config)
         self.dataset = dataset
         self.display = display or Display(quiet=True)
         self.ranks = ranks or Ranks()
@@ -71,13 +78,18 @@ class Trainer:
             torch.set_num_threads(settings.num_threads)
         torch.set_float32_matmul_precision(settings.matmul_precision)
         torch.manual_seed(settings.seed)
-        self.model, notes = initial_model(self.config, dataset, DTYPES[settings.dtype])
+        content: dict[str, Any] = {}
+        if resume:
+            content = load_state(self.last_file, config_to_dict(self.config), dataset.fingerprint)
+        self.model, notes = initial_model(
+            self.config, dataset, DTYPES[settings.dtype], content.get("model")
+        )
         for note in notes:
             self.display.warn(note)
         self.model.to(self.device)
         self.ranks.broadcast(self.model.state_dict().values())
         # forces that are no gradient come without a virial
-        direct = getattr(self.model, "direct_forces", False)
+        direct = self.model.direct_forces
         if direct or not dataset.train.may_have_stress:
             self.loss = Loss.from_config(dataclasses.replace(settings, stress_weight=0.0))
         else:
@@ -85,7 +97,7 @@ class Trainer:
         self.potentials = [Potential(network) for network in self._trained_networks()]
         groups = parameter_groups(self.model, settings.optimizer)
         self.parameters = [parameter for group in groups for parameter in group]
-        self.flat = FlatParameters(self.model, groups)
+        self.flat = FlatParameters(groups)
         self.optimizer = build_optimizer(settings, self.flat, groups)
         self.average = WeightAverage(self.flat.tensors, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
@@ -97,6 +109,8 @@ class Trainer:
         self._best_model = copy.deepcopy(self.model)
         self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
         self._saved = self._clock = time.monotonic()
+        if resume:
+            self._resume(content)
 
     @property
     def num_parameters(self) -> int:
@@ -111,13 +125,16 @@ class Trainer:
         return self.run_dir / "model.pt"
 
     def _trained_networks(self) -> list[torch.nn.Module]:
-        """The network of each head, compiled if that is wanted and possible."""
-        networks = networks_of(self.model)
+        """The network of each level of theory, compiled if that is wanted and possible."""
+        networks = self.model.networks
         if not self.config.train.compile:
             return networks
         frames = min(len(self.dataset.train), NORMALIZE_FRAMES)
         graph = collate([self.dataset.train.graphs[i] for i in range(frames)]).to(self.device)
-        return [compiled_network(n, graph, self.loss, self.ranks, self.display) for n in networks]
+        found = [compiled_network(n, graph, self.loss, self.ranks) for n in networks]
+        for warning in (text for _, text in found if text is not None):
+            self.display.warn(warning)
+        return [network for network, _ in found]
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -178,17 +195,17 @@ class Trainer:
         return True
 
     def _shares(self, batches: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Frames of this rank's share of a step, with the head that they are for."""
+        """Frames of this rank's share of a step, with the level of theory that they are for."""
         slices = head_slices(self.dataset, "train")
         for batch in batches:
             mine = self.ranks.share(batch)
-            for head, frames in enumerate(slices):
+            for level, frames in enumerate(slices):
                 chosen = [i for i in mine if i in frames]
                 if chosen:
-                    yield head, chosen
+                    yield level, chosen
 
     def _step(self, batches: list[list[int]], steps: int | None = None) -> None:
-        """One step of the optimiser; nothing is changed if loss or gradient are not finite.
+        """One step of the optimizer; nothing is changed if loss or gradient are not finite.
 
         Parameters
         ----------
@@ -205,16 +222,16 @@ class Trainer:
         if self.config.model.attention_dropout > 0:
             # from the step's number, so that a run that goes on draws the same
             torch.manual_seed((settings.seed + 1_000_003 * progress.step + self.ranks.rank) % 2**63)
-        parts = [(head, self.loader.get(chosen)) for head, chosen in self._shares(batches)]
+        parts = [(level, self.loader.get(chosen)) for level, chosen in self._shares(batches)]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
         loss = self.loss.at(position / (nominal * settings.max_epochs))
         self.flat.zero_grad()
         terms = torch.zeros_like(counts)
-        for head, graph in parts:
+        for level, graph in parts:
             graph = graph.to(self.device)
             # shares of the mean over the whole step, so that loss and gradients add up
-            part = loss.sums(self._predict(head, graph), graph) / counts
+            part = loss.sums(self._predict(level, graph), graph) / counts
             # only the weights: the graph of the forces leads to the positions as well
             loss.weighted(part).backward(inputs=self.parameters)
             terms += part.detach()
@@ -235,8 +252,8 @@ class Trainer:
         for number, value in enumerate([*values[:4], 1.0]):
             progress.sums[number] += value
 
-    def _predict(self, head: int, graph: Graph) -> dict[str, torch.Tensor]:
-        return self.potentials[head](graph, training=True, virial=self.loss.stress_weight > 0)
+    def _predict(self, level: int, graph: Graph) -> dict[str, torch.Tensor]:
+        return self.potentials[level](graph, training=True, virial=self.loss.stress_weight > 0)
 
     def _end_of_epoch(self, logs: list[Log | TensorBoard]) -> None:
         progress, settings = self.progress, self.config.train
@@ -288,28 +305,39 @@ class Trainer:
         # without validation frames the newest average is the one to keep
         if metric < progress.best or (not len(self.dataset.valid) and math.isfinite(metric)):
             progress.best, progress.best_epoch = metric, progress.epoch
+            progress.seconds = time.monotonic() - self._clock
             self._best_model.load_state_dict(self.model.state_dict())
-            seconds = time.monotonic() - self._clock
-            self._best_metadata = training_metadata(self, {"valid": found}, seconds)
+            self._best_metadata = training_metadata(
+                self.config.train, self.dataset, self.model, progress, self.ranks.size, found
+            )
         return found, present
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
         """Evaluate a subset with the weights as they are, or with another model; on all ranks."""
         graphs, size = getattr(self.dataset, name).report.graphs, self.config.train.valid_batch_size
         parts = []
-        networks = networks_of((model or self.model).to(self.device))
+        networks = (model or self.model).to(self.device).networks
         for network, frames in zip(networks, head_slices(self.dataset, name), strict=True):
             potential = Potential(network).eval()
-            # frames of the only head need no copy of the list, which may not fit in memory
+            # frames of the only level need no copy of the list, which may not fit in memory
             chosen = graphs if len(networks) == 1 else [graphs[i] for i in frames]
             if len(chosen):
                 parts.append(evaluate(potential, chosen, size, self.device, ranks=self.ranks))
         return join_evaluations(parts)
 
+    def evaluate_best(self) -> dict[str, Evaluation]:
+        """Evaluate all subsets with the network in ``model.pt``; on all ranks."""
+        model = copy.deepcopy(self.model)
+        load_weights(model, read_checkpoint(self.model_file))
+        names = [name for name in SUBSETS if len(getattr(self.dataset, name))]
+        found = {name: self.evaluate(name, model) for name in names}
+        self.ranks.barrier()  # all have read the file: it may be written now
+        return found
+
     # --- trouble ---------------------------------------------------------------------------------
 
     def _judge(self, metric: float) -> None:
-        """Take the averaged weights for good, or notice that they have blown up."""
+        """Take the averaged weights as good, or notice that they have blown up."""
         progress = self.progress
         # without validation frames the loss is that of the weights on their way, not of the average
         settled = len(self.dataset.valid) and progress.epoch > self.config.train.warmup_epochs
@@ -363,22 +391,10 @@ class Trainer:
         save_state(self.last_file, self.progress, config, self.dataset.fingerprint, tensors)
         self._saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on from ``last.pt``; every rank reads it.
-
-        Raises
-        ------
-        TDNError
-            If it is damaged or belongs to another configuration or other data.
-        """
-        content = load_state(self.last_file, config_to_dict(self.config), self.dataset.fingerprint)
-        load_weights(self.model, content["model"])
-        self.optimizer.load_state_dict(self.flat.optimizer_state(content["optimizer"]))
-        self.average.load_state_dict(self.flat.average_state(content["average"]))
+    def _resume(self, content: dict[str, Any]) -> None:
+        """Everything but the network, from the content of ``last.pt``."""
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.average.load_state_dict(content["average"])
         self.progress = Progress(**content["progress"])
         self._clock = time.monotonic() - self.progress.seconds
-        # files of the first release lack the good weights
-        if "good" in content:
-            self.recovery.good = content["good"]
-        else:
-            self.recovery.keep()
+        self.recovery.good = content["good"]

@@ -98,7 +98,7 @@ def test_wrong_overrides(tmp_path, override, words):
     [
         ("model: [", "not valid YAML"),
         ("- a\n- b\n", "expected sections"),
-        ("train: {seed: 1, seed: 2}", "stands twice"),
+        ("train: {seed: 1, seed: 2}", "is given twice"),
     ],
 )
 def test_broken_files(tmp_path, text, word):

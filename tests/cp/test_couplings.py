@@ -7,12 +7,12 @@ import pytest
 import torch
 from e3nn import o3
 
+from tdn.cp.algebra import CPProblem
 from tdn.cp.couplings import (
     coupling_paths,
     coupling_tensor,
     degree_slice,
-    path_normalisation,
-    path_projection,
+    path_normalization,
     wigner_3j,
 )
 from tdn.cp.equivariance import inversion_matrix, rotation_matrices, transform, wigner_d
@@ -92,9 +92,11 @@ def test_blocks_are_those_of_e3nn_and_projection_recovers_coefficients():
     for path in path_list:
         block = o3.wigner_3j(*path, dtype=torch.float64).permute(2, 0, 1)
         np.testing.assert_array_equal(wigner_3j(path), block.numpy())
-    assert path_normalisation(path_list)[0] == pytest.approx(0.5)  # l3 = 0 has four paths
+    assert path_normalization(path_list)[0] == pytest.approx(0.5)  # l3 = 0 has four paths
     c = np.random.default_rng(1).uniform(0.5, 2, len(path_list))
     tensor = coupling_tensor(path_list, 3, coefficients=c)
-    np.testing.assert_allclose(path_projection(tensor, path_list), c, rtol=1e-12)
+    problem = CPProblem.from_degrees(path_list, 3, 3, 3, normalized=True)
+    np.testing.assert_allclose(problem.project(tensor), c, rtol=1e-12)
+    np.testing.assert_allclose(problem.tensor(c), tensor, rtol=0, atol=1e-15)
     with pytest.raises(TDNError, match="one per path"):
         coupling_tensor(path_list, 3, coefficients=c[:-1])

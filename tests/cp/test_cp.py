@@ -25,7 +25,8 @@ from tdn.cp.cli import main
 from tdn.cp.couplings import coupling_paths, coupling_tensor, degrees
 from tdn.cp.equivariance import equivariance_error, rotation_matrices, spectral_norm
 from tdn.cp.newton import DenseNormalMatrix, ImplicitNormalMatrix, gradient_of
-from tdn.cp.solver import SolverOptions, random_factors
+from tdn.cp.options import SolverOptions
+from tdn.cp.solver import random_factors
 from tdn.system.errors import TDNError
 
 FILES = sorted(SHIPPED.glob("cp_*.npz"))
@@ -304,7 +305,7 @@ def test_loading_mistakes(cache):
         load_factors(1, "all", 7, free_coefficients=False, exact_only=True)
 
 
-def test_normalisation_of_the_shipped_tensor():
+def test_normalization_of_the_shipped_tensor():
     """Output variance of unit-variance inputs is the mean of c_p^2 over the paths into it."""
     factors = load_factors(3)
     variance = np.sum(factors.tensor() ** 2, axis=(1, 2))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from e3nn import o3
 
-from tdn.cp.couplings import path_normalisation
+from tdn.cp.couplings import path_normalization
 from tdn.cp.equivariance import inversion_matrix, rotation_matrices
 from tdn.cp.tensor_product import (
     MODES,
@@ -28,12 +28,7 @@ CHANNELS = {  # numbers of channels that fit the mode
 L_MAX = (2, 1, 2)
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(previous)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 def make(mode, paths="parity", l_max=L_MAX, **kwargs):
@@ -51,7 +46,7 @@ def dense_product(product, x, y, w):
     in1, in2, out, weights = MODES[product.mode]
     paths = product.coupling_paths
     blocks = [0.0] * (product.l_max_out + 1)
-    norms = path_normalisation(paths) * product.channel_norm
+    norms = path_normalization(paths) * product.channel_norm
     for p, (l1, l2, l3) in enumerate(paths):
         shared = product.shared_path_weights
         scale = norms[p] * (product.factors.path_coefficients[p] if shared else 1.0)
@@ -88,7 +83,7 @@ def test_equals_the_dense_product(mode, paths, shared, exact):
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per_path"])
 @pytest.mark.parametrize("mode", list(MODES))
 def test_equals_e3nn(mode, shared):
-    """Same normalisation, same flat layout, same weights as e3nn's TensorProduct."""
+    """Same normalization, same flat layout, same weights as e3nn's TensorProduct."""
     product, *_ = make(mode, l_max=(2, 2, 2), shared_path_weights=shared, layout="e3nn")
     c = product.factors.path_coefficients
     coefficients = c if shared else torch.ones(len(c))

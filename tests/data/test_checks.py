@@ -14,13 +14,8 @@ from tdn.data.bad_frames import Problems
 from tdn.data.dataset.split import split_frames
 from tdn.data.frames import Frame
 from tdn.data.survey.checks import suspicious
-from tdn.data.survey.unit_checks import (
-    ENERGY_UNITS,
-    FORCE_UNITS,
-    energy_unit,
-    force_consistency,
-    statistical_atom_energy,
-)
+from tdn.data.survey.unit_checks import energy_unit, force_consistency, statistical_atom_energy
+from tdn.data.units import ENERGY_UNITS, FORCE_UNITS
 from tdn.system.errors import TDNError
 
 
@@ -162,7 +157,7 @@ def test_bad_frames_are_refused_or_counted(tmp_path):
         load_dataset(configuration(tmp_path / "a.xyz"))
     dataset = load_dataset(configuration(tmp_path / "a.xyz", bad_frames="skip"))
     assert len(dataset.train) + len(dataset.valid) == 7
-    for reason in ("no forces", "NaN or infinite labels", "unusable structure or labels"):
+    for reason in ("no forces", "NaN or infinite labels", "NaN or infinite positions"):
         assert any(w.startswith(f"1 left out: {reason} (first: frame") for w in dataset.warnings)
 
 
@@ -182,6 +177,11 @@ def test_frames_behind_damage_are_lost_with_a_warning(tmp_path):
     with pytest.raises(TDNError, match=r"frame 6 of .*b\.xyz cannot be read"):
         load_dataset(configuration(tmp_path / "b.xyz"))
     dataset = load_dataset(configuration(tmp_path / "b.xyz", bad_frames="skip"))
+    assert len(dataset.train) + len(dataset.valid) == 5
+    assert any("1 left out: damaged frame (first: frame 6 of" in w for w in dataset.warnings)
+    # without its line, where the next frame begins is not known
+    (tmp_path / "c.xyz").write_text("\n".join([*text[:-3], *text[-2:]]))
+    dataset = load_dataset(configuration(tmp_path / "c.xyz", bad_frames="skip"))
     assert len(dataset.train) + len(dataset.valid) == 5
     assert any("damaged, and everything behind it" in w for w in dataset.warnings)
 

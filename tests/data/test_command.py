@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from test_foreign_databases import pack, trajectory, write_lmdb
+from foreign_files import pack, trajectory, write_lmdb
 from training.helpers import labelled, water_like
 
 from tdn.data import read_frames
@@ -17,15 +17,14 @@ from tdn.data.database.store import FrameStore
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(folder):
     """Twelve labelled frames in a.xyz, in the current folder."""
-    monkeypatch.chdir(tmp_path)
     images = [labelled(water_like(seed, pbc=True, molecules=1 + seed % 2)) for seed in range(12)]
     for i, atoms in enumerate(images):
         atoms.info["config_type"] = ("cold", "hot")[i % 2]
         atoms.info["part"] = ("train", "train", "valid")[i % 3]
-    ase.io.write(tmp_path / "a.xyz", images)
-    return tmp_path
+    ase.io.write("a.xyz", images)
+    return folder
 
 
 def test_convert(folder, capsys):

@@ -7,14 +7,13 @@ import pickle
 import zlib
 
 import ase.io
-import lmdb
 import numpy as np
 import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db.row import AtomsRow
 from ase.io.jsonio import encode
-from test_unpickle import Call, fake_torch_geometric
+from foreign_files import Call, fake_torch_geometric, pack, step, trajectory, write_lmdb
 
 from tdn.data import read_frames
 from tdn.data.bad_frames import Problems
@@ -24,50 +23,9 @@ from tdn.system.errors import TDNError, UsageError
 
 # CODATA 2018
 HARTREE, BOHR = 27.211386245988, 0.529177210903
-WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
-
-
-def write_lmdb(path, records: dict[bytes, bytes]) -> None:
-    with lmdb.open(str(path), subdir=False, lock=False, map_size=2**26) as env:
-        with env.begin(write=True) as txn:
-            for key, value in records.items():
-                txn.put(key, value)
 
 
 # --- PubChemQCR ----------------------------------------------------------------------------------
-
-
-def step(seed: int, symbols=("O", "H", "H"), charge: bool = True, **changes) -> dict:
-    """One step as the published files hold it: hartree, hartree/bohr, angstrom."""
-    rng = np.random.default_rng(seed)
-    positions = WATER[: len(symbols)] + 0.02 * rng.normal(size=(len(symbols), 3))
-    gradient = 0.01 * rng.normal(size=(len(symbols), 3))
-    charges = [{"charge": {"O": 8.0, "H": 1.0, "Cl": 17.0}[s]} if charge else {} for s in symbols]
-    values = {
-        "coordinates": [
-            {"atom": s, **c, "x": float(p[0]), "y": float(p[1]), "z": float(p[2])}
-            for s, c, p in zip(symbols, charges, positions, strict=True)
-        ],
-        "energy": -76.0 + 0.001 * seed,
-        "gradient": [
-            {"atom": s, **c, "dx": float(g[0]), "dy": float(g[1]), "dz": float(g[2])}
-            for s, c, g in zip(symbols, charges, gradient, strict=True)
-        ],
-    }
-    return {**values, **changes}
-
-
-def pack(record, protocol: int = 4) -> bytes:
-    return gzip.compress(pickle.dumps(record, protocol=protocol))
-
-
-def trajectory(seed: int, first=None) -> dict:
-    return {
-        "pm3": [step(seed)],
-        "hf": [step(seed + 1), step(seed + 2)],
-        "DFT_1st": [step(seed + 3), step(seed + 4)] if first is None else first,
-        "DFT_2nd": [step(seed + 5), step(seed + 6), step(seed + 7)],
-    }
 
 
 @pytest.mark.parametrize("protocol", (2, 4, 5))
@@ -269,6 +227,16 @@ def test_aselmdb_broken_rows_are_counted(tmp_path):
         read_frames(tmp_path / "a.aselmdb")
 
 
+def test_aselmdb_records_that_are_not_counted(tmp_path):
+    records = {str(i).encode(): ase_row(slab(i), "orjson") for i in range(1, 6)}
+    write_lmdb(tmp_path / "a.aselmdb", {**records, b"nextid": zlib.compress(b"4")})
+    with pytest.raises(TDNError, match=r"records that its key nextid \(4\) does not count"):
+        read_frames(tmp_path / "a.aselmdb")
+    problems = Problems(skip=True)
+    assert len(read_frames(tmp_path / "a.aselmdb", problems=problems)) == 3
+    assert problems.counts == {"records beyond the last number": 1}
+
+
 # --- OC20 and OC22 -------------------------------------------------------------------------------
 
 
@@ -309,7 +277,8 @@ def test_oc_numbers(tmp_path, monkeypatch, version, names):
 
 def test_oc_bad_records(tmp_path, monkeypatch):
     make = fake_torch_geometric(monkeypatch, 2)
-    good = make(pos=torch.zeros(1, 3), atomic_numbers=torch.tensor([29]), y=1.0)
+    cell = 9 * torch.eye(3)[None]
+    good = make(pos=torch.zeros(1, 3), cell=cell, atomic_numbers=torch.tensor([29]), y=1.0)
     records = {
         b"0": pickle.dumps(good, protocol=-1),
         b"1": pickle.dumps(make(y=1.0), protocol=-1),

@@ -69,8 +69,8 @@ def test_labels_in_the_calculator_and_under_other_keys(tmp_path):
         assert found.atoms.calc is None
     assert (a.config_type, b.config_type) == (None, "liquid")
     assert b.where == "frame 1 of b.xyz"
-    missing = read_frames(tmp_path / "b.xyz")[0]
-    assert missing.energy is None and missing.forces is None and missing.stress is None
+    found = read_frames(tmp_path / "b.xyz")[0]
+    assert found.energy == -3.5 and np.array_equal(found.stress, b.stress)
 
 
 def test_voigt_stress_and_virials(tmp_path):
@@ -244,16 +244,19 @@ def test_isolated_atoms_that_contradict():
 
 
 def test_what_an_isolated_atom_is():
-    def atom(**kwargs):
-        return ase.Atoms("H", positions=[[0, 0, 0]], **kwargs)
+    def atom(config_type=None, **kwargs):
+        return Frame(ase.Atoms("H", [[0, 0, 0]], **kwargs), 1, "f", config_type=config_type)
 
     assert is_isolated_atom(atom(), 5.0)
     assert is_isolated_atom(atom(cell=[20.0] * 3, pbc=True), 5.0)
     assert not is_isolated_atom(atom(cell=[2.5] * 3, pbc=True), 5.0)
-    # long lattice vectors, yet planes only 7 A apart
+    # long lattice vectors, yet an image at the distance of their difference, 7.28 A
     oblique = [[20.0, 0, 0], [18.0, 7.0, 0], [0, 0, 20.0]]
-    assert not is_isolated_atom(atom(cell=oblique, pbc=True), 5.0)
-    assert not is_isolated_atom(ase.Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]]), 5.0)
+    assert not is_isolated_atom(atom(cell=oblique, pbc=True), 7.5)
+    assert is_isolated_atom(atom(cell=oblique, pbc=True), 7.2)
+    assert is_isolated_atom(atom("IsolatedAtom", cell=[2.5] * 3, pbc=True), 5.0)
+    pair = Frame(ase.Atoms("H2", [[0, 0, 0], [0, 0, 1]]), 1, "f", config_type="IsolatedAtom")
+    assert not is_isolated_atom(pair, 5.0)
 
 
 # --- other statistics ------------------------------------------------------------------------
@@ -349,7 +352,8 @@ def test_dataset_with_split_key(tmp_path):
     dataset = load_dataset(config_from_dict({"data": data}))
     assert [len(s) for s in (dataset.train, dataset.valid, dataset.test)] == [7, 2, 1]
     assert dataset.num_isolated == 2
-    assert dataset.model.species == ("H", "O") and dataset.model.avg_num_neighbors == 1.0
+    assert dataset.model_config.species == ("H", "O")
+    assert dataset.model_config.avg_num_neighbors == 1.0
     assert dataset.atomic_energies.values == {"H": -1.0, "O": -5.0}
     with pytest.raises(UsageError, match=r"exclude each other"):
         load_dataset(config_from_dict({"data": {**data, "valid": "b.xyz"}}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import ase
@@ -13,6 +14,7 @@ from training.helpers import labelled, water_like
 
 from tdn.config import ModelConfig
 from tdn.data import build_graphs, read_frames
+from tdn.evaluation import stability
 from tdn.evaluation.cli import main
 from tdn.evaluation.errors import (
     Evaluation,
@@ -24,44 +26,54 @@ from tdn.evaluation.errors import (
     frame_errors,
     worst_frames,
 )
+from tdn.network.build import build_model
 from tdn.network.checkpoint import save_model
-from tdn.network.convolution_model import build_model
-from tdn.network.potential import Potential
+from tdn.network.potential import Potential, stress_of_virial
 
+LAMMPS = ("--engine", "lammps")
 CONFIG = ModelConfig(
     species=("H", "O"), r_max=3.0, l_max=1, num_channels=4, correlation=2, avg_num_neighbors=2.0
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     return build_model(CONFIG, seed=1)
 
 
-@pytest.fixture
-def folder(tmp_path, model):
-    """A random model, and frames of two types of which one has no stress."""
-    save_model(tmp_path / "model.pt", model, {})
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, model):
+    root = tmp_path_factory.mktemp("evaluation")
+    save_model(root / "model.pt", model, {})
     frames = []
     for seed in range(5):
         atoms = labelled(water_like(seed, pbc=seed < 2))
         atoms.info["config_type"] = "crystal" if seed < 2 else "gas"
         frames.append(atoms)
-    ase.io.write(tmp_path / "frames.xyz", frames)
-    return tmp_path
+    ase.io.write(root / "frames.xyz", frames)
+    return root
+
+
+@pytest.fixture
+def folder(files, tmp_path):
+    """A random model, and frames of two types of which one has no stress."""
+    return shutil.copytree(files, tmp_path, dirs_exist_ok=True)
 
 
 def test_error_arithmetic():
     """Energies per atom, forces and stresses per component, in units of 10^-3."""
     nan = np.nan
+    volume = np.array([1.0, 5.0, 2.0])
     reference = Values(
         np.array([-10.0, -20.0, nan]),
         np.array([[0.0, 0, 0]] * 3 + [[nan] * 3] * 3),
         np.stack([np.zeros((3, 3)), np.full((3, 3), nan), np.full((3, 3), nan)]),
+        volume,
     )
     forces = np.zeros((6, 3))
     forces[0], forces[1] = [0.003, 0.0, 0.0], [0.0, -0.006, 0.0]
-    predicted = Values(np.array([-9.99, -20.04, -3.0]), forces, np.full((3, 3, 3), 0.002))
+    virial = np.full((3, 3, 3), -0.002) * volume[:, None, None]  # a stress of 0.002
+    predicted = Values(np.array([-9.99, -20.04, -3.0]), forces, virial, volume)
     evaluation = Evaluation(predicted, reference, np.array([1, 2, 3]), np.array([0, 1, 1, 0, 0, 0]))
     found = errors(evaluation)
     assert found["energy"].mae == pytest.approx(15.0)
@@ -81,10 +93,10 @@ def test_error_arithmetic():
 
 
 def test_predictions_that_are_nan_are_not_hidden():
-    stress = np.zeros((2, 3, 3))
-    stress[0, 0, 0] = np.nan
-    values = Values(np.array([np.nan, 1.0]), np.zeros((2, 3)), stress)
-    labels = Values(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    virial = np.zeros((2, 3, 3))
+    virial[0, 0, 0] = np.nan
+    values = Values(np.array([np.nan, 1.0]), np.zeros((2, 3)), virial, np.ones(2))
+    labels = Values(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3, 3)), np.ones(2))
     found = errors(Evaluation(values, labels, np.array([1, 1]), np.array([0, 0])))
     assert np.isnan(found["energy"].mae) and np.isnan(found["stress"].rmse)
     assert found["forces"].rmse == 0.0
@@ -102,7 +114,7 @@ def test_batches_do_not_matter(folder, model):
 
 def test_command(folder, capsys):
     json_file = folder / "errors.json"
-    arguments = [str(folder / "model.pt"), str(folder / "frames.xyz")]
+    arguments = ["errors", str(folder / "model.pt"), str(folder / "frames.xyz")]
     assert main([*arguments, "--output", str(folder / "out"), "--json", str(json_file)]) == 0
     out = capsys.readouterr().out
     assert "5 frames, 15 atoms; with energy 5, forces 5, stress 2" in out
@@ -122,7 +134,7 @@ def test_missing_labels_are_left_out(folder, capsys):
     del frames[4].calc.results["energy"]
     frames[2].calc.results["forces"][0, 0] = np.nan
     ase.io.write(folder / "some.xyz", frames)
-    assert main([str(folder / "model.pt"), str(folder / "some.xyz")]) == 0
+    assert main(["errors", str(folder / "model.pt"), str(folder / "some.xyz")]) == 0
     output = capsys.readouterr()
     assert "with energy 3, forces 3, stress 2" in output.out
     assert "1 of 5 frames have labels" in output.err
@@ -137,12 +149,12 @@ def test_perfect_model_has_no_error(folder, model, capsys):
         atoms.calc.results["energy"] = result["energy"].item()
         atoms.calc.results["forces"] = result["forces"].numpy()
         if atoms.pbc.all():
-            atoms.calc.results["stress"] = result["stress"][0].numpy()[
-                [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
-            ]
+            stress = stress_of_virial(result["virial"], graph.volume)[0].numpy()
+            atoms.calc.results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     ase.io.write(folder / "own.xyz", frames)
     json_file = folder / "e.json"
-    assert main([str(folder / "model.pt"), str(folder / "own.xyz"), "--json", str(json_file)]) == 0
+    arguments = ["errors", str(folder / "model.pt"), str(folder / "own.xyz")]
+    assert main([*arguments, "--json", str(json_file)]) == 0
     for error in json.loads(json_file.read_text())["all"].values():
         assert error["rmse"] < 1e-4  # the file has eight decimals
     capsys.readouterr()
@@ -169,20 +181,21 @@ def test_mistakes(folder, capsys, monkeypatch, arguments, code, expected):
         os.mkfifo("pipe")
     ase.io.write("foreign.xyz", ase.Atoms("CH", positions=[[0, 0, 0], [0, 0, 1.1]]))
     ase.io.write("bare.xyz", water_like(0))
-    assert main(arguments) == code
+    assert main(["errors", *arguments]) == code
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
 
 
 def test_single_precision_on_request(folder, capsys):
-    assert main([str(folder / "model.pt"), str(folder / "frames.xyz"), "--dtype", "float32"]) == 0
+    arguments = ["errors", str(folder / "model.pt"), str(folder / "frames.xyz")]
+    assert main([*arguments, "--dtype", "float32"]) == 0
     assert torch.get_default_dtype() == torch.float32
     assert "5 frames" in capsys.readouterr().out
 
 
 def test_worst_frames_are_written(folder, model, capsys):
     """The worst first, with labels, predictions and errors that fit together."""
-    arguments = [str(folder / "model.pt"), str(folder / "frames.xyz")]
+    arguments = ["errors", str(folder / "model.pt"), str(folder / "frames.xyz")]
     worst = folder / "worst.xyz"
     assert main([*arguments, "--worst", "3", "-o", str(worst)]) == 0
     assert "worst 3 frames" in capsys.readouterr().out
@@ -216,8 +229,8 @@ def test_errors_of_frames():
     labels = np.zeros((6, 3))
     labels[0] = nan
     evaluation = Evaluation(
-        Values(np.array([1.0, 2.0, 3.0, 4.0]), forces, np.zeros((4, 3, 3))),
-        Values(np.array([nan, 2.5, 3.0, 4.0]), labels, np.zeros((4, 3, 3))),
+        Values(np.array([1.0, 2.0, 3.0, 4.0]), forces, np.zeros((4, 3, 3)), np.ones(4)),
+        Values(np.array([nan, 2.5, 3.0, 4.0]), labels, np.zeros((4, 3, 3)), np.ones(4)),
         np.array([1, 2, 1, 2]),
         np.zeros(6, int),
     )
@@ -230,40 +243,67 @@ def test_errors_of_frames():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "expected"),
+    ("command", "arguments", "code", "expected"),
     [
-        (["--worst", "3"], 2, "--worst needs a place"),
-        (["--worst", "0", "-o", "worst.xyz"], 2, "--worst 0: expected at least 1"),
-        (["-o", "worst.xyz"], 2, "a file with frames needs --worst"),
-        (["--worst", "1", "-o", "no/worst.xyz"], 1, "does not exist"),
-        (["--md", "--worst", "1", "-o", "worst.xyz"], 2, "does not go with --md"),
-        (["--engine", "lammps"], 2, "--engine is an option of --md, which is missing"),
-        (["--scan", "0", "1", "--steps", "9"], 2, "--steps is an option of --md"),
-        (["--steps", "2000"], 2, "--steps is an option of --md"),  # the default as well
-        (["--md", "--points", "99"], 2, "--points is an option of --scan"),
-        (["--md", "--energy-key", "energy"], 2, "--energy-key does not go with --md"),
-        (["--split-key", "part"], 2, "--split-key is an option of --split, which is missing"),
-        (["--frame", "2"], 2, "--frame is an option of --md or --scan"),
-        (["--md", "--frame", "9"], 2, "has 5 frames"),
-        (["--md", "--timestep", "0"], 2, "--timestep 0: expected a positive number"),
-        (["--scan", "0", "7"], 2, "there is no atom 7"),
-        (["--scan", "1", "1"], 2, "two different atoms"),
-        (["--head", "dft"], 2, "has no heads"),
+        ("errors", "--worst 3", 2, "--worst needs a place"),
+        ("errors", "--worst 0 -o worst.xyz", 2, "--worst 0: expected at least 1"),
+        ("errors", "-o worst.xyz", 2, "a file with frames needs --worst"),
+        ("errors", "--worst 1 -o no/worst.xyz", 1, "does not exist"),
+        ("errors", "--split-key part", 2, "--split-key needs --split"),
+        ("errors", "--head dft", 2, "has no heads"),
+        ("md", "--frame 9", 2, "has 5 frames"),
+        ("md", "--timestep 0", 2, "--timestep 0: expected a positive number"),
+        ("scan", "0 7", 2, "there is no atom 7"),
+        ("scan", "1 1", 2, "two different atoms"),
     ],
 )
-def test_mistakes_of_runs(folder, capsys, monkeypatch, arguments, code, expected):
+def test_mistakes_of_commands(folder, capsys, monkeypatch, command, arguments, code, expected):
     monkeypatch.chdir(folder)
-    assert main(["model.pt", "frames.xyz", *arguments]) == code
+    assert main([command, "model.pt", "frames.xyz", *arguments.split()]) == code
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "run", [[], ["--md"], ["--md", "--engine", "lammps"], ["--scan", "0", "1"]]
+    ("command", "arguments"),
+    [
+        ("errors", "--engine lammps"),
+        ("errors", "--frame 2"),
+        ("md", "--worst 1 -o worst.xyz"),
+        ("md", "--points 99"),
+        ("md", "--energy-key energy"),
+        ("scan", "0 1 --steps 2000"),
+    ],
 )
+def test_commands_have_only_options_with_an_effect(folder, capsys, command, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([command, str(folder / "model.pt"), str(folder / "frames.xyz"), *arguments.split()])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --" in capsys.readouterr().err
+
+
+def test_a_missing_command_is_named(capsys):
+    assert main(["model.pt", "frames.xyz"]) == 2
+    error = capsys.readouterr().err
+    assert "expected errors, md, scan, as in: tdn-eval errors model.pt frames.xyz\n" in error
+    assert error.count("\n") == 1
+
+
+def test_an_engine_that_is_not_installed_is_named(folder, capsys, monkeypatch):
+    monkeypatch.setattr(stability, "entry_points", lambda **options: [])
+    assert main(["md", str(folder / "model.pt"), str(folder / "frames.xyz"), *LAMMPS]) == 1
+    error = capsys.readouterr().err
+    assert "no installed package runs dynamics in lammps" in error and "pip install" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["errors"], ["md"], ["md", *LAMMPS], ["scan", "0", "1"]])
 @pytest.mark.parametrize("choice", [["--dtype", "float64"], ["--head", "dft"]])
-def test_what_export_has_fixed_cannot_be_chosen(folder, capsys, run, choice):
+def test_what_export_has_fixed_cannot_be_chosen(folder, capsys, command, choice):
     """Of a compiled file, in every kind of evaluation: not ignored, but refused."""
+    name, *options = command
     compiled = Path(__file__).parents[1] / "files" / "compiled_format_1.tdn.pth"
-    assert main([str(compiled), str(folder / "frames.xyz"), *run, *choice]) == 2
-    assert f"{choice[0]} does not apply to a compiled file" in capsys.readouterr().err
+    assert main([name, str(compiled), str(folder / "frames.xyz"), *options, *choice]) == 2
+    error = capsys.readouterr().err
+    assert f"{choice[0]} does not apply to a compiled file" in error
+    assert f"tdn-export model.pt {' '.join(choice)}\n" in error

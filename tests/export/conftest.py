@@ -10,15 +10,15 @@ import pytest
 import torch
 from structures import STRUCTURES, random_model
 
-from tdn import TDNError, ops
+from tdn import TDNError
 from tdn.graph import collate, graph_from_atoms
-from tdn.inference import aotinductor
 from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
 from tdn.network.checkpoint import DTYPES, save_model
 from tdn.network.convolution_model import ConvolutionModel
 from tdn.network.initial_norms import normalize_activations
 from tdn_export import ExportReport, export_model
+from tdn_export.machine_code import check_tools
 
 
 class Export(NamedTuple):
@@ -68,12 +68,15 @@ def export(tmp_path_factory) -> Callable[..., Export]:
 
 
 @pytest.fixture(scope="session")
-def machine_code(shared_files) -> Path:
-    """``random_model("l1")`` compiled by AOTInductor, which takes most of a minute."""
-    if not ops.is_compiled():
-        pytest.skip("needs the compiled operators")
+def compiler() -> None:
+    """What AOTInductor needs: a compiler and the compiled operators."""
     try:
-        aotinductor.check_tools()
+        check_tools()
     except TDNError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def machine_code(compiler, shared_files) -> Path:
+    """``random_model("l1")`` compiled by AOTInductor, which takes most of a minute."""
     return shared_files.export("l1", backend="aotinductor")

@@ -10,9 +10,9 @@ import tdn.inference.network
 import tdn.network.attention_model
 import tdn.network.convolution_model
 from tdn.graph import Graph, graph_from_atoms
-from tdn.inference import torchscript
 from tdn.inference.compiled_model import load_compiled
 from tdn_export.deployed import DeployedModel, deployed_network
+from tdn_export.script import script
 
 
 @pytest.fixture
@@ -164,5 +164,5 @@ def test_a_process_without_atoms_takes_part_in_every_exchange(
 def test_compiling_keeps_the_class_annotations(export):
     """Annotations are resolved for TorchScript only while it compiles."""
     before = dict(tdn.network.convolution_model.ConvolutionModel.__annotations__)
-    torchscript.script(DeployedModel(export("scalars").model))
+    script(DeployedModel(export("scalars").model))
     assert tdn.network.convolution_model.ConvolutionModel.__annotations__ == before

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from tdn.network.checkpoint import load_model
 from tdn.network.potential import Potential
 from tdn_export import check, export_model, inspect
 from tdn_export.cli import main
+from tdn_export.description import weight_hash
 
 # written by the first release from water_small.pt; never to be written again
 FIRST_RELEASE = TRAINED_MODEL.with_name("compiled_format_1.tdn.pth")
@@ -86,11 +89,17 @@ def test_no_paths_of_the_machine_that_wrote_a_file(export):
 
 
 def test_checkpoint_of_the_first_release(tmp_path):
-    """water_small.pt is of the first format."""
+    """water_small.pt is of the first format and has the weights of the compiled file."""
     content = torch.load(TRAINED_MODEL, weights_only=True)
     assert content["format_version"] == 1
+    model = load_model(TRAINED_MODEL)[0]
     report = export_model(TRAINED_MODEL, tmp_path / "m.tdn.pth")
-    assert report.metadata["weight_hash"] == inspect(FIRST_RELEASE)["weight_hash"]
+    assert report.metadata["weight_hash"] == weight_hash(model)
+    # the compiled file also counted the frequencies of the Bessel functions among the weights
+    n = torch.arange(1, model.config.num_radial + 1, dtype=torch.float64)
+    state = {**model.state_dict(), "basis.frequencies": (n * math.pi / model.r_max).float()}
+    earlier = SimpleNamespace(state_dict=lambda: state)
+    assert weight_hash(earlier) == inspect(FIRST_RELEASE)["weight_hash"]
 
 
 def test_checkpoint_of_a_gpu_on_a_machine_without(tmp_path):
@@ -110,7 +119,7 @@ def test_checkpoint_of_a_gpu_on_a_machine_without(tmp_path):
     model = load_model(path)[0]
     assert model.embedding.device.type == "cpu"
     report = export_model(path, tmp_path / "m.tdn.pth")
-    assert report.metadata["weight_hash"] == inspect(FIRST_RELEASE)["weight_hash"]
+    assert report.metadata["weight_hash"] == weight_hash(load_model(TRAINED_MODEL)[0])
 
 
 def test_a_moved_and_renamed_file(export, tmp_path):

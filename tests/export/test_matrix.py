@@ -10,14 +10,13 @@ import pytest
 import torch
 from structures import STRUCTURES
 
-from tdn import TDNCalculator, TDNError, ops
+from tdn import TDNCalculator
 from tdn.config import ModelConfig
 from tdn.graph import collate, graph_from_atoms
-from tdn.inference import aotinductor
 from tdn.inference.compiled_model import load_compiled
 from tdn.network.base import Network, set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import DTYPES, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.potential import Potential
 from tdn_export import export_model
@@ -91,14 +90,9 @@ def largest(values: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("architecture, l_max, fused, dtype, backend", CASES)
-def test_file_is_the_network(tmp_path, architecture, l_max, fused, dtype, backend):
+def test_file_is_the_network(request, tmp_path, architecture, l_max, fused, dtype, backend):
     if backend == "aotinductor":
-        if not ops.is_compiled():
-            pytest.skip("needs the compiled operators")
-        try:
-            aotinductor.check_tools()
-        except TDNError as error:
-            pytest.skip(str(error))
+        request.getfixturevalue("compiler")
     model = set_dtype(network(architecture, l_max), DTYPES[dtype])
     save_model(tmp_path / "model.pt", model, {})
     report = export_model(tmp_path / "model.pt", fused=fused, backend=backend)

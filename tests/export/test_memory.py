@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from tdn import ops
 from tdn.graph import Graph, graph_from_atoms
-from tdn.inference import torchscript
-from tdn.inference.network import FusedModel, fuse
+from tdn.inference.network import InferenceNetwork, inference_network
 from tdn_export.deployed import deployed_module
+from tdn_export.script import script
 
 CHANNELS, ATOMS = 64, 40
 ROW = CHANNELS * 4  # bytes of the channels of one edge in float32
@@ -42,14 +42,15 @@ def graph_of(atoms: ase.Atoms) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def fused() -> FusedModel:
-    return fuse(random_model("default", num_channels=CHANNELS, correlation=2), torch.float32)
+def fused() -> InferenceNetwork:
+    model = random_model("default", num_channels=CHANNELS, correlation=2)
+    return inference_network(model, torch.float32)
 
 
 @pytest.fixture(scope="module")
 def compiled(fused) -> torch.jit.ScriptModule:
     """What is in a compiled file."""
-    return torchscript.script(deployed_module([fused]))
+    return script(deployed_module([fused]))
 
 
 def step(compiled: torch.jit.ScriptModule, graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +71,7 @@ def allocations(function: Callable[[], object]) -> list[int]:
 def test_nothing_of_the_size_of_edges_times_channels(compiled, fused):
     """Neither in one piece nor in all that a step takes together.
 
-    With 80 neighbours in the place of 17 ranks, one array of edges times channels would be more
+    With 80 neighbors in the place of 17 ranks, one array of edges times channels would be more
     than four times as large as the largest array of atoms, and each would add its row to every
     edge.
     """
@@ -103,7 +104,7 @@ def evaluate_plainly(network: torch.nn.Module, graph: Graph) -> None:
 def test_every_step_takes_and_returns_the_same(compiled):
     """From the first step on: the same sizes in the same order, and nothing is kept.
 
-    Neighbours come and go between the steps, as in dynamics.
+    Neighbors come and go between the steps, as in dynamics.
     """
     graphs = [graph_of(box(6.0, seed)) for seed in (0, 1)]
     assert graphs[0].num_edges != graphs[1].num_edges

@@ -16,7 +16,7 @@ from structures import CONFIGS, random_model
 
 from tdn.graph import Graph, graph_from_atoms
 from tdn.network.base import Network, set_dtype
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.potential import Potential
 from tdn_export.deployed import deployed_network
@@ -95,7 +95,7 @@ def test_every_pair_of_many_species_is_noticed():
 
 
 def test_a_weight_without_effect_would_be_found():
-    """One layer of a species pair that is no neighbour in the reference: the test must see it."""
+    """One layer of a species pair that is no neighbor in the reference: the test must see it."""
     model = random_model("one_layer")
     with torch.no_grad():  # nothing but H-H reaches the readout
         model.layers[0].radial.pair_scale[1:] *= 1e-12

@@ -13,8 +13,8 @@ from structures import CONFIGS
 
 from tdn.inference.calculator import TDNCalculator
 from tdn.network.base import set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, read_checkpoint, save_model, write_checkpoint
-from tdn.network.convolution_model import build_model
 from tdn.system.errors import TDNError
 from tdn_export import export_model
 from tdn_export.cli import main

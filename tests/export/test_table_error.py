@@ -7,10 +7,16 @@ import torch
 from structures import CONVOLUTION, TRAINED_MODEL, random_model
 
 from tdn.inference import radial_table as tabulation
+from tdn.inference.network import inference_network
 from tdn.network.checkpoint import load_model, save_model
 from tdn.system.errors import TDNError
-from tdn_export import export_model, inspect
-from tdn_export.table_error import TablesTooCoarse, table_errors
+from tdn_export import export_model, inspect, table_error
+from tdn_export.table_error import TablesTooCoarse
+
+
+def table_errors(model, dtype: torch.dtype) -> dict[str, float]:
+    """What the tables of a precision change."""
+    return table_error.table_errors(model, inference_network(model, torch.float64, dtype), dtype)
 
 
 @pytest.mark.parametrize("name", [*CONVOLUTION, "trained"])

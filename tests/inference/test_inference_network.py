@@ -15,13 +15,14 @@ from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, evaluate, water_clust
 
 from tdn import ops
 from tdn.graph import collate, graph_from_atoms
-from tdn.inference import torchscript
-from tdn.inference.network import fuse
+from tdn.inference.network import inference_network
+from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 from tdn.system.errors import TDNError
+from tdn_export.script import script
 
 SMALL = {"num_channels": 5, "radial_hidden": (6,), "readout_hidden": 4}
 CHANGES = {
@@ -59,7 +60,7 @@ def eager(name, dtype=torch.float64):
 
 @functools.cache
 def fused(name, dtype=torch.float64):
-    return fuse(eager(name), dtype)
+    return inference_network(eager(name), dtype)
 
 
 def structure(name, model):
@@ -134,11 +135,11 @@ def test_reference_operators_and_torchscript(name, dtype):
     # sums of some hundred terms in another order; forces cancel by two digits at most
     for key, error in relative_errors(plain, found, model, atoms).items():
         assert error <= 30 * tolerance, key
-    scripted = torchscript.script(copy.deepcopy(model))
+    scripted = script(copy.deepcopy(model))
     graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
     edges = ops.sort_edges(graph.edge_index, graph.num_atoms, graph.num_atoms)
     edge_vec = graph.edge_vec.requires_grad_()
-    with torchscript.plain_execution():
+    with plain_execution():
         energy = scripted(graph.species, edges, edge_vec, graph.num_atoms)
         (gradient,) = torch.autograd.grad(energy.sum(), edge_vec)
     expected = model(graph.species, edges, edge_vec, graph.num_atoms)
@@ -179,7 +180,7 @@ def test_copies_and_batches_add_up(name):
 
 
 def test_ghost_atoms():
-    """Neighbours beyond the local atoms count by their species; nothing is computed for them."""
+    """Neighbors beyond the local atoms count by their species; nothing is computed for them."""
     model, network = fused("one_layer"), eager("one_layer")
     graph = graph_from_atoms(water_cluster(), model.atomic_numbers, model.r_max)
     local = 5
@@ -252,7 +253,7 @@ def test_the_network_is_not_changed():
     model = copy.deepcopy(eager("scalars"))
     set_dtype(model, torch.float32)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    result = fuse(model, torch.float32)
+    result = inference_network(model, torch.float32)
     assert not any(p.requires_grad for p in result.parameters()) and not result.training
     after = model.state_dict()
     assert all(torch.equal(after[k], v) and after[k].dtype == v.dtype for k, v in before.items())
@@ -261,19 +262,19 @@ def test_the_network_is_not_changed():
 def test_float32_checkpoints_keep_exact_constants():
     """CP factors of a network in float32 are those of float64, not their rounded values."""
     model = set_dtype(copy.deepcopy(eager("default")), torch.float32)
-    result = fuse(model, torch.float64)
+    result = inference_network(model, torch.float64)
     exact = eager("default").layers[1].convolution.factors.input1
     assert torch.equal(result.layers[0].input1, exact)
 
 
 def test_what_cannot_be_tabulated():
-    model = copy.deepcopy(eager("one_layer"))
+    """Activations with steep steps: no polynomials follow them."""
+    model = copy.deepcopy(eager("l3"))
     model.layers[0].radial.pair_scale *= 1e3
     for weight in model.layers[0].radial.weights:
         weight *= 1e3
-    model.basis.frequencies *= 1e4
     with pytest.raises(TDNError, match="varies too fast"):
-        fuse(model, torch.float64)
+        inference_network(model, torch.float64)
 
 
 def test_without_the_compiled_library():

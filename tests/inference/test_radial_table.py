@@ -11,8 +11,8 @@ from tdn import ops
 from tdn.inference import radial_table as tabulation
 from tdn.inference.radial_table import ORDER, STRETCH, TABLE_BLOCK, TOLERANCE, tabulate
 from tdn.network.checkpoint import load_model
-from tdn.network.radial import BesselBasis, PolynomialEnvelope, RadialNetwork
-from tdn.ops import inference_reference
+from tdn.network.radial import RadialNetwork
+from tdn.ops import reference, use_reference
 from tdn.system.errors import TDNError
 
 DTYPES = [torch.float32, torch.float64]
@@ -23,48 +23,47 @@ NETWORKS = ["default", "l1", "one_layer", "trained"]
 
 @functools.cache
 def network_of(name):
-    """Last radial network of a model, its basis, its envelope, and the number of species."""
+    """The last radial network of a model."""
     if name == "trained":
         model = load_model(TRAINED_MODEL, dtype="float64")[0]
     else:
         model = random_model(name)
-    return model.layers[-1].radial, model.basis, model.envelope, model.num_species
+    return model.layers[-1].radial
 
 
 @functools.cache
 def table_of(name, dtype):
-    return tabulate(*network_of(name), dtype)
+    return tabulate(network_of(name), dtype)
 
 
 @functools.cache
 def exact_of(name):
     """Weights and slopes of the network at `random_distances`."""
     network = network_of(name)
-    return exact(network, random_distances(network[2].r_max))
+    return exact(network, random_distances(network.r_max))
 
 
 def small_network(num_channels=4, num_species=2, hidden=(8,), seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        radial = RadialNetwork(8, hidden, 3, num_channels, num_species)
-    radial = radial.double().requires_grad_(False)
-    return radial, BesselBasis(4.0, 8).double(), PolynomialEnvelope(4.0, 6), num_species
+        radial = RadialNetwork(4.0, 6, 8, hidden, 3, num_channels, num_species)
+    return radial.double().requires_grad_(False)
 
 
 def random_distances(r_max, count=3000):
     return torch.from_numpy(np.random.default_rng(1).uniform(0, r_max, count))
 
 
-def exact(network, r):
+def exact(radial, r):
     """Weights and slopes of the network itself, each [S, S, n, L, C]."""
-    radial, basis, envelope, num_species = network
+    num_species = radial.num_species
 
     def weights(r):
-        encoded = basis(r) * envelope(r).unsqueeze(1)
-        pairs = [radial(encoded, torch.full(r.shape, p)) for p in range(num_species**2)]
+        pairs = [radial.weights_at(r, torch.full(r.shape, p)) for p in range(num_species**2)]
         return torch.stack(pairs).unflatten(0, (num_species, num_species))
 
-    return [x.numpy() for x in torch.func.jvp(weights, (r,), (torch.ones_like(r),))]
+    with use_reference():
+        return [x.numpy() for x in torch.func.jvp(weights, (r,), (torch.ones_like(r),))]
 
 
 def interpolate(values, r, r_max, num_channels):
@@ -103,14 +102,14 @@ def test_error_is_what_it_says(name, dtype):
 
     The estimate samples five points of each interval; the error has order + 1 humps per interval.
     """
-    radial, _, envelope, _ = network_of(name)
+    radial = network_of(name)
     table = table_of(name, dtype)
     rounding = 3e-12 if dtype == torch.float64 else 0.0  # of the network, may end progress
     assert table.error <= max(TOLERANCE[dtype], rounding)
     assert table.values.dtype == dtype
-    r = random_distances(envelope.r_max)
+    r = random_distances(radial.r_max)
     measured = 0.0
-    found = interpolate(table.values, r, envelope.r_max, radial.num_channels)
+    found = interpolate(table.values, r, radial.r_max, radial.num_channels)
     for (value, rounding), wanted in zip(found, exact_of(name), strict=True):
         largest = np.abs(wanted).max()
         # the table is relative to what is largest anywhere, as is this sample of 3000 distances
@@ -123,10 +122,10 @@ def test_error_is_what_it_says(name, dtype):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shape_and_filling(name):
-    radial, _, _, num_species = network_of(name)
+    radial = network_of(name)
     table = table_of(name, torch.float64).values
     blocks = -(-radial.num_channels // TABLE_BLOCK)
-    assert table.shape[:2] == (num_species, num_species)
+    assert table.shape[:2] == (radial.num_species, radial.num_species)
     assert table.shape[3:] == (blocks, radial.num_degrees, ORDER[torch.float64] + 1, TABLE_BLOCK)
     unused = blocks * TABLE_BLOCK - radial.num_channels
     assert unused > 0 and (table[:, :, :, -1, :, :, TABLE_BLOCK - unused :] == 0).all()
@@ -137,7 +136,6 @@ def test_shape_and_filling(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_continuous_at_the_knots(name, dtype):
     """Values of both sides agree to rounding, slopes to twice the error of the table."""
-    envelope = network_of(name)[2]
     table = table_of(name, dtype)
     rows = table.values.double()
     powers = torch.arange(rows.shape[5], dtype=torch.float64)[:, None]
@@ -154,7 +152,7 @@ def test_continuous_at_the_knots(name, dtype):
     intervals = rows.shape[2]
     x = torch.arange(1, intervals) / intervals
     y = STRETCH * x / (1 + STRETCH - x)
-    scale = 2 * intervals * (1 + STRETCH) * STRETCH / (y + STRETCH) ** 2 / envelope.r_max
+    scale = 2 * intervals * (1 + STRETCH) * STRETCH / (y + STRETCH) ** 2 / network_of(name).r_max
     jumps = ((end - start).abs().amax(dim=(0, 1, 3, 4, 5)) * scale).max()
     largest = np.abs(exact_of(name)[1]).max()
     steepest = (powers * rows.abs()).sum(dim=5)[:, :, 1:].amax(dim=(0, 1, 3, 4, 5))
@@ -166,8 +164,8 @@ def test_continuous_at_the_knots(name, dtype):
 def test_ends_at_the_cutoff(dtype):
     """Exactly zero from there on, value and slope; nearly zero just before."""
     network = small_network()
-    r_max = network[2].r_max
-    table = tabulate(*network, dtype)
+    r_max = network.r_max
+    table = tabulate(network, dtype)
     r = torch.tensor([r_max - 1e-9, r_max, np.nextafter(r_max, 9), 6.0, 1e9], dtype=torch.float64)
     edge_index = torch.stack([torch.arange(5), torch.arange(1, 6)])
     edges = ops.sort_edges(edge_index, 6, 6)
@@ -180,7 +178,7 @@ def test_ends_at_the_cutoff(dtype):
     # coefficients are rounded, and so is each step of Horner's rule
     rounding = [2 * ORDER[dtype] * x[1] for x in found]
     value_bound, slope_bound = (2 * table.error * x + y for x, y in zip(largest, rounding))
-    for evaluate in (ops.density, inference_reference.density):
+    for evaluate in (ops.density, reference.density):
         a = evaluate(edge_vec, species, table.values, r_max, STRETCH, 4, edges)
         (slope,) = torch.autograd.grad(a.sum(), edge_vec)
         assert (a[1:] == 0).all() and (slope[1:] == 0).all()
@@ -191,33 +189,33 @@ def test_ends_at_the_cutoff(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_features_of_the_neighbour_are_multiplied_in(dtype):
+def test_features_of_the_neighbor_are_multiplied_in(dtype):
     network = small_network(num_channels=5)
     features = torch.randn(2, 5, dtype=torch.float64)
     r = random_distances(4.0)
-    table = tabulate(*network, dtype, features)
+    table = tabulate(network, dtype, features)
     found = interpolate(table.values, r, 4.0, 5)
     for (value, rounding), weights in zip(found, exact(network, r), strict=True):
-        # [centre, neighbour, n, L, C]: those of the second index
+        # [center, neighbor, n, L, C]: those of the second index
         wanted = weights * features[None, :, None, None].numpy()
         error = np.abs(value - wanted).max()
         assert error <= 2 * table.error * np.abs(wanted).max() + rounding
-        # the centre's would be far off
+        # the center's would be far off
         assert np.abs(value - weights * features[:, None, None, None].numpy()).max() > 0.1
 
 
 def test_float64_is_finer_than_float32():
     network = small_network()
-    fine, coarse = (tabulate(*network, dtype) for dtype in (torch.float64, torch.float32))
+    fine, coarse = (tabulate(network, dtype) for dtype in (torch.float64, torch.float32))
     assert fine.error < 1e-2 * coarse.error
     assert fine.values.shape[2] >= coarse.values.shape[2]
 
 
 def test_the_network_is_not_changed():
     network = small_network()
-    before = [p.clone() for p in network[0].parameters()]
-    tabulate(*network, torch.float32)
-    for parameter, old in zip(network[0].parameters(), before, strict=True):
+    before = [p.clone() for p in network.parameters()]
+    tabulate(network, torch.float32)
+    for parameter, old in zip(network.parameters(), before, strict=True):
         assert torch.equal(parameter, old) and parameter.dtype == torch.float64
 
 
@@ -225,31 +223,31 @@ def test_too_many_species():
     # 16 intervals of 64 channels, 3 degrees, order 9 and 8 bytes fit for up to 33 species
     network = small_network(num_channels=64, num_species=34, hidden=(2,))
     with pytest.raises(TDNError, match="for 34 species need more than 256 MB"):
-        tabulate(*network, torch.float64)
+        tabulate(network, torch.float64)
 
 
 def test_as_fine_as_memory_allows(monkeypatch):
     """Between what is aimed at and what is accepted the limit decides; below that it refuses."""
     network = small_network()
-    usual = tabulate(*network, torch.float32)
+    usual = tabulate(network, torch.float32)
     intervals, per_interval = usual.values.shape[2], 4 * usual.values[:, :, 0].numel()
     fewer = int(0.9 * intervals)  # of order 7: twice the error
     monkeypatch.setattr(tabulation, "MAX_BYTES", fewer * per_interval)
-    found = tabulate(*network, torch.float32)
+    found = tabulate(network, torch.float32)
     assert found.values.shape[2] == fewer
     assert usual.error <= tabulation.TOLERANCE[torch.float32] < found.error
     assert found.error <= tabulation.ACCEPTED[torch.float32]
     monkeypatch.setattr(tabulation, "MAX_BYTES", 17 * per_interval)
     with pytest.raises(TDNError, match="--species Cu,Zn,O"):
-        tabulate(*network, torch.float32)
+        tabulate(network, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_function_that_varies_too_fast(dtype):
     """Steep steps of the activation at many distances."""
     network = small_network(num_channels=1, num_species=1, hidden=(8, 8))
-    for weight in network[0].weights:
+    for weight in network.weights:
         weight *= 100.0
     message = r"varies too fast for a table: relative error \S+ with 1024 intervals, wanted \de-"
     with pytest.raises(TDNError, match=message):
-        tabulate(*network, dtype)
+        tabulate(network, dtype)

@@ -15,7 +15,7 @@ import pytest
 from shared_files import SharedFiles
 
 from tdn import TDNError, ops
-from tdn.inference import aotinductor
+from tdn_export import machine_code
 
 from .conftest import LammpsRunner, Structure, on_ranks, run_command
 from .test_closed_form import TILTED, random_structure
@@ -31,7 +31,7 @@ pytestmark = [
 def name(request: pytest.FixtureRequest, models: Path, shared_files: SharedFiles) -> str:
     """A network of several layers in float64, in both kinds of files, which have this name."""
     try:
-        aotinductor.check_tools()
+        machine_code.check_tools()
     except TDNError as error:
         pytest.skip(str(error))
     for backend in ("torchscript", "aotinductor"):
@@ -168,7 +168,7 @@ for source in map(Path, sources):
             lmp.command(f"pair_coeff * * {target} H O")
             print("loads", flush=True)
         except Exception as error:
-            assert source.name in str(error) and "pair_tdn" in str(error), str(error)
+            assert source.name in str(error) and "Pair style tdn" in str(error), str(error)
             print("refused", flush=True)
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,6 @@ from tdn.system.errors import TDNError
 from .conftest import LammpsRunner
 
 TDN_INPUT = "units metal\nregion b block 0 1 0 1 0 1\ncreate_box 1 b\npair_style tdn\n"
-
-
-def test_plugin_folder_rule_is_that_of_the_operators(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from tdn.ops.build import library_dir as ops_library_dir
-    from tdn_lammps.paths import library_dir
-
-    assert library_dir() == ops_library_dir()
-    monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path / "x"))
-    assert library_dir() == ops_library_dir()
-    monkeypatch.delenv("TDN_LIB_DIR")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
-    assert library_dir() == ops_library_dir() == tmp_path / "environment" / "lib" / "tdn"
 
 
 def test_second_build_does_nothing(plugin: Path) -> None:
@@ -84,7 +69,7 @@ def compile_loader(
     ``patience`` is how many seconds it waits for other ranks.
     """
     from tdn_lammps.build import SOURCE_DIR, installed_lammps
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     mpi = mpich_file("mpi.h")
     if mpi is None:
@@ -103,7 +88,7 @@ def compile_loader(
             f"-DTDN_PATIENCE={patience}",
             '-DTDN_OPS_LIBRARY=""',
             '-DTDN_PAIR_LIBRARY="absent.so"',
-            str(SOURCE_DIR / "src" / "tdnplugin.cpp"),
+            str(SOURCE_DIR / "src" / "plugin" / "tdnplugin.cpp"),
             *("-o", str(folder / "tdnplugin.so")),
         ],
         check=True,
@@ -152,6 +137,15 @@ def test_source_tree(tmp_path: Path) -> None:
     assert lammps_source(tmp_path).version == "20250402"
 
 
+def test_without_the_json_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tdn_lammps import build
+
+    assert (build.json_headers() / "nlohmann" / "json.hpp").is_file()
+    monkeypatch.setattr(build.util, "find_spec", lambda name: None)
+    with pytest.raises(TDNError, match="run: pip install nlohmann-json"):
+        build.json_headers()
+
+
 def test_bigbig_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
     from tdn_lammps.cli import main
 
@@ -173,7 +167,7 @@ def bigbig_errors(source: Path) -> str:
     """What the compiler says of a source for a LAMMPS with 64-bit atom IDs; nothing is built."""
     from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
     from tdn_lammps.build import SOURCE_DIR, installed_lammps
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     mpi = mpich_file("mpi.h")
     if mpi is None:
@@ -197,8 +191,8 @@ def test_sources_fit_a_lammps_with_64_bit_ids(tmp_path: Path) -> None:
     """All that know LAMMPS; and the mistake that is looked for would be found."""
     from tdn_lammps.build import SOURCE_DIR
 
-    sources = [path for path in SOURCE_DIR.glob("src/*.cpp") if "lammps.org" in path.read_text()]
-    assert len(sources) >= 6
+    sources = [path for path in SOURCE_DIR.glob("src/*/*.cpp") if "lammps.org" in path.read_text()]
+    assert len(sources) >= 9
     for path in sources:
         assert bigbig_errors(path) == ""
     mistake = tmp_path / "mistake.cpp"

@@ -23,6 +23,8 @@ UnlikeRanks = Callable[..., list[str]]
 def unlike_ranks(plugin: Path, models: Path, tmp_path: Path) -> UnlikeRanks:
     """Function that runs a script on two ranks, one unlike the other, and gives the errors.
 
+    ``kinds`` are the lines that it gives.
+
     ``bad`` is the rank that gets ``variables`` of the environment and ``before`` its command, and
     ``other`` are variables of the other one.
     """
@@ -35,6 +37,7 @@ def unlike_ranks(plugin: Path, models: Path, tmp_path: Path) -> UnlikeRanks:
         *,
         other: dict[str, str] | None = None,
         before: Sequence[str] = (),
+        kinds: tuple[str, ...] = ("ERROR",),
     ) -> list[str]:
         (tmp_path / "in.test").write_text(script)
         lmp = [find_program("lmp"), "-in", "in.test", "-log", "none"]
@@ -45,7 +48,7 @@ def unlike_ranks(plugin: Path, models: Path, tmp_path: Path) -> UnlikeRanks:
             ranks.append([*environment, *(before if rank == bad else ()), *lmp])
         output = run_command(on_ranks(*ranks), tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
         assert "Loop time" not in output
-        return [line for line in output.splitlines() if line.startswith("ERROR")]
+        return [line for line in output.splitlines() if line.startswith(kinds)]
 
     return run
 
@@ -77,13 +80,16 @@ def test_bad_alloc(unlike_ranks: UnlikeRanks, tmp_path: Path, bad: int) -> None:
 
 
 def test_memory_limit(unlike_ranks: UnlikeRanks, tmp_path: Path) -> None:
-    """A limit that only one rank has counts for all that share its node."""
+    """A limit that only one rank has: a warning of all, before that rank runs out of memory."""
     write_hungry(tmp_path / "hungry.tdn.pth")
-    script = CRYSTAL.replace("0 10", "0 7.5").replace("model", "hungry")  # 125 atoms, 10 GB
+    script = CRYSTAL.replace("0 10", "0 9").replace("model", "hungry")  # 216 atoms, 17 GB
     limited = ["sh", "-c", 'ulimit -v 6000000 && exec "$@"', "sh"]
-    (line,) = unlike_ranks(script, 1, before=limited)
-    assert "this step needs about" in line
-    assert float(re.search(r"where (\S+) GB are left", line)[1]) < 6.0
+    kinds = "WARNING: Pair style tdn", "ERROR"
+    warning, error = unlike_ranks(script, 1, before=limited, kinds=kinds)
+    found = re.search(r"needs about (\S+) GB on a rank, .* is (\S+) GB", warning)
+    needed, left = (float(number) for number in found.groups())
+    assert left < 3.0 < needed  # half of what the limit leaves
+    assert error.startswith("ERROR on proc 1: Pair style tdn") and "out of memory" in error
 
 
 @pytest.mark.parametrize("bad", [0, 1])

@@ -131,7 +131,7 @@ STYLES = {"zero": "pair_style zero 4.0\npair_coeff * *\n"} | {
 
 
 def compile_counter(folder: Path) -> None:
-    from tdn_lammps.runtime import mpich_file
+    from tdn_lammps.mpi import mpich_file
 
     header = mpich_file("mpi.h")
     if header is None:

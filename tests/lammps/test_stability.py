@@ -1,4 +1,4 @@
-"""``tdn-eval --md --engine lammps``: the run of ``--md`` with the plugin."""
+"""``tdn-eval md --engine lammps``: the run of ``md`` with the plugin."""
 
 import json
 import subprocess
@@ -61,18 +61,18 @@ def test_both_engines_start_from_the_same_state(build):
 def test_a_run_that_breaks_says_why(tmp_path, capsys):
     """Steps of 40 fs are longer than a vibration of O-H: nothing holds."""
     ase.io.write(tmp_path / "frames.xyz", water())
-    arguments = [str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--md", "--engine", "lammps"]
+    arguments = ["md", str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--engine", "lammps"]
     arguments += ["--timestep", "40", "--steps", "200", "-o", str(tmp_path / "out")]
     assert main(arguments) == 1
     assert "broke (" in capsys.readouterr().out
-    stage = json.loads((tmp_path / "out" / "runs.json").read_text())["md"]["NVT"]
+    stage = json.loads((tmp_path / "out" / "md.json").read_text())["NVT"]
     assert stage["broken"] and stage["lifetime_ps"] < 8.0
 
 
 def test_what_lammps_refuses_is_one_line(tmp_path, capsys):
     """An element that the model does not know."""
     ase.io.write(tmp_path / "frames.xyz", molecule("CH4"))
-    arguments = [str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--md", "--engine", "lammps"]
+    arguments = ["md", str(TRAINED_MODEL), str(tmp_path / "frames.xyz"), "--engine", "lammps"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "tdn-eval: error: " in error and "element C of" in error

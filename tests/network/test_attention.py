@@ -14,18 +14,19 @@ from tdn.config import config_to_dict, model_config_from_dict
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
 from tdn.inference.calculator import TDNCalculator
-from tdn.inference.torchscript import plain_execution, script
+from tdn.inference.torchscript import plain_execution
 from tdn.network import attention_model as attention
 from tdn.network.attention_layers import EquivariantLayerNorm, neighbor_softmax, smooth_leaky_relu
 from tdn.network.attention_model import AttentionModel, GraphAttention, TransformerBlock
 from tdn.network.attention_radial import RadialProfile
 from tdn.network.base import model_dtype, set_dtype
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 from tdn.system.errors import TDNError
 from tdn.training.loss import Loss
+from tdn_export.script import script
 
 # elements of PubChemQCR's molecules that matter here: only the embedding depends on their number
 ELEMENTS = ["H", "C", "N", "O", "F", "P", "S", "Cl"]
@@ -149,7 +150,7 @@ def test_attention_against_loops():
 
 @pytest.fixture
 def fan():
-    """Three atoms with 3, 0 and 2 neighbours."""
+    """Three atoms with 3, 0 and 2 neighbors."""
     return sort_edges(torch.tensor([[0, 0, 0, 2, 2], [1, 2, 1, 0, 1]]), 3, 3)
 
 
@@ -207,9 +208,9 @@ def test_ghost_atoms_through_exchange(monkeypatch):
     graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
     expected = Potential(model)(graph)
     n = len(atoms)
-    centre, neighbour = graph.edge_index
+    center, neighbor = graph.edge_index
     images, inverse = torch.unique(
-        torch.cat([neighbour.unsqueeze(1).double(), graph.edge_shift], dim=1),
+        torch.cat([neighbor.unsqueeze(1).double(), graph.edge_shift], dim=1),
         dim=0,
         return_inverse=True,
     )
@@ -223,7 +224,7 @@ def test_ghost_atoms_through_exchange(monkeypatch):
         return x[owners]
 
     monkeypatch.setattr(attention, "exchange", transport)
-    edges = sort_edges(torch.stack([centre, n + inverse]), n, len(owners))
+    edges = sort_edges(torch.stack([center, n + inverse]), n, len(owners))
     vectors = graph.edge_vec.detach()
     energy = model(graph.species[owners], edges, vectors, n)
     assert torch.allclose(energy, expected["atom_energy"], rtol=1e-13)

@@ -10,24 +10,16 @@ from structures import CONFIGS, CONVOLUTION, random_model, water_cluster
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
 from tdn.network.base import model_dtype, set_dtype
-from tdn.network.convolution import (
-    CPConvolution,
-    CPMatrices,
-    NodeProduct,
-    scalar_convolution_factors,
-)
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
+from tdn.network.convolution import CPConvolution
+from tdn.network.cp_matrices import CPMatrices
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.layers import degree_of_component
+from tdn.network.node_product import NodeProduct
 from tdn.network.potential import Potential
 from tdn.ops import sort_edges
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 def dense(factors):
@@ -40,7 +32,7 @@ def dense(factors):
 @pytest.mark.parametrize("first", [False, True])
 def test_convolution_equals_a_loop_over_edges(l_max, shared, first):
     if first:
-        matrices = scalar_convolution_factors(l_max)
+        matrices = CPMatrices.of_scalars(l_max)
         tensor = torch.eye((l_max + 1) ** 2)[:, None, :]
     else:
         factors = load_factors(l_max)
@@ -66,7 +58,8 @@ def test_convolution_equals_a_loop_over_edges(l_max, shared, first):
 def test_node_product_equals_dense_products(l_max, scalars_only):
     factors = load_factors(l_max)
     l_out = 0 if scalars_only else l_max
-    product = NodeProduct(2, 3, l_max, l_out, 3, factors).requires_grad_(False)
+    matrices = CPMatrices.from_factors(factors)
+    product = NodeProduct(2, 3, l_max, l_out, 3, matrices).requires_grad_(False)
     tensor = dense((factors.output, factors.input1, factors.input2))
     m = torch.randn(4, (l_max + 1) ** 2, 3)
     species = torch.tensor([0, 1, 1, 0])
@@ -90,7 +83,7 @@ def test_node_product_equals_dense_products(l_max, scalars_only):
 
 
 @pytest.mark.parametrize("name", CONVOLUTION)
-def test_normalisation_makes_activations_of_order_one(name):
+def test_normalization_makes_activations_of_order_one(name):
     model = random_model(name)
     graph = graph_from_atoms(water_cluster(count=8), model.atomic_numbers, model.r_max)
     normalize_activations(model, graph)

@@ -7,15 +7,11 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from tdn.network.radial import BesselBasis, PolynomialEnvelope, RadialNetwork
+from tdn.network.radial import PolynomialEnvelope, RadialNetwork
 from tdn.network.zbl import ZBL
+from tdn.ops.reference import bessel_basis
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 @pytest.mark.parametrize("p", [3, 6, 9])
@@ -38,11 +34,10 @@ def test_envelope(p):
 
 def test_bessel_basis_is_orthogonal():
     """Weighted with r^2 over [0, r_max], the functions are orthogonal with one common norm."""
-    basis = BesselBasis(4.0, 5)
 
     def product(n, m):
         def integrand(r):
-            b = basis(torch.tensor([r]))[0]
+            b = bessel_basis(torch.tensor([r]), 5, 4.0)[0]
             return float(b[n] * b[m]) * r**2
 
         return quad(integrand, 1e-9, 4.0, limit=200)[0]
@@ -53,13 +48,10 @@ def test_bessel_basis_is_orthogonal():
 
 
 def test_radial_network_vanishes_at_the_cutoff_with_two_derivatives():
-    network = RadialNetwork(8, (16, 16), 3, 4, 2).requires_grad_(False)
-    basis, envelope = BesselBasis(5.0, 8), PolynomialEnvelope(5.0, 6)
-    pair = torch.zeros(1, dtype=torch.int64)
+    network = RadialNetwork(5.0, 6, 8, (16, 16), 3, 4, 2).requires_grad_(False)
 
     def value(r):
-        r = torch.tensor([r])
-        return network(basis(r) * envelope(r)[:, None], pair)[0]
+        return network.weights_at(torch.tensor([r]), torch.tensor([0]))[0]
 
     assert value(2.0).abs().max() > 0.1
     values = [float(value(5.0 - d).abs().max()) for d in (0.02, 0.01)]
@@ -69,9 +61,8 @@ def test_radial_network_vanishes_at_the_cutoff_with_two_derivatives():
 
 
 def test_species_pairs_differ():
-    network = RadialNetwork(8, (16,), 1, 4, 2)
-    basis = torch.randn(1, 8).expand(4, 8)
-    values = network(basis, torch.arange(4))
+    network = RadialNetwork(5.0, 6, 8, (16,), 1, 4, 2)
+    values = network.weights_at(torch.full((4,), 1.7), torch.arange(4))
     assert values.shape == (4, 1, 4)
     for i in range(4):
         for j in range(i):
@@ -81,10 +72,10 @@ def test_species_pairs_differ():
 def test_zbl_is_the_universal_potential_and_ends_smoothly():
     zbl = ZBL([1, 8], r_max=5.0)
     species = torch.tensor([1, 0])
-    centre, neighbour = torch.tensor([0, 1]), torch.tensor([1, 0])
+    center, neighbor = torch.tensor([0, 1]), torch.tensor([1, 0])
 
     def energy(r):
-        return float(zbl(torch.tensor([r, r]), species, centre, neighbour, 2).sum())
+        return float(zbl(torch.tensor([r, r]), species, center, neighbor, 2).sum())
 
     # the formula by hand at 0.3 angstrom: a = 0.46850 / (1^0.23 + 8^0.23)
     a = 0.46850 / (1 + 8**0.23)
@@ -103,8 +94,8 @@ def test_zbl_is_the_universal_potential_and_ends_smoothly():
 @pytest.mark.parametrize("smoothness", [0.0, 2.0])
 def test_decay_leaves_little_of_fast_basis_functions(smoothness):
     torch.manual_seed(0)
-    network = RadialNetwork(6, (4000,), 1, 1, 1, decay=1.0, smoothness=smoothness)
-    weights = network._of_basis(network.weights[0]).detach()
+    network = RadialNetwork(5.0, 6, 6, (4000,), 1, 1, 1, decay=1.0, smoothness=smoothness)
+    weights = network._first(network.weights[0]).detach()
     rms = weights.square().mean(dim=1).sqrt()
     # each row is a sample of 4000 normal numbers: its RMS is known to 1 / sqrt(2 * 4000) = 1.1 %
     expected = torch.arange(1, 7) ** -(1.0 + smoothness)
@@ -116,17 +107,17 @@ def test_decay_leaves_little_of_fast_basis_functions(smoothness):
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 5)], ids=str)
 def test_smoothness_scales_rows_of_the_first_matrix_in_use(hidden):
     torch.manual_seed(0)
-    smooth = RadialNetwork(6, hidden, 2, 3, 2, smoothness=1.5).double()
-    plain = RadialNetwork(6, hidden, 2, 3, 2).double()
+    smooth = RadialNetwork(5.0, 6, 6, hidden, 2, 3, 2, smoothness=1.5).double()
+    plain = RadialNetwork(5.0, 6, 6, hidden, 2, 3, 2).double()
     plain.load_state_dict(smooth.state_dict())
     n = torch.arange(1, 7, dtype=torch.float64)
     scale = n**-1.5 / (n**-3.0).mean().sqrt()
     with torch.no_grad():
         plain.weights[0].mul_(scale[:, None])
     r, pair = torch.tensor([0.9, 2.0, 4.5], dtype=torch.float64), torch.tensor([0, 3, 1])
-    found, expected = (net.of_distance(r, pair, 5.0, 6) for net in (smooth, plain))
+    found, expected = (net.weights_at(r, pair) for net in (smooth, plain))
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
-    # what an optimiser sees: gradients of fast functions are smaller
+    # what an optimizer sees: gradients of fast functions are smaller
     found.square().sum().backward()
     expected.square().sum().backward()
     torch.testing.assert_close(

@@ -1,19 +1,24 @@
-"""Shared by the operator tests: the compiled library, and random problems of any shape."""
+"""Shared by the operator tests: the compiled library, and the CUDA kernels as host code."""
+
+from __future__ import annotations
 
 import ctypes
+import fcntl
+import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
-from tdn import ops
 from tdn.ops import build, loading
 from tdn.system.errors import TDNError
+from tdn.system.paths import OPS_LIBRARY, library_dir
+
+# libraries of tests, by the hash of what they are made of; `make clean` removes them
+CACHE = Path(__file__).parents[2] / "build" / "tests"
 
 
 @pytest.fixture(scope="session")
@@ -32,69 +37,44 @@ def compiled() -> None:
 @pytest.fixture
 def library_copy(compiled, tmp_path, monkeypatch):
     """The built library, in a folder of its own."""
-    for name in (build.LIBRARY_NAME, build.STAMP_NAME):
-        shutil.copy2(build.library_dir() / name, tmp_path / name)
+    for name in (OPS_LIBRARY, build.STAMP_NAME):
+        shutil.copy2(library_dir() / name, tmp_path / name)
     monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path))
     return tmp_path
 
 
-@dataclass
-class Problem:
-    """Inputs of cp_message, and a cotangent."""
+@pytest.fixture(scope="session")
+def compile_library() -> Callable[..., ctypes.CDLL]:
+    """Compile and load a source of this folder; once for all sessions and workers."""
 
-    u: Tensor  # [num_nodes, R, C]
-    b: Tensor  # [E, L, R]
-    w: Tensor  # [E, L, C]
-    g: Tensor  # [num_centres, R, C]
-    edges: ops.Edges
+    def compile_once(source: str, *options: str) -> ctypes.CDLL:
+        compiler = os.environ.get("CXX", "c++").split()
+        if shutil.which(compiler[0]) is None:
+            pytest.skip("no C++ compiler")
+        path = Path(__file__).with_name(source)
+        command = [*compiler, "-std=c++17", "-shared", "-fPIC", f"-I{build.SOURCE_DIR}", str(path)]
+        command += options
+        made_of = (command, build.compiler_version(), build.source_hash(), path.read_text())
+        digest = hashlib.sha256(repr(made_of).encode())
+        library = CACHE / f"{path.stem}-{digest.hexdigest()[:16]}.so"
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with open(CACHE / f"{path.stem}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not library.exists():
+                for old in CACHE.glob(f"{path.stem}-*.so"):
+                    old.unlink()
+                partial = library.with_suffix(".tmp")
+                subprocess.run([*command, "-o", str(partial)], check=True)
+                partial.rename(library)
+        return ctypes.CDLL(str(library))
 
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.u, self.b, self.w
-
-
-@pytest.fixture
-def make_problem() -> Callable[..., Problem]:
-    def make(
-        num_centres: int = 7,
-        num_nodes: int = 9,
-        num_edges: int = 40,
-        rank: int = 6,
-        channels: int = 8,
-        degrees: int = 3,
-        dtype: torch.dtype = torch.float64,
-        seed: int = 0,
-    ) -> Problem:
-        generator = torch.Generator().manual_seed(seed)
-        options = {"generator": generator, "dtype": dtype}
-        if num_edges:
-            centre = torch.randint(num_centres, (num_edges,), generator=generator).sort().values
-            neighbour = torch.randint(num_nodes, (num_edges,), generator=generator)
-        else:
-            centre = neighbour = torch.zeros(0, dtype=torch.int64)
-        return Problem(
-            torch.randn(num_nodes, rank, channels, **options).requires_grad_(),
-            torch.randn(num_edges, degrees, rank, **options).requires_grad_(),
-            torch.randn(num_edges, degrees, channels, **options).requires_grad_(),
-            torch.randn(num_centres, rank, channels, **options).requires_grad_(),
-            ops.sort_edges(torch.stack([centre, neighbour]), num_centres, num_nodes),
-        )
-
-    return make
+    return compile_once
 
 
 @pytest.fixture(scope="session")
-def host_kernels(tmp_path_factory) -> ctypes.CDLL:
+def host_kernels(compile_library) -> ctypes.CDLL:
     """The CUDA kernels, compiled for the host."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no g++ or clang++")
-    library = tmp_path_factory.mktemp("host") / "libkernels.so"
-    source = Path(__file__).with_name("cuda_kernels_on_host.cpp")
-    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command += ["-I", str(build.SOURCE_DIR), str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = compile_library("cuda_kernels_on_host.cpp", "-O1", "-Wall", "-Wextra", "-Werror")
     loaded.set_max_blocks.argtypes = [ctypes.c_int64]
     return loaded
 

@@ -1,10 +1,10 @@
 // The kernels meant for a GPU, compiled for the host, behind functions that ctypes can call.
 
-#include "cuda/convolution_kernels.cu"
-#include "cuda/cp_message_kernels.cu"
-#include "cuda/gate_kernels.cu"
-#include "cuda/node_product_kernels.cu"
-#include "cuda/node_weights_kernels.cu"
+#include "convolution/convolution_cuda_kernels.cu"
+#include "cp_message/cp_message_cuda_kernels.cu"
+#include "gate/gate_cuda_kernels.cu"
+#include "node_product/node_product_cuda_kernels.cu"
+#include "node_product/node_product_cuda_weights.cu"
 
 #include <vector>
 
@@ -15,7 +15,7 @@ using tdn::GatherArguments;
 using tdn::cuda::Queue;
 using tdn::cuda::Sizes;
 
-// Pointers: edge_vec, species, centre, neighbour, ptr, order, table, harmonics, u, g, out, grad_vec.
+// Pointers: edge_vec, species, center, neighbor, ptr, order, table, harmonics, u, g, out, grad_vec.
 template <typename T>
 tdn::cuda::EdgeConvolution<T> convolution_of(const int64_t *size, void *const *p, double r_max,
                                              double stretch)
@@ -26,7 +26,7 @@ tdn::cuda::EdgeConvolution<T> convolution_of(const int64_t *size, void *const *p
   a.l_max = size[0];
   a.rank = size[1];
   a.channels = size[2];
-  a.num_centres = size[3];
+  a.num_centers = size[3];
   a.num_nodes = size[4];
   a.num_edges = size[5];
   a.edges.table.num_species = size[6];
@@ -37,8 +37,8 @@ tdn::cuda::EdgeConvolution<T> convolution_of(const int64_t *size, void *const *p
   a.edges.table.stretch = stretch;
   a.edges.vec = static_cast<const double *>(p[0]);
   a.edges.species = indices(1);
-  a.edges.centre = indices(2);
-  a.edges.neighbour = indices(3);
+  a.edges.center = indices(2);
+  a.edges.neighbor = indices(3);
   a.edges.ptr = indices(4);
   a.edges.order = indices(5);
   a.edges.table.values = numbers(6);

@@ -1,6 +1,6 @@
 // A transport within one process, for tests: each ghost row is a copy of a local row.
 
-#include "exchange.h"
+#include "exchange/exchange.h"
 
 #include <pthread.h>
 

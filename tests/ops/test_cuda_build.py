@@ -5,8 +5,10 @@ import re
 import pytest
 import torch
 
-from tdn.ops import build, cli, cuda
+from tdn.ops import build, cli, cuda_toolkit
+from tdn.ops.cuda_toolkit import CudaChoice, choose_cuda
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.paths import OPS_LIBRARY
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def nvcc(monkeypatch, tmp_path):
 
 
 def test_architectures_are_those_of_pytorch_that_nvcc_knows(nvcc):
-    choice = cuda.choose_cuda("auto")
+    choice = choose_cuda("auto")
     assert choice.use
     assert choice.reason == "nvcc 13.2, architectures 80-real 90"
     assert choice.defines == {
@@ -41,23 +43,23 @@ def test_architectures_are_those_of_pytorch_that_nvcc_knows(nvcc):
 
 def test_architectures_on_request(nvcc, monkeypatch):
     monkeypatch.setenv("TDN_CUDA_ARCHITECTURES", "native")
-    assert cuda.choose_cuda("yes").defines["TDN_CUDA_ARCHITECTURES"] == "native"
+    assert choose_cuda("yes").defines["TDN_CUDA_ARCHITECTURES"] == "native"
     monkeypatch.setenv("TDN_CUDA_ARCHITECTURES", "80, 90")
-    assert cuda.choose_cuda("yes").defines["TDN_CUDA_ARCHITECTURES"] == "80;90"
+    assert choose_cuda("yes").defines["TDN_CUDA_ARCHITECTURES"] == "80;90"
     monkeypatch.setenv("TDN_CUDA_ARCHITECTURES", "hopper")
     with pytest.raises(UsageError, match="TDN_CUDA_ARCHITECTURES = 'hopper': expected"):
-        cuda.choose_cuda("auto")
+        choose_cuda("auto")
 
 
 def test_none_known(nvcc, monkeypatch):
     monkeypatch.setattr(torch.__config__, "show", lambda: "code=sm_50")
-    assert "knows none of the GPU architectures of PyTorch [50]" in cuda.choose_cuda("auto").reason
+    assert "knows none of the GPU architectures of PyTorch [50]" in choose_cuda("auto").reason
 
 
 def test_switched_off(nvcc):
-    assert cuda.choose_cuda("no") == cuda.CudaChoice(False, "switched off with --cuda no")
+    assert choose_cuda("no") == CudaChoice(False, "switched off with --cuda no")
     with pytest.raises(UsageError, match="cuda = 'maybe': expected auto, yes or no"):
-        cuda.choose_cuda("maybe")
+        choose_cuda("maybe")
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,12 @@ def test_switched_off(nvcc):
 def test_what_is_missing(nvcc, monkeypatch, torch_cuda, found, line):
     monkeypatch.setattr(torch.version, "cuda", torch_cuda)
     if not found:
-        monkeypatch.setattr(cuda.shutil, "which", lambda _: None)
-    choice = cuda.choose_cuda("auto")
+        monkeypatch.setattr(cuda_toolkit.shutil, "which", lambda _: None)
+    choice = choose_cuda("auto")
     assert not choice.use
     assert re.search(line, choice.reason)
     with pytest.raises(TDNError, match=f"--cuda yes: .*{line}"):
-        cuda.choose_cuda("yes")
+        choose_cuda("yes")
 
 
 def test_failed_compilation_names_the_way_out(nvcc, library_copy, monkeypatch):
@@ -95,7 +97,7 @@ def test_requests_are_remembered(nvcc, library_copy, monkeypatch, capsys):
 
     def run_cmake(source_dir, build_dir, defines, verbose=False):
         calls.append(defines)
-        (build_dir / build.LIBRARY_NAME).write_text("new")
+        (build_dir / OPS_LIBRARY).write_text("new")
 
     monkeypatch.setattr(build, "run_cmake", run_cmake)
     assert cli.main(["build", "--cuda", "no"]) == 0

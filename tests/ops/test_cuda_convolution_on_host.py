@@ -4,17 +4,21 @@ See ``test_cuda_kernels_on_host.py`` for what this can show.
 """
 
 import ctypes
-from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
 
-from tdn import ops
-from tdn.ops import inference_reference as reference
-
-R_MAX, STRETCH = 5.0, 0.7
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+from .problems import (
+    DTYPES,
+    R_MAX,
+    STRETCH,
+    Problem,
+    assert_close,
+    convolution,
+    density,
+    pattern,
+)
+from .test_messages import edges_with
 
 # Fewer and more channels than a pass takes (64), ranks that fill a thread's six or not, one weight
 # for all degrees, more edges per node than a batch has, nodes without edges.
@@ -28,82 +32,46 @@ SHAPES = [
     {"l_max": 3, "rank": 7, "channels": 130, "num_edges": 12},
     {"l_max": 2, "rank": 5, "channels": 33, "shared": True},
     {"l_max": 11, "rank": 200, "channels": 3, "num_edges": 5},
-    {"num_centres": 1, "num_nodes": 2, "num_edges": 70},
-    {"num_centres": 30, "num_nodes": 40, "num_edges": 9},
+    {"num_centers": 1, "num_nodes": 2, "num_edges": 70},
+    {"num_centers": 30, "num_nodes": 40, "num_edges": 9},
     {"num_edges": 1},
     {"num_edges": 0},
-    {"density": True},
-    {"density": True, "l_max": 3, "channels": 70},
+    {"is_density": True},
+    {"is_density": True, "l_max": 3, "channels": 70},
 ]
 
 
-@dataclass
-class Convolution:
-    l_max: int
-    edges: ops.Edges
-    species: Tensor  # [nodes]
-    vec: Tensor  # [E, 3], float64
-    table: Tensor  # [S, S, K, C / 16, L, order + 1, 16]
-    harmonics: Tensor  # [D, R]
-    u: Tensor | None  # [nodes, R, C]
-    g: Tensor  # [centres, R, C]
-
-    def sums(self) -> Tensor:
-        """``sum_j (sum_l b_l,r w_l,c) u_j[r, c]``, differentiable."""
-        arguments = (self.vec, self.species, self.table, R_MAX, STRETCH)
-        if self.u is None:
-            return reference.density(*arguments, self.g.shape[2], self.edges)
-        unit = torch.eye(self.u.shape[1], dtype=self.u.dtype)
-        return reference.convolution(self.u, *arguments, unit, self.harmonics, unit, self.edges)
+def make(is_density: bool = False, **shape) -> Problem:
+    """A problem in rank space: the kernels leave the factors of features to PyTorch."""
+    if is_density:
+        return density(**shape)
+    problem = convolution(**{"rank": 8, **shape}, rows_in=shape.get("rank", 8))
+    unit = torch.eye(shape.get("rank", 8), dtype=problem.dtype)
+    return problem.but(input1=unit, output=unit)
 
 
-def make(
-    l_max: int = 2,
-    rank: int = 8,
-    channels: int = 16,
-    num_centres: int = 5,
-    num_nodes: int = 7,
-    num_edges: int = 40,
-    order: int = 4,
-    shared: bool = False,
-    density: bool = False,
-    dtype: torch.dtype = torch.float64,
-) -> Convolution:
-    components = (l_max + 1) ** 2
-    rank = components if density else rank
-    centre = torch.randint(num_centres, (num_edges,)).sort().values
-    neighbour = torch.randint(num_nodes, (num_edges,))
-    degrees = 1 if shared else l_max + 1
-    shape = (2, 2, 6, (channels + 15) // 16, degrees, order + 1, 16)
-    return Convolution(
-        l_max,
-        ops.sort_edges(torch.stack([centre, neighbour]), num_centres, num_nodes),
-        torch.randint(2, (num_nodes,)),
-        # a tenth beyond the cutoff
-        torch.nn.functional.normalize(torch.randn(num_edges, 3, dtype=torch.float64))
-        * torch.empty(num_edges, 1, dtype=torch.float64).uniform_(0.8, 1.1 * R_MAX),
-        torch.randn(shape, dtype=dtype),
-        torch.eye(rank, dtype=dtype) if density else torch.randn(components, rank, dtype=dtype),
-        None if density else torch.randn(num_nodes, rank, channels, dtype=dtype),
-        torch.randn(num_centres, rank, channels, dtype=dtype),
-    )
-
-
-def launch(library: ctypes.CDLL, c: Convolution, adjoint: bool = False, need_u: bool = True):
+def launch(library: ctypes.CDLL, p: Problem, adjoint: bool = False, need_u: bool = True):
     """Sums; or the gradients of u and of the edge vectors."""
-    edges = c.edges
-    (centres, rank, channels), nodes = c.g.shape, len(c.species)
-    s, _, intervals, _, degrees, order, _ = c.table.shape
-    sizes = [c.l_max, rank, channels, centres, nodes, len(c.vec), s, intervals, degrees, order - 1]
-    nothing = float("nan")
-    out = torch.full((nodes if adjoint else centres, rank, channels), nothing, dtype=c.g.dtype)
-    grad_vec = torch.full_like(c.vec, nothing)
-    tensors = [c.vec, c.species, edges.centre, edges.neighbour]
-    tensors += [edges.neighbour_ptr, edges.transpose] if adjoint else [edges.centre_ptr, None]
-    tensors += [c.table, c.harmonics, c.u, c.g, out if need_u else None]
-    tensors += [grad_vec if adjoint else None]
+    edges, table, vectors = p.edges, p["table"], p["edge_vec"].detach()
+    u = p["x"].detach() if p.operator == "convolution" else None
+    harmonics = p["input2"] if u is not None else torch.eye(table.shape[4] ** 2).to(table.dtype)
+    (components, rank), nodes, centers = (
+        harmonics.shape,
+        len(p["species"]),
+        len(edges.center_ptr) - 1,
+    )
+    channels = p["num_channels"] if u is None else u.shape[2]
+    s, _, intervals, _, degrees, order, _ = table.shape
+    sizes = [round(components**0.5) - 1, rank, channels, centers, nodes, len(vectors), s]
+    sizes += [intervals, degrees, order - 1]
+    g = pattern(table.new_empty(centers, rank, channels))
+    out = torch.full((nodes if adjoint else centers, rank, channels), float("nan")).to(table.dtype)
+    grad_vec = torch.full_like(vectors, float("nan"))
+    tensors = [vectors, p["species"], edges.center, edges.neighbor]
+    tensors += [edges.neighbor_ptr, edges.by_neighbor] if adjoint else [edges.center_ptr, None]
+    tensors += [table, harmonics, u, g, out if need_u else None, grad_vec if adjoint else None]
     pointers = [None if x is None else x.data_ptr() for x in tensors]
-    name = "convolution" + {4: "_float", 8: "_double"}[c.g.dtype.itemsize]
+    name = "convolution" + {4: "_float", 8: "_double"}[table.dtype.itemsize]
     failed = getattr(library, name)(
         (ctypes.c_int64 * len(sizes))(*sizes),
         (ctypes.c_void_p * len(pointers))(*pointers),
@@ -116,40 +84,28 @@ def launch(library: ctypes.CDLL, c: Convolution, adjoint: bool = False, need_u: 
     return (out, grad_vec) if adjoint else out
 
 
-def assert_close(found, expected, tolerance):
-    assert found.shape == expected.shape
-    if found.numel():
-        scale = expected.abs().max().clamp(min=1e-30)
-        assert (found - expected).abs().max() <= tolerance * scale
-
-
 @pytest.mark.usefixtures("grid")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_agree_with_reference(host_kernels, shape, dtype):
     problem = make(dtype=dtype, **shape)
-    problem.vec.requires_grad_()
-    wanted = [problem.vec]
-    if problem.u is not None:
-        wanted.append(problem.u.requires_grad_())
-    expected = problem.sums()
-    gradients = torch.autograd.grad(expected, wanted, problem.g)
-    problem.vec = problem.vec.detach()
-    problem.u = None if problem.u is None else problem.u.detach()
-    # steep polynomials of high degree lose digits
-    tolerance = TOLERANCE[dtype] * (20 if problem.l_max > 4 else 1)
-    assert_close(launch(host_kernels, problem), expected.detach(), tolerance)
-    grad_u, grad_vec = launch(host_kernels, problem, adjoint=True)
-    assert_close(grad_vec, gradients[0], tolerance)
-    if problem.u is not None:
-        assert_close(grad_u, gradients[1], tolerance)
+    expected = problem.call("reference")
+    *grad_x, grad_vec = torch.autograd.grad(expected, problem.variables, pattern(expected))
+    # float32 here and in the reference; steep polynomials of high degree lose digits
+    factor = (2 if dtype == torch.float32 else 1) * (20 if shape.get("l_max", 2) > 4 else 1)
+    assert_close(launch(host_kernels, problem), expected.detach(), dtype, factor)
+    found_x, found_vec = launch(host_kernels, problem, adjoint=True)
+    assert_close(found_vec, grad_vec, dtype, factor)
+    if grad_x:
+        assert_close(found_x, grad_x[0], dtype, factor)
         _, again = launch(host_kernels, problem, adjoint=True, need_u=False)
-        assert torch.equal(again, grad_vec)
+        assert torch.equal(again, found_vec)
 
 
 def test_beyond_the_cutoff_is_nothing(host_kernels):
     problem = make()
-    problem.vec = 2 * R_MAX * torch.nn.functional.normalize(problem.vec)
+    far = 2 * R_MAX * torch.nn.functional.normalize(problem["edge_vec"].detach())
+    problem = problem.but(edge_vec=far)
     assert (launch(host_kernels, problem) == 0).all()
     for gradient in launch(host_kernels, problem, adjoint=True):
         assert (gradient == 0).all()
@@ -158,17 +114,15 @@ def test_beyond_the_cutoff_is_nothing(host_kernels):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda p: {"species": p.species + 2},
-        lambda p: {"species": p.species - 2},
-        lambda p: {"edges": p.edges._replace(neighbour=p.edges.neighbour + 7)},
-        lambda p: {"edges": p.edges._replace(centre=p.edges.centre - 5)},
-        lambda p: {"edges": p.edges._replace(transpose=p.edges.transpose + 40)},
-        lambda p: {"edges": p.edges._replace(neighbour_ptr=p.edges.neighbour_ptr + 1)},
+        lambda p: {"species": p["species"] + 2},
+        lambda p: {"species": p["species"] - 2},
+        edges_with(neighbor=lambda x: x + 9),
+        edges_with(center=lambda x: x - 7),
+        edges_with(by_neighbor=lambda x: x + 60),
+        edges_with(neighbor_ptr=lambda x: x + 1),
     ],
 )
 def test_indices_out_of_range_end_the_kernel(host_kernels, change):
     problem = make()
-    for name, value in change(problem).items():
-        setattr(problem, name, value)
     with pytest.raises(IndexError):
-        launch(host_kernels, problem, adjoint=True)
+        launch(host_kernels, problem.but(**change(problem)), adjoint=True)

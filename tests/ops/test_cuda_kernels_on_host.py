@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdn.ops import reference
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+from .problems import DTYPES, assert_all_close, assert_close, cp_message, pattern
 
 # Channels that are odd, that fill packs of 16 bytes, that need several sweeps of a group of lanes;
 # ranks below, at and beside the number that a thread takes; degrees with and without a kernel of
@@ -32,11 +30,11 @@ SHAPES = [
     {"rank": 6, "channels": 16, "degrees": 0},
     {"num_edges": 0},
     {"num_edges": 1},
-    {"num_centres": 1, "num_nodes": 1, "num_edges": 3},
-    {"num_centres": 30, "num_nodes": 4},
-    {"num_centres": 3, "num_nodes": 30},
-    {"num_centres": 0, "num_nodes": 5, "num_edges": 0},
-    {"rank": 12, "channels": 16, "num_centres": 200, "num_nodes": 150, "num_edges": 3000},
+    {"num_centers": 1, "num_nodes": 1, "num_edges": 3},
+    {"num_centers": 30, "num_nodes": 4},
+    {"num_centers": 3, "num_nodes": 30},
+    {"num_centers": 0, "num_nodes": 5, "num_edges": 0},
+    {"rank": 12, "channels": 16, "num_centers": 200, "num_nodes": 150, "num_edges": 3000},
 ]
 
 
@@ -64,7 +62,7 @@ class Kernels:
     def edges(self, g, u, b, w, edges, need_b=True, need_w=True) -> tuple[Tensor, Tensor]:
         """Gradients of b and w."""
         grad_b, grad_w = torch.full_like(b, float("nan")), torch.full_like(w, float("nan"))
-        values = [b.shape[2], w.shape[2], b.shape[1], g, u, b, w, edges.centre, edges.neighbour]
+        values = [b.shape[2], w.shape[2], b.shape[1], g, u, b, w, edges.center, edges.neighbor]
         values += [grad_b if need_b else None, grad_w if need_w else None]
         if self.launch("edges", b.dtype, values, [len(g), len(u), len(b)]):
             raise IndexError
@@ -77,39 +75,31 @@ def kernels(host_kernels) -> Kernels:
 
 
 def expected_of(problem):
-    a = reference.cp_message(*problem.inputs, problem.edges)
-    return a.detach(), *torch.autograd.grad(a, problem.inputs, problem.g)
+    a = problem.call("reference")
+    return a.detach(), *torch.autograd.grad(a, problem.variables, pattern(a))
 
 
 def plain(problem):
-    return tuple(x.detach() for x in (*problem.inputs, problem.g))
-
-
-def assert_close(found, expected):
-    assert found.shape == expected.shape
-    if found.numel():
-        scale = expected.abs().max().clamp(min=1e-30)
-        assert (found - expected).abs().max() <= TOLERANCE[found.dtype] * scale
+    """u, b, w and a gradient g."""
+    return (*(x.detach() for x in problem.variables), pattern(problem.call("reference").detach()))
 
 
 @pytest.mark.usefixtures("grid")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_agree_with_reference(kernels, make_problem, shape, dtype):
-    problem = make_problem(dtype=dtype, **shape)
+def test_agree_with_reference(kernels, shape, dtype):
+    problem = cp_message(dtype=dtype, **shape)
     u, b, w, g = plain(problem)
     edges = problem.edges
-    message, grad_u, grad_b, grad_w = expected_of(problem)
-    assert_close(kernels.gather(u, b, w, edges.centre_ptr, None, edges.neighbour), message)
-    transposed = kernels.gather(g, b, w, edges.neighbour_ptr, edges.transpose, edges.centre)
-    assert_close(transposed, grad_u)
-    for found, expected in zip(kernels.edges(g, u, b, w, edges), (grad_b, grad_w), strict=True):
-        assert_close(found, expected)
+    message, *gradients = expected_of(problem)
+    assert_close(kernels.gather(u, b, w, edges.center_ptr, None, edges.neighbor), message)
+    transposed = kernels.gather(g, b, w, edges.neighbor_ptr, edges.by_neighbor, edges.center)
+    assert_all_close([transposed, *kernels.edges(g, u, b, w, edges)], gradients)
 
 
 @pytest.mark.parametrize("channels", [64, 20, 7])
-def test_only_what_is_needed_is_written(kernels, make_problem, channels):
-    problem = make_problem(channels=channels)
+def test_only_what_is_needed_is_written(kernels, channels):
+    problem = cp_message(channels=channels)
     u, b, w, g = plain(problem)
     both = kernels.edges(g, u, b, w, problem.edges)
     only_b, untouched = kernels.edges(g, u, b, w, problem.edges, need_w=False)
@@ -120,35 +110,35 @@ def test_only_what_is_needed_is_written(kernels, make_problem, channels):
     assert torch.equal(both[1], only_w)
 
 
-def test_rows_at_odd_addresses(kernels, make_problem):
+def test_rows_at_odd_addresses(kernels):
     """Contiguous rows that do not start at a multiple of 16 bytes."""
-    problem = make_problem(rank=6, channels=64, dtype=torch.float32)
+    problem = cp_message(rank=6, channels=64, dtype=torch.float32)
     tensors = plain(problem)
     shifted = [torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x) for x in tensors]
     assert all(x.data_ptr() % 16 for x in shifted)
     edges = problem.edges
     message, _, grad_b, grad_w = expected_of(problem)
     u, b, w, g = shifted
-    assert_close(kernels.gather(u, b, w, edges.centre_ptr, None, edges.neighbour), message)
+    assert_close(kernels.gather(u, b, w, edges.center_ptr, None, edges.neighbor), message)
     found = kernels.edges(g, u, b, w, edges)
     assert_close(found[0], grad_b)
     assert_close(found[1], grad_w)
 
 
-def test_indices_out_of_range_end_the_kernel(kernels, make_problem):
-    problem = make_problem()
+def test_indices_out_of_range_end_the_kernel(kernels):
+    problem = cp_message()
     u, b, w, g = plain(problem)
     edges = problem.edges
-    ptr, order = edges.neighbour_ptr, edges.transpose
+    ptr, order = edges.neighbor_ptr, edges.by_neighbor
     for bad in [
-        (ptr, order + 1, edges.centre),
-        (ptr, order, edges.centre - 9),
-        (ptr + 1, order, edges.centre),
-        (ptr.flip(0), order, edges.centre),
+        (ptr, order + 1, edges.center),
+        (ptr, order, edges.center - 9),
+        (ptr + 1, order, edges.center),
+        (ptr.flip(0), order, edges.center),
     ]:
         with pytest.raises(IndexError):
             kernels.gather(g, b, w, *bad)
     with pytest.raises(IndexError):
-        kernels.edges(g, u, b, w, edges._replace(neighbour=edges.neighbour + 5))
+        kernels.edges(g, u, b, w, edges._replace(neighbor=edges.neighbor + 5))
     with pytest.raises(IndexError):
-        kernels.edges(g, u, b, w, edges._replace(centre=edges.centre - 1))
+        kernels.edges(g, u, b, w, edges._replace(center=edges.center - 1))

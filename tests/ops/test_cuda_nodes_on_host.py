@@ -7,17 +7,15 @@ import ctypes
 
 import pytest
 import torch
-from node_product_problems import SHAPES as FEW_SHAPES
-from node_product_problems import make_node_problem
 from torch import Tensor
 
-from tdn.ops import nodes_reference as reference
+from .cases import OPERATORS
+from .problems import DTYPES, GATE_SCALE, Random, assert_all_close, gate, node_product, pattern
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 FORWARD, ADJOINT, SECOND = range(3)
 
 SHAPES = [
-    *FEW_SHAPES,
+    *OPERATORS["node_product"][1],
     *({"l_max": l_max, "rank": 4, "orders": l_max} for l_max in range(5)),  # correlation 1 to 5
     *({"orders": orders, "channels": 5} for orders in range(4)),
     *({"l_max": l_max, "l_max_out": 0, "rank": 1, "channels": 2} for l_max in range(5)),
@@ -40,14 +38,6 @@ def unknown(*shape: int, like: Tensor) -> Tensor:
 
 def function_of(library: ctypes.CDLL, name: str, dtype: torch.dtype):
     return getattr(library, name + {torch.float32: "_float", torch.float64: "_double"}[dtype])
-
-
-def assert_all_close(found, expected):
-    for x, y in zip(found, expected, strict=True):
-        assert x.shape == y.shape
-        if x.numel():
-            scale = y.abs().max().clamp(min=1e-30)
-            assert (x - y).abs().max() <= TOLERANCE[x.dtype] * scale
 
 
 def run_node_product(
@@ -74,24 +64,28 @@ def run_node_product(
 
 
 def node_problem(**shape):
-    arguments, g = make_node_problem(**shape)
-    v = torch.randn(arguments[0].shape, generator=torch.Generator().manual_seed(1))
-    return [x.detach() for x in arguments], g, v.to(g.dtype)
+    """Arguments, a gradient and a direction."""
+    problem = node_product(**shape)
+    g = pattern(problem.call("reference").detach())
+    return problem, g, pattern(problem["m"].detach(), 1.0)
+
+
+def plain(problem, dtype=torch.float64):
+    return list(problem.of_type(dtype).vary().flat)
 
 
 @pytest.mark.usefixtures("grid")
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_node_products_agree_with_reference(host_kernels, shape, dtype):
-    arguments, g, v = node_problem(**shape)
-    variables = [arguments[k].requires_grad_() for k in (0, 2, 3, 4, 5)]
+    problem, g, v = node_problem(**shape)
     g.requires_grad_()
-    y = reference.node_product(*arguments)
+    y = problem.call("reference")
     options = {"create_graph": True, "materialize_grads": True}
-    first = torch.autograd.grad(y, variables, g, **options)
-    second = torch.autograd.grad((v * first[0]).sum(), [g, *variables], materialize_grads=True)
-    arguments = [x.detach().to(dtype) if x.is_floating_point() else x for x in arguments]
-    g, v = g.detach().to(dtype), v.to(dtype)
+    first = torch.autograd.grad(y, problem.variables, g, **options)
+    wanted = [g, *problem.variables]
+    second = torch.autograd.grad((v * first[0]).sum(), wanted, materialize_grads=True)
+    arguments, g, v = plain(problem, dtype), g.detach().to(dtype), v.to(dtype)
 
     assert_all_close(run_node_product(host_kernels, FORWARD, arguments), [y])
     assert_all_close(run_node_product(host_kernels, ADJOINT, arguments, g), first)
@@ -105,20 +99,21 @@ def test_node_products_agree_with_reference(host_kernels, shape, dtype):
 
 def test_rows_at_odd_addresses(host_kernels):
     """Contiguous rows that do not start at a multiple of two numbers."""
-    arguments, g, v = node_problem(channels=8, dtype=torch.float32)
+    problem, g, v = node_problem(channels=8, dtype=torch.float32)
+    arguments = plain(problem, torch.float32)
     expected = run_node_product(host_kernels, SECOND, arguments, g, v)
     arguments[0] = torch.cat([g.new_zeros(1), arguments[0].flatten()])[1:].view_as(arguments[0])
     assert arguments[0].data_ptr() % 8
     assert_all_close(run_node_product(host_kernels, SECOND, arguments, g, v), expected)
-    y = reference.node_product(*arguments)
+    y = problem.call("reference").detach()
     assert_all_close(run_node_product(host_kernels, FORWARD, arguments), [y])
 
 
 @pytest.mark.parametrize("shift", [2, -2])
 @pytest.mark.parametrize("kernel", [FORWARD, ADJOINT, SECOND])
 def test_species_out_of_range_end_the_kernel(host_kernels, kernel, shift):
-    arguments, g, v = node_problem()
-    arguments[1] = arguments[1] + shift
+    problem, g, v = node_problem()
+    arguments = plain(problem.but(species=problem["species"] + shift))
     with pytest.raises(IndexError):
         run_node_product(host_kernels, kernel, arguments, g, v)
 
@@ -126,7 +121,7 @@ def test_species_out_of_range_end_the_kernel(host_kernels, kernel, shift):
 def run_gate(
     library: ctypes.CDLL, kernel: int, x: Tensor, weight: Tensor, g=None, v=None
 ) -> list[Tensor]:
-    """As ``cuda/gate_cuda.cpp``: the kernel, and matrix products before and after it."""
+    """As ``gate/gate_cuda.cpp``: the kernel, and matrix products before and after it."""
     nodes, components, channels = x.shape
     z = x[:, 0] @ weight
     h = v[:, 0] @ weight if v is not None else None
@@ -135,7 +130,7 @@ def run_gate(
     sizes = (ctypes.c_int64 * 3)(nodes, round(components**0.5), channels)
     tensors = pointers([x, z, g, v, h, out, grad_z, grad_g, grad_h])
     function = function_of(library, "gate", x.dtype)
-    assert function(kernel, sizes, ctypes.c_double(1.7), tensors) == 0
+    assert function(kernel, sizes, ctypes.c_double(GATE_SCALE), tensors) == 0
     if kernel == FORWARD:
         return [out]
     out[:, 0] += grad_z @ weight.t()
@@ -145,18 +140,15 @@ def run_gate(
 
 
 @pytest.mark.usefixtures("grid")
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize(("channels", "num_nodes"), [(1, 1), (7, 5), (64, 20), (6, 3), (17, 0)])
 def test_gates_agree_with_reference(host_kernels, degrees, channels, num_nodes, dtype):
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).double()
-
-    x, g, v = (randn(num_nodes, degrees**2, channels).requires_grad_() for _ in range(3))
-    weight = (randn(channels, (degrees - 1) * channels) / channels**0.5).requires_grad_()
-    y = reference.gate(x, weight, 1.7)
+    problem = gate(num_nodes, degrees, channels)
+    x, weight = problem.variables
+    some = Random(torch.float64, 1)
+    g, v = some.variable(*x.shape), some.normal(*x.shape)
+    y = problem.call("reference")
     first = torch.autograd.grad(y, [x, weight], g, create_graph=True, materialize_grads=True)
     second = torch.autograd.grad((v * first[0]).sum(), [g, x, weight], materialize_grads=True)
     inputs = [t.detach().to(dtype) for t in (x, weight, g, v)]

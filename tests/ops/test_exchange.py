@@ -1,16 +1,13 @@
 """exchange: the identity without a transport; with one, rows of ghosts and their adjoint."""
 
 import ctypes
-import os
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 from tdn import ops
-from tdn.ops import build, reference
+from tdn.ops import reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -36,17 +33,14 @@ class Loopback:
 
 
 @pytest.fixture(scope="module")
-def loopback_library(compiled, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loopback")
+def loopback_library(compiled, compile_library):
     library = ops.library_path()
-    command = [
-        *os.environ.get("CXX", "c++").split(),
-        *("-std=c++17", "-shared", "-fPIC", f"-I{build.SOURCE_DIR}", "-o", str(folder / "lib.so")),
-        str(Path(__file__).parent / "loopback_exchange.cpp"),
-        *(str(library), f"-Wl,-rpath,{library.parent}", "-Wl,--allow-shlib-undefined"),
-    ]
-    subprocess.run(command, check=True)
-    return Loopback(ctypes.CDLL(str(folder / "lib.so")))
+    return Loopback(
+        compile_library(
+            "loopback_exchange.cpp",
+            *(str(library), f"-Wl,-rpath,{library.parent}", "-Wl,--allow-shlib-undefined"),
+        )
+    )
 
 
 @pytest.fixture

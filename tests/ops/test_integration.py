@@ -1,126 +1,302 @@
-"""The operators inside autograd checks, TorchScript, torch.compile and torch.export."""
+"""The operators inside TorchScript, torch.compile, torch.export and make_fx, and without C++."""
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tdn import ops
+from tdn.network.radial import RadialNetwork
+from tdn.ops import (
+    component_linear,
+    convolution,
+    cp_message,
+    degree_linear,
+    density,
+    edge_geometry,
+    exchange,
+    scalar_message,
+    sort_edges,
+)
+
+from . import problems
+from .problems import Random, assert_all_close, assert_equal
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
-SMALL = {"num_centres": 3, "num_nodes": 4, "num_edges": 6, "rank": 2, "channels": 3, "degrees": 2}
+NUM_CENTERS, NUM_NODES, CHANNELS = 7, 9, 5
 
 
-class Layer(torch.nn.Module):
-    """A scripted user of all three operators."""
+class Messages(nn.Module):
+    """A user of the operators that every network calls."""
 
-    def forward(self, edge_index: Tensor, u: Tensor, b: Tensor, w: Tensor, num_local: int):
-        edges = ops.sort_edges(edge_index, num_local, u.size(0))
-        a = ops.cp_message(ops.exchange(u, u.size(0)), b, w, edges)
-        return a.sin()
+    operators = ("sort_edges", "cp_message", "exchange")
 
-
-def test_gradcheck(make_problem):
-    problem = make_problem(**SMALL)
-
-    def function(u, b, w):
-        return ops.cp_message(u, b, w, problem.edges)
-
-    assert torch.autograd.gradcheck(function, problem.inputs)
-    assert torch.autograd.gradgradcheck(function, problem.inputs)
+    def forward(self, edge_index: Tensor, edge_vec: Tensor, x: Tensor, num_local: int) -> Tensor:
+        edges = sort_edges(edge_index, num_local, x.size(0))
+        b = torch.stack([edge_vec, edge_vec.square()], 1)  # [E, 2, 3]
+        w = edge_vec[:, :2].unsqueeze(2).cos().expand(-1, -1, x.size(2))
+        u = exchange(x, x.size(0)).expand(-1, 3, -1)
+        return cp_message(u, b, w, edges).sin()
 
 
-@pytest.mark.parametrize(("need_b", "need_w"), [(True, True), (True, False), (False, True)])
-def test_gradgradcheck_of_backward(make_problem, need_b, need_w):
-    problem = make_problem(**SMALL)
+class Inference(nn.Module):
+    """A user of the operators for inference, with constants as buffers."""
 
-    def transposed(g, b, w):
-        return torch.ops.tdn.cp_message_transposed(g, b, w, *problem.edges)
+    operators = ("convolution", "density")
+    table: Tensor
+    input1: Tensor
+    input2: Tensor
+    output: Tensor
+    weight: Tensor
+    species: Tensor
 
-    def edges(g, u, b, w):
-        both = torch.ops.tdn.cp_message_edges(g, u, b, w, *problem.edges, need_b, need_w)
-        return tuple(x for x, needed in zip(both, (need_b, need_w), strict=True) if needed)
+    def __init__(self) -> None:
+        super().__init__()
+        problem = problems.convolution(channels=CHANNELS, rows_in=1, rows_out=9)
+        for key in ("table", "input1", "input2", "output", "species"):
+            self.register_buffer(key, problem[key])
+        self.register_buffer("weight", Random(torch.float64, 5).normal(3, CHANNELS, CHANNELS))
+        self.r_max, self.stretch = problems.R_MAX, problems.STRETCH
 
-    assert torch.autograd.gradgradcheck(transposed, (problem.g, problem.b, problem.w))
-    variables = (problem.g, *problem.inputs)
-    assert torch.autograd.gradcheck(edges, variables)
-    assert torch.autograd.gradgradcheck(edges, variables)
+    def forward(self, edge_index: Tensor, edge_vec: Tensor, x: Tensor, num_local: int) -> Tensor:
+        edges = sort_edges(edge_index, num_local, x.size(0))
+        a = density(edge_vec, self.species, self.table, self.r_max, self.stretch, x.size(2), edges)
+        m = convolution(
+            x,
+            edge_vec,
+            self.species,
+            self.table,
+            self.r_max,
+            self.stretch,
+            self.input1,
+            self.input2,
+            self.output,
+            edges,
+        )
+        return degree_linear(a * m, self.weight).sin()
 
 
-def test_opcheck(make_problem):
-    problem = make_problem()
-    u, b, w, g, edges = *problem.inputs, problem.g, problem.edges
-    edge_index = torch.stack([edges.centre, edges.neighbour])
-    tdn = torch.ops.tdn
-    torch.library.opcheck(tdn.cp_message, (u, b, w, *edges))
-    torch.library.opcheck(tdn.cp_message_transposed, (g, b, w, *edges))
-    torch.library.opcheck(tdn.cp_message_edges, (g, u, b, w, *edges, True, True))
-    torch.library.opcheck(tdn.cp_message_edges, (g, u, b, w, *edges, False, True))
-    torch.library.opcheck(tdn.sort_edges, (edge_index, 7, 9))
-    torch.library.opcheck(tdn.exchange, (u, u.shape[0]))
-    torch.library.opcheck(tdn.exchange_reverse, (u, u.shape[0]))
+class Training(nn.Module):
+    """A user of the operators of training, from edge vectors to features."""
+
+    operators = ("cp_message", "edge_geometry")
+    matrix: Tensor
+
+    def __init__(self, l_max: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.l_max = l_max
+        self.radial = RadialNetwork(5.0, 6, 8, (16,), l_max + 1, CHANNELS, 2).double()
+        self.register_buffer("matrix", torch.randn(4, (l_max + 1) ** 2).double())
+
+    def forward(self, edge_index: Tensor, edge_vec: Tensor, x: Tensor, num_local: int) -> Tensor:
+        edges = sort_edges(edge_index, num_local, x.size(0))
+        r, harmonics = edge_geometry(edge_vec, self.l_max, torch.float64)
+        w = self.radial.weights_at(r, torch.zeros_like(edges.center))
+        a = scalar_message(x, harmonics, w, edges)
+        return component_linear(a, self.matrix).sin()
 
 
-def test_torchscript_round_trip(make_problem):
-    problem = make_problem()
-    edge_index = torch.stack([problem.edges.centre, problem.edges.neighbour])
+class ManyDegrees(Training):
+    """Harmonics beyond those with kernels of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(7)
+
+
+LAYERS = [Messages, Inference, Training, ManyDegrees]
+
+
+def make_arguments(num_edges: int = 40) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Arguments of all layers; another number of edges gives other numbers."""
+    some = Random(torch.float64, num_edges)
+    edges = some.edges(NUM_CENTERS, NUM_NODES, num_edges)
+    vectors = problems.edge_geometry(num_edges=num_edges, seed=num_edges)["edge_vec"]
+    edge_index = torch.stack([edges.center, edges.neighbor])
+    return edge_index, vectors, some.variable(NUM_NODES, 1, CHANNELS), NUM_CENTERS
+
+
+def force(layer, edge_index, edge_vec, x):
+    edge_vec = edge_vec.detach().requires_grad_()
+    energy = layer(edge_index, edge_vec, x, NUM_CENTERS).sum()
+    return list(torch.autograd.grad(energy, [edge_vec, x]))
+
+
+def training(layer, edge_index, edge_vec, x):
+    """Gradients of a loss on energy and forces."""
+    edge_vec = edge_vec.detach().requires_grad_()
+    energy = layer(edge_index, edge_vec, x, NUM_CENTERS).sum()
+    (gradient,) = torch.autograd.grad(energy, edge_vec, create_graph=True)
+    loss = gradient.square().sum() + energy
+    return list(torch.autograd.grad(loss, [x, *layer.parameters()]))
+
+
+def curvature(layer, edge_index, edge_vec, x):
+    """A row of the Hessian by positions."""
+    edge_vec = edge_vec.detach().requires_grad_()
+    energy = layer(edge_index, edge_vec, x, NUM_CENTERS).sum()
+    (gradient,) = torch.autograd.grad(energy, edge_vec, create_graph=True)
+    return list(torch.autograd.grad(gradient.square().sum(), edge_vec))
+
+
+@pytest.mark.parametrize("function", [force, training, curvature])
+@pytest.mark.parametrize("num_edges", [40, 1, 0])
+def test_agrees_with_reference(function, num_edges):
+    layer = Training()
+    arguments = make_arguments(num_edges)[:3]
+    found = function(layer, *arguments)
+    with ops.use_reference():
+        expected = function(layer, *arguments)
+    assert_all_close(found, expected)
+
+
+def test_gradgradcheck_by_positions():
+    layer = Training(1)
+    edge_index, edge_vec, x, _ = make_arguments(9)
+
+    def energy(edge_vec):
+        return layer(edge_index, edge_vec, x.detach(), NUM_CENTERS).sum()
+
+    assert torch.autograd.gradcheck(energy, edge_vec)
+    assert torch.autograd.gradgradcheck(energy, edge_vec)
+    hessian = torch.autograd.functional.hessian(energy, edge_vec.detach()).view(27, 27)
+    torch.testing.assert_close(hessian, hessian.t(), rtol=0, atol=1e-12)
+    with ops.use_reference():
+        expected = torch.autograd.functional.hessian(energy, edge_vec.detach()).view(27, 27)
+    assert_all_close([hessian], [expected])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_torchscript_round_trip(kind):
+    layer = kind()
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(Layer()), buffer)
+    torch.jit.save(torch.jit.script(layer), buffer)
     buffer.seek(0)
     loaded = torch.jit.load(buffer)
-    eager = Layer()(edge_index, *problem.inputs, 7)
-    expected = torch.autograd.grad(eager, problem.inputs, problem.g)
-    for _ in range(3):  # the executor optimises after the first runs
-        found = loaded(edge_index, *problem.inputs, 7)
-        assert torch.equal(found, eager)
-        gradients = torch.autograd.grad(found, problem.inputs, problem.g)
-        assert all(torch.equal(x, y) for x, y in zip(gradients, expected, strict=True))
+    for num_edges in (40, 41, 1, 0):
+        arguments = make_arguments(num_edges)
+        for _ in range(3):  # the executor optimizes after the first runs
+            assert torch.equal(loaded(*arguments), layer(*arguments))
+            assert_equal(force(loaded, *arguments[:3]), force(layer, *arguments[:3]))
+            if kind is not Inference:
+                assert_all_close(training(loaded, *arguments[:3]), training(layer, *arguments[:3]))
 
 
-def test_compile_without_graph_break(make_problem):
-    problem = make_problem()
-    edge_index = torch.stack([problem.edges.centre, problem.edges.neighbour])
-    layer = torch.compile(Layer(), fullgraph=True, backend="aot_eager", dynamic=True)
-    for seed in range(2):
-        problem = make_problem(seed=seed, num_edges=40 + seed)
-        edge_index = torch.stack([problem.edges.centre, problem.edges.neighbour])
-        found = layer(edge_index, *problem.inputs, 7)
-        expected = Layer()(edge_index, *problem.inputs, 7)
+@pytest.mark.parametrize("kind", [Messages, Inference, Training])
+def test_compile_without_graph_break(kind):
+    layer = kind()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for num_edges in (40, 47):
+        arguments = make_arguments(num_edges)
+        inputs = [*arguments[1:3], *layer.parameters()]
+        found, expected = compiled(*arguments), layer(*arguments)
         assert torch.equal(found, expected)
-        gradients = torch.autograd.grad(found, problem.inputs, problem.g)
-        reference = torch.autograd.grad(expected, problem.inputs, problem.g)
-        for x, y in zip(gradients, reference, strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
+        assert_all_close(
+            torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
+        )
 
 
-def test_export(make_problem):
-    problem = make_problem()
-    edge_index = torch.stack([problem.edges.centre, problem.edges.neighbour])
-    arguments = (edge_index, *(x.detach() for x in problem.inputs), 7)
-    program = torch.export.export(Layer(), arguments)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_export_for_any_number_of_edges(kind):
+    layer = kind()
+    edge_index, edge_vec, x, num_local = make_arguments()
+    edges = torch.export.Dim("edges")
+    program = torch.export.export(
+        layer,
+        (edge_index, edge_vec.detach(), x.detach(), num_local),
+        dynamic_shapes={
+            "edge_index": {1: edges},
+            "edge_vec": {0: edges},
+            "x": None,
+            "num_local": None,
+        },
+    )
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert {"tdn.sort_edges.default", "tdn.cp_message.default", "tdn.exchange.default"} <= names
-    assert torch.equal(program.module()(*arguments), Layer()(*arguments))
+    assert {f"tdn.{name}.default" for name in kind.operators} <= names
+    other = make_arguments(55)
+    assert torch.equal(program.module()(*other), layer(*other))
 
 
-def test_meta_tensors(make_problem):
-    problem = make_problem()
-    edges = ops.Edges(*(x.to("meta") for x in problem.edges))
-    inputs = [x.detach().to("meta").requires_grad_() for x in problem.inputs]
-    a = ops.cp_message(*inputs, edges)
-    assert a.device.type == "meta"
-    assert a.shape == problem.g.shape
-    gradients = torch.autograd.grad(a.sum(), inputs)
-    assert [x.shape for x in gradients] == [x.shape for x in inputs]
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+@pytest.mark.parametrize("function", [force, training, curvature])
+def test_traced_derivatives(function, mode):
+    """As the exporter traces forces; with symbols the program serves any number of edges."""
+    layer = Training()
+
+    def call(edge_index, edge_vec, x):
+        return function(layer, edge_index, edge_vec, x)
+
+    traced = make_fx(call, tracing_mode=mode, _allow_non_fake_inputs=True)(*make_arguments()[:3])
+    for num_edges in (40, 55) if mode == "symbolic" else (40,):
+        arguments = make_arguments(num_edges)[:3]
+        assert_all_close(traced(*arguments), call(*arguments))
 
 
-def test_use_reference(make_problem):
-    problem = make_problem()
-    compiled = ops.cp_message(*problem.inputs, problem.edges)
-    with ops.use_reference():
-        plain = ops.cp_message(*problem.inputs, problem.edges)
-    assert plain.grad_fn.name().startswith("IndexAdd")
-    assert not compiled.grad_fn.name().startswith("IndexAdd")
-    torch.testing.assert_close(plain, compiled, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_meta_tensors(kind):
+    layer = kind()
+    expected = layer(*make_arguments())
+    layer = layer.to("meta")
+    arguments = [x.to("meta") if isinstance(x, Tensor) else x for x in make_arguments()]
+    inputs = [arguments[1].detach().requires_grad_(), *layer.parameters()]
+    y = layer(arguments[0], inputs[0], *arguments[2:])
+    assert y.is_meta and y.shape == expected.shape
+    assert [x.shape for x in torch.autograd.grad(y.sum(), inputs)] == [x.shape for x in inputs]
+
+
+def test_without_the_compiled_library(tmp_path):
+    """In a process with TDN_OPS=reference: the same energies and gradients, scripted and not."""
+    script = f"""
+import warnings
+import torch
+warnings.simplefilter("ignore")
+from ops.test_integration import Training, make_arguments, training
+from tdn import ops
+layer = Training()
+arguments = make_arguments()
+found = [layer(*arguments).detach(), *training(layer, *arguments[:3])]
+scripted = torch.jit.script(layer)
+found += [scripted(*arguments).detach(), *training(scripted, *arguments[:3])]
+torch.save(found, {str(tmp_path / "out.pt")!r})
+print(ops.is_compiled())
+"""
+    assert run_script(script, TDN_OPS="reference") == "False"
+    layer, arguments = Training(), make_arguments()
+    expected = [layer(*arguments).detach(), *training(layer, *arguments[:3])]
+    assert_all_close(torch.load(tmp_path / "out.pt", weights_only=True), [*expected, *expected])
+
+
+@pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])
+def test_every_instruction_set(capability):
+    """The problems of the other tests, with these instructions only, in a process of their own."""
+    if capability == torch.ops.tdn.cpu_capability():
+        return  # those of all other tests
+    script = """
+import torch
+from ops.cases import check_all
+print(torch.ops.tdn.cpu_capability())
+check_all()
+"""
+    if run_script(script, TDN_CPU_CAPABILITY=capability) != capability:
+        pytest.skip(f"this processor has no {capability}")
+
+
+def run_script(script: str, **environment: str) -> str:
+    """What Python prints that can import the tests."""
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()

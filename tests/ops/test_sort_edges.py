@@ -9,11 +9,11 @@ from tdn.ops import reference
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
-def sort_edges_tensor(edge_index, num_centres, num_nodes):
+def sort_edges_tensor(edge_index, num_centers, num_nodes):
     """What other devices run."""
     key = torch._C.DispatchKey.CompositeExplicitAutograd
     operator = torch.ops.tdn.sort_edges.default
-    pointers = operator._op_dk(key, edge_index, num_centres, num_nodes)
+    pointers = operator._op_dk(key, edge_index, num_centers, num_nodes)
     return ops.Edges(edge_index[0], edge_index[1], *pointers)
 
 
@@ -23,34 +23,34 @@ def sort_edges(request):
     return functions.get(request.param, sort_edges_tensor)
 
 
-def random_edges(num_edges, num_centres, num_nodes):
+def random_edges(num_edges, num_centers, num_nodes):
     generator = torch.Generator().manual_seed(3)
-    centre = torch.randint(num_centres, (num_edges,), generator=generator).sort().values
-    return torch.stack([centre, torch.randint(num_nodes, (num_edges,), generator=generator)])
+    center = torch.randint(num_centers, (num_edges,), generator=generator).sort().values
+    return torch.stack([center, torch.randint(num_nodes, (num_edges,), generator=generator)])
 
 
-@pytest.mark.parametrize(("num_edges", "num_centres", "num_nodes"), [(50, 7, 11), (1, 4, 2)])
-def test_edges_of_each_atom(sort_edges, num_edges, num_centres, num_nodes):
-    edge_index = random_edges(num_edges, num_centres, num_nodes)
-    edges = sort_edges(edge_index, num_centres, num_nodes)
-    assert torch.equal(edges.centre, edge_index[0])
-    assert torch.equal(edges.neighbour, edge_index[1])
-    assert len(edges.centre_ptr) == num_centres + 1
-    assert len(edges.neighbour_ptr) == num_nodes + 1
-    for i in range(num_centres):
-        start, end = edges.centre_ptr[i : i + 2].tolist()
+@pytest.mark.parametrize(("num_edges", "num_centers", "num_nodes"), [(50, 7, 11), (1, 4, 2)])
+def test_edges_of_each_atom(sort_edges, num_edges, num_centers, num_nodes):
+    edge_index = random_edges(num_edges, num_centers, num_nodes)
+    edges = sort_edges(edge_index, num_centers, num_nodes)
+    assert torch.equal(edges.center, edge_index[0])
+    assert torch.equal(edges.neighbor, edge_index[1])
+    assert len(edges.center_ptr) == num_centers + 1
+    assert len(edges.neighbor_ptr) == num_nodes + 1
+    for i in range(num_centers):
+        start, end = edges.center_ptr[i : i + 2].tolist()
         assert list(range(start, end)) == (edge_index[0] == i).nonzero().flatten().tolist()
     for j in range(num_nodes):
-        start, end = edges.neighbour_ptr[j : j + 2].tolist()
+        start, end = edges.neighbor_ptr[j : j + 2].tolist()
         expected = (edge_index[1] == j).nonzero().flatten()  # ascending: the order is stable
-        assert torch.equal(edges.transpose[start:end], expected)
+        assert torch.equal(edges.by_neighbor[start:end], expected)
 
 
 def test_no_edges(sort_edges):
     edges = sort_edges(torch.zeros(2, 0, dtype=torch.int64), 3, 0)
-    assert edges.centre_ptr.tolist() == [0, 0, 0, 0]
-    assert edges.neighbour_ptr.tolist() == [0]
-    assert edges.transpose.tolist() == []
+    assert edges.center_ptr.tolist() == [0, 0, 0, 0]
+    assert edges.neighbor_ptr.tolist() == [0]
+    assert edges.by_neighbor.tolist() == []
 
 
 def test_non_contiguous(sort_edges):
@@ -65,10 +65,10 @@ def test_non_contiguous(sort_edges):
     ("edge_index", "message"),
     [
         ([[1, 0], [0, 0]], "must be non-decreasing"),
-        ([[0, 2], [0, 0]], r"centres must lie in 0..1, found .*2"),
-        ([[-1, 0], [0, 0]], r"centres must lie in 0..1, found -1"),
-        ([[0, 1], [0, 3]], r"neighbours must lie in 0..2, found .*3"),
-        ([[0, 1], [-2, 0]], r"neighbours must lie in 0..2, found -2"),
+        ([[0, 2], [0, 0]], r"centers must lie in 0..1, found .*2"),
+        ([[-1, 0], [0, 0]], r"centers must lie in 0..1, found -1"),
+        ([[0, 1], [0, 3]], r"neighbors must lie in 0..2, found .*3"),
+        ([[0, 1], [-2, 0]], r"neighbors must lie in 0..2, found -2"),
         ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
         ([0, 1], "must be an int64 tensor"),
         ([[0], [1], [2]], "must be an int64 tensor"),

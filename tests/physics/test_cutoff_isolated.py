@@ -6,6 +6,8 @@ import pytest
 import torch
 from structures import evaluate, water_cluster
 
+from tdn.network.attention_model import AttentionModel
+
 
 def test_isolated_atoms_keep_their_energy(model):
     for symbol, expected in zip(model.config.species, model.atomic_energies, strict=True):
@@ -58,11 +60,19 @@ def test_crossing_the_cutoff_is_smooth(model):
     assert float(e0) < 0
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_envelope_ends_with_two_derivatives(model, index):
+def edge_weights(model, r):
+    """What the contributions of an edge of each length are multiplied by, one row per length."""
+    if isinstance(model, AttentionModel):
+        return model.envelope(r).unsqueeze(1)
+    pair = torch.zeros_like(r, dtype=torch.int64)
+    return torch.cat([layer.radial.weights_at(r, pair).flatten(1) for layer in model.layers], dim=1)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_edges_end_with_two_derivatives(model, index):
     r = torch.linspace(model.r_max - 1e-3, model.r_max + 1e-3, 5, dtype=torch.float64)
     r.requires_grad_(True)
-    value = model.envelope(r)
+    value = edge_weights(model, r).sum(dim=1)
     (slope,) = torch.autograd.grad(value.sum(), r, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), r)
     derivative = (value, slope, curvature)[index]

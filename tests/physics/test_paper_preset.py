@@ -14,7 +14,7 @@ from structures import STRUCTURES, evaluate, small_cell, water_cluster
 
 from tdn.config import model_config_from_dict
 from tdn.cp import load_factors
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model
 
 SMALL = {
     "num_channels": 8,

@@ -7,9 +7,16 @@ from pathlib import Path
 import ase
 import ase.io
 import numpy as np
+import torch
 import yaml
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+
+from tdn.config.yaml_file import load_config
+from tdn.data.dataset.theory_levels import load_training_data
+from tdn.training.run.display import Display
+from tdn.training.start.finetuning import adopt_network
+from tdn.training.trainer import Trainer
 
 E0 = {"H": -13.6, "O": -2041.0}
 TINY = {"l_max": 1, "num_channels": 4, "num_layers": 2, "correlation": 2, "r_max": 3.0}
@@ -63,3 +70,28 @@ def write_config(folder: Path, **changes: dict) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+class Recorder(Display):
+    """Shows nothing and keeps warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def trainer_of(config: Path, *overrides: str, resume: bool = False) -> Trainer:
+    """A trainer of a configuration file, with the folder of its run."""
+    values = adopt_network(load_config(config, overrides))
+    Path(values.train.run_dir).mkdir(exist_ok=True)
+    return Trainer(values, load_training_data(values), Recorder(), resume=resume)
+
+
+def assert_same(one: dict, other: dict) -> None:
+    """Equal tensors under equal names, bit by bit."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name

@@ -6,40 +6,36 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
-from training.helpers import TINY, labelled, water_like, write_config, write_frames
+from training.helpers import TINY, labelled, trainer_of, water_like, write_config
 
 from tdn.config import ModelConfig
-from tdn.config.yaml_file import load_config
 from tdn.data import build_graphs, read_frames
-from tdn.data.dataset.theory_levels import load_heads
 from tdn.evaluation.errors import evaluate
 from tdn.graph import graph_from_atoms
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, save_model
-from tdn.network.convolution_model import build_model
 from tdn.network.elements import species_axes
 from tdn.network.potential import Potential
 from tdn.training.cli import main
-from tdn.training.start.finetuning import adopt_network, most_alike
+from tdn.training.start.finetuning import most_alike
 from tdn.training.trainer import Trainer
 
 CONFIG = ModelConfig(**TINY, species=("H", "O"), avg_num_neighbors=2.5)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(folder):
     """A network that knows H and O, and frames with the same elements."""
     model = build_model(CONFIG, seed=3)
     scale = torch.tensor([0.7, 0.9], dtype=torch.float64)
     model.set_statistics(torch.tensor([-13.0, -2040.0]), scale)
-    save_model(tmp_path / "base.pt", model, {})
-    write_frames(tmp_path / "train.xyz")
-    return tmp_path
+    save_model(folder / "base.pt", model, {})
+    return folder
 
 
-def trainer_from(folder, **keys) -> Trainer:
+def trainer_from(folder, resume=False, **keys) -> Trainer:
     train = {"init_from": "base.pt", **keys.pop("train", {})}
-    config = adopt_network(load_config(write_config(folder, train=train, model={}, **keys)))
-    return Trainer(config, load_heads(config))
+    return trainer_of(write_config(folder, train=train, **keys), resume=resume)
 
 
 def test_the_same_elements_give_the_same_network(folder):
@@ -52,6 +48,19 @@ def test_the_same_elements_give_the_same_network(folder):
     )
     torch.testing.assert_close(one["energy"], other["energy"], rtol=1e-14, atol=0)
     torch.testing.assert_close(one["forces"], other["forces"], rtol=1e-12, atol=1e-14)
+
+
+def test_no_factors_are_looked_up(folder, forbid_factors):
+    """The network comes from the checkpoint with its CP matrices, also when the run goes on."""
+    forbid_factors()
+    first = trainer_from(folder, train={"max_epochs": 1})
+    (folder / "run").mkdir(exist_ok=True)
+    assert first.fit()
+    second = trainer_from(folder, resume=True, train={"max_epochs": 1})
+    found = dict(second.model.named_buffers())
+    for name, value in first.model.named_buffers():
+        assert torch.equal(found[name], value), name
+    assert found["layers.1.convolution.factors.input1"].abs().max() > 0
 
 
 def test_new_elements_begin_as_the_most_alike_one(folder):
@@ -116,7 +125,8 @@ def test_energies_of_atoms_absorb_a_shift_of_the_reference(folder):
 
 
 def test_fine_tuning_as_a_user_does_it(folder, capsys):
-    config = write_config(folder, train={"init_from": "base.pt", "freeze": ["layers.0", "emb*"]})
+    keys = {"init_from": "base.pt", "freeze": ["layers.0", "emb*"], "max_epochs": 1}
+    config = write_config(folder, train=keys)
     assert main([str(config)]) == 0
     base, _ = load_model(folder / "base.pt")
     tuned, metadata = load_model(folder / "run" / "model.pt")
@@ -128,8 +138,8 @@ def test_fine_tuning_as_a_user_does_it(folder, capsys):
             continue
         assert torch.equal(parameter, dict(base.named_parameters())[name]) == (name in kept), name
     capsys.readouterr()
-    assert main([str(folder / "run" / "config.yaml"), "train.max_epochs=4"]) == 0
-    assert "epoch 4 of 4" in capsys.readouterr().out
+    assert main([str(folder / "run" / "config.yaml"), "train.max_epochs=2"]) == 0
+    assert "epoch 2 of 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

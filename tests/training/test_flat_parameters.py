@@ -33,10 +33,9 @@ def groups_of(model):
     ]
 
 
-def one_by_one(model, steps, limit, optimizer=None, average=None):
-    decayed, rest = groups_of(model)
-    optimizer = optimizer or adamw(decayed, rest)
-    average = average or WeightAverage(model.parameters(), 0.9)
+def one_by_one(model, steps, limit):
+    optimizer = adamw(*groups_of(model))
+    average = WeightAverage(model.parameters(), 0.9)
     for _ in range(steps):
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
@@ -44,16 +43,13 @@ def one_by_one(model, steps, limit, optimizer=None, average=None):
         torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
         optimizer.step()
         average.update()
-    return optimizer, average
+    return average
 
 
-def together(model, steps, limit, states=None):
-    flat = FlatParameters(model, groups_of(model))
+def together(model, steps, limit):
+    flat = FlatParameters(groups_of(model))
     optimizer = adamw(flat.tensors[:1], flat.tensors[1:])
     average = WeightAverage(flat.tensors, 0.9)
-    if states is not None:
-        optimizer.load_state_dict(flat.optimizer_state(states[0]))
-        average.load_state_dict(flat.average_state(states[1]))
     for _ in range(steps):
         flat.zero_grad()
         model().backward()
@@ -82,28 +78,16 @@ def models():
 @pytest.mark.parametrize("limit", [0.1, 1e9])
 def test_same_weights_as_one_by_one(models, limit):
     model, other = models
-    _, expected = one_by_one(other, 20, limit)
+    expected = one_by_one(other, 20, limit)
     average = together(model, 20, limit)
     assert_same(model, other)
     with average.applied(), expected.applied():
         assert_same(model, other)
 
 
-def test_states_of_older_files(models):
-    model, other = models
-    optimizer, average = one_by_one(other, 5, 1e9)
-    model.load_state_dict(other.state_dict())
-    states = copy.deepcopy((optimizer.state_dict(), average.state_dict()))
-    _, expected = one_by_one(other, 5, 1e9, optimizer, average)
-    mine = together(model, 5, 1e9, states)
-    assert_same(model, other)
-    with mine.applied(), expected.applied():
-        assert_same(model, other)
-
-
 def test_norm_is_that_of_all_gradients(models):
     model, _ = models
-    flat = FlatParameters(model, groups_of(model))
+    flat = FlatParameters(groups_of(model))
     flat.zero_grad()
     model().backward()
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])

@@ -6,17 +6,15 @@ import pytest
 import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
-from training.helpers import E0, TINY, labelled, water_like
+from training.helpers import E0, TINY, assert_same, labelled, trainer_of, water_like
 
 from tdn import TDNCalculator
-from tdn.config.yaml_file import load_config
-from tdn.data.dataset.theory_levels import head_slices, load_heads
+from tdn.data.dataset.theory_levels import head_slices
 from tdn.network.base import exact_constants
+from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model, read_checkpoint
-from tdn.network.convolution_model import build_model
 from tdn.system.errors import UsageError
 from tdn.training.cli import main
-from tdn.training.trainer import Trainer
 from tdn_export import export_model
 from tdn_export.cli import main as export_main
 
@@ -57,11 +55,6 @@ def config(tmp_path):
     return path
 
 
-def trainer_of(path, **keys) -> Trainer:
-    config = load_config(path, [f"train.{k}={v}" for k, v in keys.items()])
-    return Trainer(config, load_heads(config))
-
-
 def test_frames_stay_with_their_head(config):
     trainer = trainer_of(config)
     dataset = trainer.dataset
@@ -83,7 +76,7 @@ def test_frames_stay_with_their_head(config):
 
 def test_a_mixed_batch_is_the_sum_of_its_heads(config):
     """Gradients of a batch with both heads: those of its parts, weighted by their labels."""
-    trainer = trainer_of(config, clip_norm=0)
+    trainer = trainer_of(config, "train.clip_norm=0")
 
     def gradient(frames):
         trainer.optimizer.step = lambda: None
@@ -135,17 +128,14 @@ def test_from_training_to_a_compiled_head(config, capsys):
 
 def test_resumed_with_heads(config):
     """Three epochs at once, or two and one more: the same weights, readouts and E0."""
-    (config.parent / "run").mkdir()
-    straight = trainer_of(config, schedule="constant")
+    schedule = "train.schedule=constant"
+    straight = trainer_of(config, schedule)
     assert straight.fit()
-    first = trainer_of(config, schedule="constant", max_epochs=2)
+    first = trainer_of(config, schedule, "train.max_epochs=2")
     assert first.fit()
-    second = trainer_of(config, schedule="constant")
-    second.resume()
+    second = trainer_of(config, schedule, resume=True)
     assert second.fit()
-    one, other = straight.model.state_dict(), second.model.state_dict()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
+    assert_same(straight.model.state_dict(), second.model.state_dict())
 
 
 def test_fine_tuning_from_a_network_with_heads(config, capsys):
@@ -153,7 +143,7 @@ def test_fine_tuning_from_a_network_with_heads(config, capsys):
     values = yaml.safe_load(config.read_text())
     values["train"] |= {"init_from": "run/model.pt", "run_dir": "tuned", "freeze": ["layers"]}
     config.write_text(yaml.safe_dump(values))
-    assert main([str(config)]) == 0
+    assert main([str(config), "train.max_epochs=1"]) == 0
     before, _ = load_model(config.parent / "run" / "model.pt", head="cheap")
     after, _ = load_model(config.parent / "tuned" / "model.pt", head="good")
     for one, other in zip(before.layers.parameters(), after.layers.parameters(), strict=True):
@@ -184,8 +174,7 @@ def test_heads_and_a_training_file_exclude_each_other(config, capsys):
 
 
 def test_the_head_must_be_named(config, capsys):
-    (config.parent / "run").mkdir()
-    trainer = trainer_of(config, max_epochs=1, dtype="float32")
+    trainer = trainer_of(config, "train.max_epochs=1", "train.dtype=float32")
     assert trainer.fit()
     assert export_main([str(trainer.model_file)]) == 2
     assert "choose one (--head" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import ase.build
 import ase.io
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
+from copper import copper, write_renamed
 from training.helpers import E0, labelled, water_like, write_frames
 
 from tdn.config.yaml_file import load_config
@@ -80,7 +81,39 @@ def test_other_keys_and_splits_are_found(folder, capsys):
     assert "9 training, 3 validation" in capsys.readouterr().out
 
 
-def test_cutoff_follows_the_number_of_neighbours(folder, capsys):
+def test_keys_of_stresses_are_found(folder, capsys):
+    names = {"energy": "e_energy", "forces": "f", "stress": "REF_virial"}
+    write_renamed("a.xyz", copper(12), names)
+    assert main(["--init", "a.xyz", "-o", "a.yaml"]) == 0
+    text = (folder / "a.yaml").read_text()
+    assert "energies in 12, forces in 0, stress in 12 of 12" in text
+    config = load_config("a.yaml")
+    assert (config.data.energy_key, config.data.stress_key) == ("e_energy", "REF_virial")
+    assert config.data.forces_key is None and config.train.stress_weight == 1.0
+    assert "ATTENTION: no frame has forces; under other keys: 'f'; energies alone" in text
+    assert main(["a.yaml", *SMALL]) == 0
+
+
+def test_free_energies_are_used_and_said(folder, capsys):
+    write_renamed("a.xyz", copper(12), {"energy": "free_energy", "forces": "forces"})
+    assert main(["--init", "a.xyz", "-o", "a.yaml"]) == 0
+    text = (folder / "a.yaml").read_text().replace("\n# ", " ")
+    assert "ATTENTION: energy is read from 'free_energy': a free energy" in text
+    assert load_config("a.yaml").data.energy_key == "free_energy"
+    assert main(["a.yaml", *SMALL]) == 0
+
+
+def test_stresses_in_other_units_are_said(folder, capsys):
+    frames = copper(12)
+    for atoms in frames:
+        atoms.calc.results["stress"] *= -1602.2
+    ase.io.write("a.xyz", frames)
+    assert main(["--init", "a.xyz"]) == 0
+    text = capsys.readouterr().out.replace("\n# ", " ")
+    assert "ATTENTION: stresses contradict" in text and "data.stress_unit='-kbar'" in text
+
+
+def test_cutoff_follows_the_number_of_neighbors(folder, capsys):
     dense = ase.build.bulk("Cu", "fcc", a=2.6, cubic=True) * (2, 2, 2)
     sparse = ase.build.bulk("Xe", "fcc", a=7.2, cubic=True)
     for name, atoms in (("dense", dense), ("sparse", sparse)):
@@ -131,6 +164,7 @@ def test_databases(folder, capsys):
         (["--init", "a.xyz", "-o", "old.yaml"], 1, "old.yaml exists already"),
         (["--init", "a.xyz", "-o", "no/b.yaml"], 1, "does not exist"),
         (["--init", "bare.xyz"], 1, "has energies or forces under a name that is known"),
+        (["--init", "bare.xyz"], 1, "ATTENTION: positions only"),
         (["--init", "atoms.xyz"], 1, "holds isolated atoms only"),
     ],
 )

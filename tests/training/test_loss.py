@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from tdn.config import Config, TrainConfig
-from tdn.data.dataset.load import needed_labels
+from tdn.data.dataset.settings import needed_labels
+from tdn.evaluation.errors import evaluate
 from tdn.graph import Graph, collate
 from tdn.system.errors import UsageError
 from tdn.training.loss import Loss, penalty
@@ -67,6 +68,30 @@ def test_mean_square_terms():
     np.testing.assert_allclose(terms, expected, rtol=1e-12)
     weighted = Loss(2.0, 3.0, 5.0, "mse").weighted(terms)
     np.testing.assert_allclose(weighted, np.dot([2, 3, 5], expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize("function", ["mse", "mae", "huber"])
+def test_weights_of_frames(function):
+    """Each frame's penalties times its weight; means are still over all frames and atoms."""
+    loss, weights = Loss(function=function), [2.5, 0.5, 0.0]
+    graphs = [graph(2 + i, seed=i) for i in range(3)]
+    predictions = [perfect(graph(2 + i, seed=i + 10)) for i in range(3)]
+    expected = sum(
+        w * loss.sums(p, g) for w, p, g in zip(weights, predictions, graphs, strict=True)
+    )
+    for g, w in zip(graphs, weights, strict=True):
+        g.weight = torch.tensor([w], dtype=torch.float64)
+    together = {k: torch.cat([p[k] for p in predictions]) for k in predictions[0]}
+    batch = collate(graphs)
+    torch.testing.assert_close(loss.sums(together, batch), expected, rtol=1e-12, atol=0)
+    assert loss.counts(batch).tolist() == [3, 9, 3]
+
+    def potential(part: Graph) -> dict[str, torch.Tensor]:
+        volume = part.volume[:, None, None]
+        return {**together, "stress": -together["virial"] / volume}
+
+    whole = loss.weighted(loss.terms(together, batch)).item()
+    assert loss.of_evaluation(evaluate(potential, graphs)) == pytest.approx(whole, rel=1e-12)
 
 
 def test_virial_term_uses_stress_times_volume():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,10 @@ from training.helpers import write_config, write_frames
 
 from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.training.batching import Batches
+from tdn.training.cli import main
 from tdn.training.run.csv_log import read_log
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-# one process would do for what is tested; starting torchrun takes seconds
-TRAIN = [sys.executable, "-m", "tdn.training"]
 
 
 def torchrun(ranks: int) -> list[str]:
@@ -30,13 +28,12 @@ def torchrun(ranks: int) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
-        *("-m", "tdn.training"),
     ]
 
 
-def train(command: list[str], config: Path, *overrides: str) -> subprocess.CompletedProcess:
+def train(command: list[str], *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [*command, str(config), *overrides],
+        [*command, *map(str, arguments)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -45,7 +42,7 @@ def train(command: list[str], config: Path, *overrides: str) -> subprocess.Compl
 
 
 def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights, averages and optimiser of ``last.pt``, and the best weights, by name."""
+    """Weights, averages and optimizer of ``last.pt``, and the best weights, by name."""
     content = read_checkpoint(folder / "run" / "last.pt", "tdn-training")
     tensors = dict(content["model"]["state"])
     for number, average in enumerate(content["average"]["average"]):
@@ -78,82 +75,90 @@ def folder_with(path: Path, count: int, **train_keys) -> Path:
     return write_config(path, train={"max_epochs": 1, **train_keys})
 
 
-ENDING = """
-import os, sys
+# keys of the training section of runs on two ranks
+RUNS = {
+    # 9 training frames: batches of 4, 4 and 1 do not divide by the ranks, and the last leaves
+    # nothing for the second rank
+    "frames": {"batch_size": 4},
+    "edges": {"max_edges_per_batch": 150, "accumulate": 2},
+    "adamw": {"batch_size": 4, "optimizer": "adamw"},
+}
+KILLED = {"max_epochs": 40, "save_interval": 0.0, "dtype": "float64", "batch_size": 2}
+
+# starting ranks takes seconds, so they work on several configurations
+SCRIPT = """
+import sys
 from pathlib import Path
-import torch
 from tdn.system.ranks import run_on_ranks
+from tdn.training import cli
 
 def command(ranks):
     import torch.distributed.nn  # as torch itself does at times of its own
-    ranks.sum(torch.ones(3))
-    return 0
+    return max(cli._main([config], ranks) for config in sys.argv[1:])
 
 assert run_on_ranks(command, "test") == 0
-threads = [(thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir()]
+threads = [(thread / "comm").read_text() for thread in Path("/proc/self/task").glob("*")]
 sys.exit(str(threads) if any("gloo" in name for name in threads) else 0)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads here")
-def test_no_thread_of_the_group_outlives_a_command(tmp_path):
-    script = tmp_path / "ending.py"
-    script.write_text(ENDING)
-    result = train([*torchrun(2)[:-2], str(script)], Path(""))
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> Path:
+    """A folder with the folders of finished runs on two ranks."""
+    root = tmp_path_factory.mktemp("two_ranks")
+    configs = [folder_with(root / name, 12, **keys) for name, keys in RUNS.items()]
+    configs.append(folder_with(root / "straight", 8, **KILLED))
+    (root / "script.py").write_text(SCRIPT)
+    result = train([*torchrun(2), str(root / "script.py")], *configs)
+    # no thread of the group outlives the command, or the exit code is 1
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("on cpu and 2 ranks") == len(configs)
+    assert result.stdout.count("network: ") == len(configs)  # one rank prints
+    # about E0, not once per rank
+    assert result.stderr.count("warning: ") == len(configs)
+    return root
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "keys",
-    [
-        # 9 training frames: batches of 4, 4 and 1 do not divide by the ranks, and the last
-        # leaves nothing for the second rank
-        {"batch_size": 4},
-        {"max_edges_per_batch": 150, "accumulate": 2},
-        {"batch_size": 4, "optimizer": "soap"},
-    ],
-    ids=["frames", "edges", "soap"],
-)
-def test_two_ranks_give_the_weights_of_one(tmp_path, keys):
-    one = folder_with(tmp_path / "one", 12, **keys)
-    two = folder_with(tmp_path / "two", 12, **keys)
-    result = train(TRAIN, one)
-    assert result.returncode == 0, result.stderr
-    result = train(torchrun(2), two)
-    assert result.returncode == 0, result.stderr
-    assert "on cpu and 2 ranks" in result.stdout
-    assert result.stdout.count("network: ") == 1  # one rank prints
-    assert result.stderr.count("warning: ") == 1  # about E0, not once per rank
-    states = [state_of(config.parent) for config in (one, two)]
-    assert largest_difference(*states) < 1e-8
-    rows = [read_log(config.parent / "run" / "log.csv") for config in (one, two)]
+@pytest.mark.parametrize("name", list(RUNS))
+def test_two_ranks_give_the_weights_of_one(tmp_path, two_ranks, name):
+    one, two = tmp_path / "one", two_ranks / name
+    assert main([str(folder_with(one, 12, **RUNS[name]))]) == 0
+    assert largest_difference(state_of(one), state_of(two)) < 1e-8
+    rows = [read_log(folder / "run" / "log.csv") for folder in (one, two)]
     for key in ("train_loss", "valid_loss", "valid_forces_rmse", "valid_stress_mae"):
         assert rows[0][0][key] == pytest.approx(rows[1][0][key], rel=1e-7)
+
+
+def with_step(folder: Path, condition: str, action: str) -> Path:
+    """A script that trains, and does something instead of a step under a condition."""
+    script = folder / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from tdn.system.errors import TDNError\n"
+        "from tdn.training import cli, trainer\n"
+        "step = trainer.Trainer._step\n"
+        "def changed(self, *arguments):\n"
+        f"    if {condition}:\n"
+        f"        {action}\n"
+        "    step(self, *arguments)\n"
+        "trainer.Trainer._step = changed\n"
+        "sys.exit(cli.main())\n"
+    )
+    return script
 
 
 @pytest.mark.slow
 def test_an_error_on_ranks_is_told_once(tmp_path):
     """All ranks meet the same mistake, or one alone: one line, and all end."""
     config = folder_with(tmp_path / "wrong", 4)
-    result = train(torchrun(2), config, "train.sed=1")
+    result = train([*torchrun(2), "-m", "tdn.training"], config, "train.sed=1")
     assert result.returncode != 0
     assert result.stderr.count("tdn-train: error: ") == 1
     assert "did you mean 'seed'?" in result.stderr
-    script = tmp_path / "one_fails.py"
-    script.write_text(
-        "import os, sys\n"
-        "from tdn.training import cli, trainer\n"
-        "from tdn.system.errors import TDNError\n"
-        "step = trainer.Trainer._step\n"
-        "def failing(self, *arguments):\n"
-        "    if os.environ['RANK'] == '1' and self.progress.step == 1:\n"
-        "        raise TDNError('only rank 1 fails')\n"
-        "    step(self, *arguments)\n"
-        "trainer.Trainer._step = failing\n"
-        "sys.exit(cli.main())\n"
-    )
-    result = train([*torchrun(2)[:-2], str(script)], config, "train.max_epochs=5")
+    failing = "os.environ['RANK'] == '1' and self.progress.step == 1"
+    script = with_step(tmp_path, failing, "raise TDNError('only rank 1 fails')")
+    result = train([*torchrun(2), str(script)], config, "train.max_epochs=5")
     assert result.returncode != 0
     assert result.stderr.count("tdn-train: error: ") == 1
     assert "tdn-train: error: only rank 1 fails" in result.stderr
@@ -164,23 +169,14 @@ def test_torchrun_restarts_ranks_from_the_last_state(tmp_path):
     """A rank is killed once; torchrun starts all again, and the weights are those of one run."""
     keys = {"max_epochs": 3, "batch_size": 2, "save_interval": 0.0}
     straight = folder_with(tmp_path / "straight", 8, **keys)
-    assert train(TRAIN, straight).returncode == 0
+    assert main([str(straight)]) == 0
     config = folder_with(tmp_path / "killed", 8, **keys)
-    script = tmp_path / "killed_once.py"
-    script.write_text(
-        "import os, signal, sys\n"
-        "from tdn.training import cli, trainer\n"
-        "step = trainer.Trainer._step\n"
-        "def dying(self, *arguments):\n"
-        "    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
-        "    if first and os.environ['RANK'] == '1' and self.progress.step == 4:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    step(self, *arguments)\n"
-        "trainer.Trainer._step = dying\n"
-        "sys.exit(cli.main())\n"
+    dying = (
+        "os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.environ['RANK'] == '1' "
+        "and self.progress.step == 4"
     )
-    command = torchrun(2)[:-2]
-    result = train([*command, "--max-restarts", "1", str(script)], config)
+    script = with_step(tmp_path, dying, "os.kill(os.getpid(), signal.SIGKILL)")
+    result = train([*torchrun(2), "--max-restarts", "1", str(script)], config)
     assert result.returncode == 0, result.stderr
     assert "going on from" in result.stdout
     assert "the connection to another rank is lost" in result.stderr
@@ -193,60 +189,64 @@ def written(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def kill_at(process: subprocess.Popen, folder: Path, before: int, seconds: float) -> None:
+def start(config: Path, ranks: int) -> list[subprocess.Popen]:
+    """The processes of a run, started without torchrun."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tdn.training", str(config)],
+            env={**ENVIRONMENT, **address, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def kill_at(processes: list[subprocess.Popen], folder: Path, before: int, seconds: float) -> None:
     """SIGKILL some time after the run has written a state again; no cleaning up."""
-    deadline = time.monotonic() + 120
-    while written(folder) == before:
-        assert process.poll() is None and time.monotonic() < deadline, "did not start"
-        time.sleep(0.01)
-    time.sleep(seconds)
-    assert process.poll() is None, "ended too soon to be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    try:
+        deadline = time.monotonic() + 120
+        while written(folder) == before:
+            assert processes[0].poll() is None and time.monotonic() < deadline, "did not start"
+            time.sleep(0.01)
+        time.sleep(seconds)
+        assert processes[0].poll() is None, "ended too soon to be killed"
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait(30)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_runs_end_with_the_same_weights(tmp_path, ranks):
+def test_killed_runs_end_with_the_same_weights(tmp_path, request, ranks):
     """SIGKILL at random moments, while a state is written after each step."""
-    keys = {"max_epochs": 60, "save_interval": 0.0, "dtype": "float64", "batch_size": 2}
-    straight = folder_with(tmp_path / "straight", 8, **keys)
-    killed = folder_with(tmp_path / "killed", 8, **keys)
-    command = TRAIN if ranks == 1 else torchrun(ranks)
-    assert train(command, straight).returncode == 0
+    config = folder_with(tmp_path / "killed", 8, **KILLED)
+    killed = config.parent
+    if ranks == 1:
+        straight = tmp_path / "straight"
+        assert main([str(folder_with(straight, 8, **KILLED))]) == 0
+    else:
+        straight = request.getfixturevalue("two_ranks") / "straight"
     rng = random.Random(ranks)
     for _ in range(3 if ranks == 1 else 2):
-        before = written(killed.parent)
-        process = subprocess.Popen(
-            [*command, str(killed)],
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        kill_at(process, killed.parent, before, 0.5 * rng.random())
-        _kill_workers(killed)
-    progress = read_checkpoint(killed.parent / "run" / "last.pt", "tdn-training")["progress"]
-    assert 0 < progress["step"] < 60 * 3
-    result = train(command, killed)
-    assert result.returncode == 0, result.stderr
-    assert largest_difference(state_of(straight.parent), state_of(killed.parent)) < 1e-12
-    logs = [read_log(c.parent / "run" / "log.csv") for c in (straight, killed)]
-    assert [r["epoch"] for r in logs[1]] == [float(n) for n in range(1, 61)]
+        kill_at(start(config, ranks), killed, written(killed), 0.4 * rng.random())
+    progress = read_checkpoint(killed / "run" / "last.pt", "tdn-training")["progress"]
+    assert 0 < progress["step"] < KILLED["max_epochs"] * 3
+    if ranks == 1:
+        assert main([str(config)]) == 0
+    else:
+        assert [process.wait(300) for process in start(config, ranks)] == [0, 0]
+    assert largest_difference(state_of(straight), state_of(killed)) < 1e-12
+    logs = [read_log(folder / "run" / "log.csv") for folder in (straight, killed)]
+    assert [row["epoch"] for row in logs[1]] == list(range(1, KILLED["max_epochs"] + 1))
     for one, other in zip(*logs, strict=True):
         assert one["valid_loss"] == pytest.approx(other["valid_loss"], rel=1e-7)
-
-
-def _kill_workers(config: Path) -> None:
-    """Workers of torchrun live in sessions of their own; those of this test name its file."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(config).encode() in words:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def test_steps_by_frames():

@@ -7,10 +7,8 @@ import pytest
 import torch
 from structures import random_model
 from torch import nn
-from training.helpers import write_config, write_frames
+from training.helpers import assert_same, trainer_of, write_config
 
-from tdn.config.yaml_file import load_config
-from tdn.data import load_dataset
 from tdn.training.optimizer.build import OptimizerPair, mixing_matrices
 from tdn.training.optimizer.flat_parameters import FlatParameters
 from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
@@ -59,9 +57,7 @@ class OneMatrix:
 def flat_weights() -> tuple[list[nn.Parameter], FlatParameters]:
     torch.manual_seed(1)
     weights = [nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in SHAPES]
-    model = nn.Module()
-    model.weights = nn.ParameterList(weights)
-    return weights, FlatParameters(model, [weights])
+    return weights, FlatParameters([weights])
 
 
 def test_as_one_matrix_at_a_time():
@@ -91,9 +87,7 @@ def test_bases_stay_orthogonal_and_diagonal():
     scale = torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.03], dtype=torch.float64))
     axes = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
     weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))
-    model = nn.Module()
-    model.weight = weight
-    flat = FlatParameters(model, [[weight]])
+    flat = FlatParameters([[weight]])
     optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.0)
     for _ in range(40 * RENEWAL):
         weight.grad.copy_(axes @ scale @ torch.randn(4, 4, dtype=torch.float64))
@@ -113,17 +107,16 @@ def loss_after(optimizer_of, steps: int = 300) -> float:
     bases = torch.linalg.qr(torch.randn(4, 12, 12, dtype=torch.float64))[0]
     a, b = bases[0] * decay @ bases[1], bases[2] * decay @ bases[3]
     c = a @ torch.randn(12, 12, dtype=torch.float64) @ b
-    model = nn.Module()
-    model.weight = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
-    flat = FlatParameters(model, [[model.weight]])
+    weight = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
+    flat = FlatParameters([[weight]])
     optimizer = optimizer_of(flat)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * (1 - step / steps)
         flat.zero_grad()
-        (a @ model.weight @ b - c).square().sum().backward()
+        (a @ weight @ b - c).square().sum().backward()
         optimizer.step()
-    rest = a @ model.weight.detach() @ b - c
+    rest = a @ weight.detach() @ b - c
     return float(rest.square().sum() / c.square().sum())
 
 
@@ -182,17 +175,13 @@ def longer(config, epochs):
 
 
 def trained(folder, **train):
-    folder.mkdir()
-    write_frames(folder / "train.xyz")
-    config = load_config(write_config(folder, train={"optimizer": "soap", **train}))
-    (folder / "run").mkdir()
-    trainer = Trainer(config, load_dataset(config))
+    trainer = trainer_of(write_config(folder, train={"optimizer": "soap", **train}))
     assert trainer.fit()
     return trainer
 
 
-def test_all_weights_train_and_the_loss_falls(tmp_path):
-    trainer = trained(tmp_path / "a", max_epochs=1)
+def test_all_weights_train_and_the_loss_falls(folder):
+    trainer = trained(folder, max_epochs=1)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     first = trainer.progress.best
     trainer.config = longer(trainer.config, 20)
@@ -204,13 +193,11 @@ def test_all_weights_train_and_the_loss_falls(tmp_path):
     assert trainer.progress.best < 0.5 * first
 
 
-def test_state_comes_back(tmp_path):
+def test_state_comes_back(folder, forbid_factors):
     """Weights after a stop and a resumption are those of a run without a stop."""
-    whole = trained(tmp_path / "whole", max_epochs=4, schedule="constant")
-    part = trained(tmp_path / "part", max_epochs=2, schedule="constant")
-    again = Trainer(longer(part.config, 4), part.dataset)
-    again.resume()
+    whole = trained(folder, max_epochs=4, schedule="constant")
+    part = trained(folder, max_epochs=2, schedule="constant")
+    forbid_factors()  # a run that goes on needs none
+    again = Trainer(longer(part.config, 4), part.dataset, resume=True)
     assert again.progress.epoch == 2 and again.fit()
-    found = dict(again.model.named_parameters())
-    for name, parameter in whole.model.named_parameters():
-        assert torch.equal(parameter, found[name]), name
+    assert_same(dict(whole.model.named_parameters()), dict(again.model.named_parameters()))

@@ -2,42 +2,24 @@
 
 import pytest
 import torch
-from training.helpers import write_config, write_frames
+from training.helpers import trainer_of, write_config
 
-from tdn.config.yaml_file import load_config
-from tdn.data import load_dataset
 from tdn.system.errors import TDNError
 from tdn.training.recovery import MAX_RESTORES, MAX_SKIPPED
 from tdn.training.run.csv_log import read_log
-from tdn.training.run.display import Display
 from tdn.training.run.interrupt import StopRequest
-from tdn.training.trainer import Trainer
-
-
-class Recorder(Display):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
-def trainer(tmp_path):
-    write_frames(tmp_path / "train.xyz")
-    config = load_config(write_config(tmp_path))
-    (tmp_path / "run").mkdir()
-    return Trainer(config, load_dataset(config), Recorder())
+def trainer(folder):
+    return trainer_of(write_config(folder))
 
 
-def weights(trainer: Trainer) -> torch.Tensor:
+def weights(trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-def spoil(trainer: Trainer, calls: set[int] | None) -> None:
+def spoil(trainer, calls: set[int] | None) -> None:
     """Make the training loss NaN in some calls (all for None)."""
     potential = trainer.potentials[0]
     original, count = potential.forward, 0
@@ -55,7 +37,7 @@ def spoil(trainer: Trainer, calls: set[int] | None) -> None:
 
 
 def test_a_bad_batch_is_left_out(trainer):
-    """It changes neither weights nor optimiser, and is named."""
+    """It changes neither weights nor optimizer, and is named."""
     spoil(trainer, {2})
     batches = trainer.batches.steps(0)
     trainer._step(batches[0])
@@ -87,7 +69,7 @@ def test_a_hopeless_run_stops_with_one_line(trainer):
     assert torch.isfinite(weights(trainer)).all()
 
 
-def blow_up(trainer: Trainer, epochs: set[int], factor: float = 4.0) -> None:
+def blow_up(trainer, epochs: set[int], factor: float = 4.0) -> None:
     """Spoil the averaged weights before they are validated at the end of some epochs.
 
     That is how it happens: one wild step late in a run, when the learning rate is too small to
@@ -129,12 +111,9 @@ def test_an_average_that_blows_up_is_noticed_and_survived(trainer):
     assert trainer.progress.jumps == 1
 
 
-def test_losses_that_always_jump_do_not_end_a_run(tmp_path):
+def test_losses_that_always_jump_do_not_end_a_run(folder):
     """After some times the jumps are left alone; model.pt has the best weights anyway."""
-    write_frames(tmp_path / "train.xyz")
-    config = load_config(write_config(tmp_path, train={"max_epochs": 9}))
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(config, load_dataset(config), Recorder())
+    trainer = trainer_of(write_config(folder, train={"max_epochs": 9}))
     blow_up(trainer, set(range(2, 10)))
     assert trainer.fit()
     assert trainer.progress.jumps == MAX_RESTORES
@@ -142,11 +121,8 @@ def test_losses_that_always_jump_do_not_end_a_run(tmp_path):
     assert trainer.progress.best_epoch == 1 and trainer.model_file.exists()
 
 
-def test_jumps_can_be_allowed(tmp_path):
-    write_frames(tmp_path / "train.xyz")
-    config = load_config(write_config(tmp_path, train={"max_loss_jump": 0.0}))
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(config, load_dataset(config), Recorder())
+def test_jumps_can_be_allowed(folder):
+    trainer = trainer_of(write_config(folder, train={"max_loss_jump": 0.0}))
     blow_up(trainer, {2})
     assert trainer.fit()
     assert trainer.progress.jumps == 0 and trainer.display.warnings == []
@@ -165,17 +141,14 @@ def test_weight_decay_on_matrices_only(trainer):
         assert torch.equal(parameter, factor * before[name]), name
 
 
-def test_a_weight_to_come_is_judged_when_it_has_come(tmp_path):
+def test_a_weight_to_come_is_judged_when_it_has_come(folder):
     """What the energy will weigh at the end decides about the best model, not about jumps."""
-    write_frames(tmp_path / "train.xyz")
     settings = {"max_epochs": 4, "energy_weight": 1.0, "final_energy_weight": 1e6}
-    config = load_config(write_config(tmp_path, train=settings))
-    (tmp_path / "run").mkdir()
-    trainer = Trainer(config, load_dataset(config), Recorder())
+    trainer = trainer_of(write_config(folder, train=settings))
     judged = []
     trainer._judge = judged.append
     assert trainer.fit()
-    rows = read_log(tmp_path / "run" / "log.csv")
+    rows = read_log(folder / "run" / "log.csv")
     for epoch, (loss, row) in enumerate(zip(judged, rows, strict=True), 1):
         energy, forces = (row[f"train_{name}_loss"] for name in ("energy", "forces"))
         # of steps of the epoch, so between its beginning and its end

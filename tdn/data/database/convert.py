@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tdn.data.bad_frames import Problems
 from tdn.data.frames import Frame, LabelKeys
 from tdn.data.readers.any_file import KINDS, iterate_frames, kind_of, source_files
-from tdn.data.survey.unit_checks import ENERGY_UNITS, FORCE_UNITS
+from tdn.data.units import unit_factor
 from tdn.system.errors import TDNError, UsageError
 
 from .writer import StoreWriter
@@ -80,23 +80,6 @@ def _selector(text: str) -> Callable[[Frame, int], bool]:
     )
 
 
-def unit_factors(energy: str, force: str) -> tuple[float, float]:
-    """What energies and forces in these units are multiplied with to give eV and eV/angstrom.
-
-    Raises
-    ------
-    UsageError
-        For an unknown unit.
-    """
-    for name, value, known in (
-        ("--energy-unit", energy, ENERGY_UNITS),
-        ("--force-unit", force, FORCE_UNITS),
-    ):
-        if value not in known:
-            raise UsageError(f"{name} {value}: expected one of {', '.join(known)}")
-    return ENERGY_UNITS[energy], FORCE_UNITS[force]
-
-
 def parse_split(text: str | None) -> tuple[float, float] | None:
     """``trajectory`` or ``trajectory:0.8,0.1`` as fractions for training and validation."""
     if text is None:
@@ -146,7 +129,10 @@ def convert(
         ``strict`` also for the first bad frame.
     """
     wanted = selection(options.select)
-    factors = unit_factors(options.energy_unit, options.force_unit)
+    factors = (
+        unit_factor("--energy-unit", options.energy_unit),
+        unit_factor("--force-unit", options.force_unit),
+    )
     fractions = parse_split(options.split)
     problems = Problems(skip=not options.strict)
     inputs = [Path(path) for path in inputs]
@@ -157,12 +143,13 @@ def convert(
         "sources": [{"file": file.name, "kind": KINDS[kind_of(file)]} for file in files],
         "stage": options.stage if any(kind_of(f) == "pubchemqcr" for f in files) else None,
         "select": list(options.select),
-        "units": [options.energy_unit, options.force_unit],
+        "units": [options.energy_unit, options.force_unit, options.keys.stress_unit],
         "split": options.split,
     }
     skipped = 0
     with StoreWriter(output, options.cutoff, fractions, origin) as writer:
-        for number, frame in enumerate(_progress(_all_frames(inputs, options, problems))):
+        frames = iterate_frames(inputs, options.keys, problems, options.stage)
+        for number, frame in enumerate(_progress(frames)):
             if not wanted(frame, number):
                 skipped += 1
                 continue
@@ -185,11 +172,6 @@ def convert(
         "left_out": dict(problems.counts),
         "lines": problems.lines(),
     }
-
-
-def _all_frames(inputs: list[Path], options: Conversion, problems: Problems) -> Iterator[Frame]:
-    for path in inputs:
-        yield from iterate_frames(path, options.keys, problems, options.stage)
 
 
 def _progress(frames: Iterator[Frame]) -> Iterator[Frame]:

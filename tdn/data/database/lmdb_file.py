@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
+
 from tdn.system.errors import TDNError
 
 # the magic number of LMDB (0xBEEFC0DE), after the 16 bytes of a page's header
@@ -37,7 +39,6 @@ class LmdbFile:
     _opened: weakref.WeakValueDictionary[str, LmdbFile] = weakref.WeakValueDictionary()
 
     def __init__(self, path: Path) -> None:
-        lmdb = _import_lmdb()
         self.path = path
         self.signature = _signature(path)
         try:
@@ -100,13 +101,3 @@ class LmdbFile:
 def _signature(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _import_lmdb():
-    try:
-        import lmdb
-    except ImportError:
-        raise TDNError(
-            "databases of frames need the package lmdb; install it with: pip install lmdb"
-        ) from None
-    return lmdb

@@ -5,12 +5,13 @@
     4       uint32    number of atoms N
     8       uint32    number of stored pairs of neighbours E
     12      uint8     version, 1
-    13      uint8     bits: 1 energy, 2 forces, 4 stress, 8 cell, 16 neighbours
+    13      uint8     bits: 1 energy, 2 forces, 4 stress, 8 cell, 16 neighbours, 32 weight
     14      uint8     periodic directions: bits 1, 2, 4 for a, b, c
     15      uint8     part: 0 none, 1 train, 2 valid, 3 test
     16      2 uint16  lengths of the two texts that follow (config_type, group; UTF-8)
     20                texts, filled with zeros to a multiple of eight bytes
-            float64   positions [N, 3]; cell [3, 3]; energy; forces [N, 3]; stress [3, 3]
+            float64   positions [N, 3]; cell [3, 3]; energy; forces [N, 3]; stress [3, 3];
+                      weight (1 where there is none)
             int32     neighbours: edge_index [2, E]
             int16     neighbours: shift [E, 3] in lattice vectors
             uint8     atomic numbers [N]
@@ -31,7 +32,7 @@ from tdn.system.errors import TDNError
 
 VERSION = 1
 _HEADER = struct.Struct("<IIIBBBBHH")
-ENERGY, FORCES, STRESS, CELL, NEIGHBORS = 1, 2, 4, 8, 16
+ENERGY, FORCES, STRESS, CELL, NEIGHBORS, WEIGHT = 1, 2, 4, 8, 16, 32
 SPLITS = (None, "train", "valid", "test")
 
 
@@ -43,7 +44,13 @@ def encode_frame(frame: Frame, neighbors: StoredNeighbors | None = None) -> byte
     if atoms.cell.array.any():
         bits |= CELL
         parts.append(np.asarray(atoms.cell.array, "<f8").tobytes())
-    for bit, value in ((ENERGY, frame.energy), (FORCES, frame.forces), (STRESS, frame.stress)):
+    values = (
+        (ENERGY, frame.energy),
+        (FORCES, frame.forces),
+        (STRESS, frame.stress),
+        (WEIGHT, None if frame.weight == 1 else frame.weight),
+    )
+    for bit, value in values:
         if value is not None:
             bits |= bit
             parts.append(np.asarray(value, "<f8").tobytes())
@@ -114,6 +121,7 @@ def decode_frame(data: bytes, number: int, source: str) -> Frame:
     energy = float(take("<f8", 1)[0]) if bits & ENERGY else None
     forces = take("<f8", count, 3) if bits & FORCES else None
     stress = take("<f8", 3, 3) if bits & STRESS else None
+    weight = float(take("<f8", 1)[0]) if bits & WEIGHT else 1.0
     neighbors = None
     if bits & NEIGHBORS:
         edge_index, shift = take("<i4", 2, edges), take("<i2", edges, 3)
@@ -127,6 +135,7 @@ def decode_frame(data: bytes, number: int, source: str) -> Frame:
         energy=energy,
         forces=forces,
         stress=stress,
+        weight=weight,
         config_type=texts[0],
         split=SPLITS[split],
         group=texts[1],

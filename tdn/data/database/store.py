@@ -25,6 +25,7 @@ import numpy as np
 from tdn.data.bad_frames import Problems
 from tdn.data.frames import Frame
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 from .lmdb_file import LmdbFile
 from .record import decode_frame
@@ -66,7 +67,7 @@ class FrameStore:
         self._chunks: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognizes(path: str | Path) -> bool:
         """Whether an LMDB file is a database of this kind."""
         value = LmdbFile.open(path).get(METADATA_KEY)
         return value is not None and value[:1] == b"{" and FORMAT.encode() in value[:200]
@@ -187,7 +188,7 @@ def _read_metadata(file: LmdbFile, path: Path) -> dict[str, Any]:
         raise TDNError(f"{path} is no database of frames; tdn-data convert writes one")
     if metadata.get("format_version") != FORMAT_VERSION:
         raise TDNError(
-            f"{path} has format version {metadata.get('format_version')}, this program reads "
-            f"{FORMAT_VERSION}; convert the original data again"
+            f"{path} has format version {printable(metadata.get('format_version'))}, this program "
+            f"reads {FORMAT_VERSION}; convert the original data again"
         )
     return metadata

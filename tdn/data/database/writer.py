@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -23,7 +24,6 @@ from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 from tdn.system.version import __version__
 
-from .lmdb_file import _import_lmdb
 from .record import encode_frame
 from .store import CHUNK, FORMAT, FORMAT_VERSION, METADATA_KEY, frame_key, index_key
 
@@ -31,7 +31,7 @@ from .store import CHUNK, FORMAT, FORMAT_VERSION, METADATA_KEY, frame_key, index
 COMMIT_FRAMES = 4096
 # address space reserved for the file; the file itself is only as long as its content
 MAP_SIZE = 2**42
-# an atom with images closer than twice this (angstrom) is isolated for no model
+# an atom with images closer than this (angstrom) is isolated for no model, unless it is named so
 SMALLEST_CUTOFF = 2.0
 # frames remembered per element, so that samples of a large file contain every element
 EXAMPLES = 16
@@ -99,7 +99,6 @@ class StoreWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> StoreWriter:
-        lmdb = _import_lmdb()
         temporary = self._stack.enter_context(atomic_write(self.path))
         self._env = lmdb.open(
             str(temporary), subdir=False, lock=False, map_size=MAP_SIZE, sync=False, metasync=False
@@ -166,7 +165,7 @@ class StoreWriter:
         for name in self._labels:
             self._labels[name] += getattr(frame, name) is not None
         self._periodicity["".join("abc"[i] for i in range(3) if atoms.pbc[i]) or "none"] += 1
-        if is_isolated_atom(atoms, SMALLEST_CUTOFF):
+        if is_isolated_atom(frame, SMALLEST_CUTOFF):
             self._single.append(index)
         if frame.group is None or frame.group != self._group:
             self._starts.append(index)

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -24,14 +23,14 @@ from tdn.data.readers.any_file import kind_of, read_frames
 from tdn.data.statistics import find_atomic_energies, force_scale, is_isolated_atom, mean_neighbors
 from tdn.data.survey.checks import suspicious
 from tdn.data.survey.unit_checks import force_consistency
+from tdn.data.units import unit_factor
 from tdn.system.errors import TDNError, UsageError
 
 from .lazy import LazyFrames, LazyGraphs
 from .permutation import Complement, EpochOrder, choose
+from .settings import check_species, label_keys, train_files
 from .subset import Subset
-
-if TYPE_CHECKING:
-    from .load import Dataset
+from .types import Dataset
 
 # a database with more frames than this is not read into memory
 STREAM_FROM = 50_000
@@ -49,16 +48,25 @@ def streaming_store(data: DataConfig) -> FrameStore | None:
     TDNError
         If streaming is asked for and the file is no database of this project.
     """
-    path = Path(data.train)
-    if data.streaming == "never" or not path.is_file() or kind_of(path) != "store":
+    files = train_files(data)
+    path = Path(files[0])
+    alone = len(files) == 1 and path.is_file() and kind_of(path) == "store"
+    if data.streaming == "never" or not alone:
         if data.streaming == "always":
             raise TDNError(
                 f"data.streaming=always needs a database of frames; make one: tdn-data convert "
-                f"{path} -o {path.stem}.lmdb"
+                f"{' '.join(files)} -o {path.stem}.lmdb"
             )
         return None
     store = FrameStore(path)
-    return store if data.streaming == "always" or len(store) > STREAM_FROM else None
+    if data.streaming == "auto" and len(store) <= STREAM_FROM:
+        return None
+    if unit_factor("data.stress_unit", data.stress_unit) != 1:
+        raise UsageError(
+            f"data.stress_unit = {data.stress_unit} and streaming exclude each other; convert the "
+            f"units: tdn-data convert {path} --stress-unit={data.stress_unit} -o NEW.lmdb"
+        )
+    return store
 
 
 def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) -> Dataset:
@@ -73,21 +81,19 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
     TDNError
         For anything in the database or the settings that does not allow to train.
     """
-    from .load import Dataset, check_species
-
     data, model, seed = config.data, config.model, config.train.seed
     found = sorted(store.metadata["elements"], key=atomic_numbers.get)
     species = model.species or tuple(found)
     model = dataclasses.replace(model, species=species)
     isolated = [store.frame(i) for i in store.metadata["single_atoms"]]
-    isolated = [f for f in isolated if is_isolated_atom(f.atoms, model.r_max)]
+    isolated = [f for f in isolated if is_isolated_atom(f, model.r_max)]
     _require_labels(store, isolated, needs)
     if data.isolated_atoms:
         isolated += _isolated_file(data, model.r_max)
     numbers = _numbers(
         config, store, {f.number - 1 for f in isolated if f.source == store.path.name}
     )
-    sample = _sample(store, numbers, seed)
+    sample = _sample(store, numbers, seed, model.r_max)
     parts: dict[str, Sequence[Frame]] = {"train": sample}
     for name, path in (("valid", data.valid), ("test", data.test)):
         if path is None:
@@ -126,7 +132,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
     )
     warnings = [
         *_split_warnings(store, config),
-        *energies.notes,
+        *energies.warnings(sample),
         *(f"in a sample of {len(sample)} frames: {w}" for w in suspicious(sample, graphs)),
         *(f"in a sample: {w}" for w in [force_consistency(_runs(store, seed))] if w),
     ]
@@ -134,7 +140,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         train=train,
         valid=subset("valid"),
         test=subset("test"),
-        model=model,
+        model_config=model,
         atomic_energies=energies,
         scale=force_scale(sample, species, data.energy_scale == "per_species"),
         num_isolated=len(isolated),
@@ -166,12 +172,10 @@ def _check_elements(store: FrameStore, species: Sequence[str]) -> None:
 
 
 def _isolated_file(data: DataConfig, r_max: float) -> list[Frame]:
-    from .load import label_keys
-
     keys = dataclasses.replace(label_keys(data), split=None)
     frames = read_frames(data.isolated_atoms, keys)
     for frame in frames:
-        if not is_isolated_atom(frame.atoms, r_max):
+        if not is_isolated_atom(frame, r_max):
             raise TDNError(
                 f"{frame.where} (data.isolated_atoms) has {len(frame.atoms)} atoms or a small "
                 "periodic cell; expected one isolated atom per frame"
@@ -210,7 +214,9 @@ def _numbers(config: Config, store: FrameStore, isolated: set[int]) -> dict[str,
     return parts
 
 
-def _sample(store: FrameStore, numbers: dict[str, Sequence[int]], seed: int) -> list[Frame]:
+def _sample(
+    store: FrameStore, numbers: dict[str, Sequence[int]], seed: int, r_max: float
+) -> list[Frame]:
     """Random training frames, and some that hold each element."""
     train, valid = numbers["train"], numbers["valid"]
     chosen = [int(train[i]) for i in choose(len(train), SAMPLE_FRAMES, seed)]
@@ -221,13 +227,11 @@ def _sample(store: FrameStore, numbers: dict[str, Sequence[int]], seed: int) -> 
     frames = [store.frame(i) for i in taken]
     others = [store.frame(i) for i in dict.fromkeys(examples) if i not in known]
     frames += [frame for frame in others if frame.split in (None, "train")]
-    return [frame for frame in frames if len(frame.atoms) > 1 or frame.atoms.pbc.any()]
+    return [frame for frame in frames if not is_isolated_atom(frame, r_max)]
 
 
 def _evaluation_file(path: str, config: Config) -> Sequence[Frame]:
     """Frames of a validation or test file of its own; a bounded choice of a database."""
-    from .load import label_keys
-
     data = config.data
     if Path(path).is_file() and kind_of(path) == "store":
         store = FrameStore(path)

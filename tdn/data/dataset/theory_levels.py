@@ -16,7 +16,9 @@ from tdn.graph import species_index
 from tdn.system.errors import TDNError, UsageError
 
 from .lazy import LazyGraphs
-from .load import Dataset, Subset, load_dataset, statistics_tensors
+from .load import load_dataset
+from .subset import Subset
+from .types import Dataset, statistics_tensors
 
 
 @dataclass
@@ -55,7 +57,7 @@ def head_statistics(dataset: Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]
     return [statistics_tensors(dataset)]
 
 
-def load_heads(config: Config) -> Dataset:
+def load_training_data(config: Config) -> Dataset:
     """`load_dataset`, for each entry of ``data.heads`` if there are any.
 
     An entry has keys of the data section; those that it lacks are as in the section itself.
@@ -100,7 +102,7 @@ def _for_head(config: Config, data: DataConfig) -> Config:
 
 def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
     species = config.model.species or tuple(
-        sorted({s for d in loaded.values() for s in d.model.species}, key=atomic_numbers.get)
+        sorted({s for d in loaded.values() for s in d.model_config.species}, key=atomic_numbers.get)
     )
     numbers = [atomic_numbers[s] for s in species]
     found: dict[str, float] = {}
@@ -108,7 +110,7 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
         found = {**dataset.atomic_energies.values, **found}
     subsets, sizes, statistics, lines, warnings = {}, {}, [], [], []
     for name, dataset in loaded.items():
-        missing = [s for s in dataset.model.species if s not in species]
+        missing = [s for s in dataset.model_config.species if s not in species]
         if missing:
             raise TDNError(
                 f"head '{name}': frames contain {missing[0]}, the model knows "
@@ -124,7 +126,7 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
                 f"head '{name}' has no frames with {', '.join(lacking)}: E0 of another head is "
                 "used there (give data.heads.<name>.atomic_energies for a better one)"
             )
-        scale = dict(zip(dataset.model.species, dataset.scale.tolist(), strict=True))
+        scale = dict(zip(dataset.model_config.species, dataset.scale.tolist(), strict=True))
         default = sum(scale.values()) / len(scale)
         statistics.append(
             (
@@ -155,7 +157,9 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
     )
     return MultiHeadDataset(
         **subsets,
-        model=dataclasses.replace(config.model, species=species, avg_num_neighbors=neighbors),
+        model_config=dataclasses.replace(
+            config.model, species=species, avg_num_neighbors=neighbors
+        ),
         atomic_energies=energies,
         scale=statistics[0][1].numpy(),
         num_isolated=sum(d.num_isolated for d in loaded.values()),

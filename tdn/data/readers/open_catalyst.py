@@ -30,9 +30,10 @@ import numpy as np
 
 from tdn.data.bad_frames import Problems
 from tdn.data.database.lmdb_file import LmdbFile
-from tdn.data.frames import Frame, LabelKeys, frame_from_atoms
+from tdn.data.frames import Frame, LabelKeys
 from tdn.system.errors import TDNError
 
+from .labels import frame_from_atoms
 from .unpickle import MAX_RECORD, UnsafePickleError, load_plain
 
 RESERVED = (b"nextid", b"metadata", b"deleted_ids", b"length")
@@ -60,6 +61,7 @@ def iterate_aselmdb(file: LmdbFile, keys: LabelKeys, problems: Problems) -> Iter
     """
     next_id = _load_json(file.get(b"nextid")) or 1
     deleted = set(_load_json(file.get(b"deleted_ids")) or ())
+    left = file.entries - sum(file.get(key) is not None for key in RESERVED)
     for number in range(1, int(next_id)):
         if number in deleted:
             continue
@@ -67,10 +69,16 @@ def iterate_aselmdb(file: LmdbFile, keys: LabelKeys, problems: Problems) -> Iter
         if value is None:
             problems.add("missing record", f"{where} is missing")
             continue
+        left -= 1
         try:
-            yield _row(_load_json(value), keys, number, file.path.name)
+            yield _row(_load_json(value), keys, number, file.path.name, problems)
         except TDNError as error:
             problems.add("damaged or incomplete record", f"{where}: {error}")
+    if left > len(deleted):
+        problems.add(
+            "records beyond the last number",
+            f"{file.path.name} has records that its key nextid ({next_id}) does not count",
+        )
 
 
 def _load_json(value: bytes | None) -> Any:
@@ -101,7 +109,7 @@ def _decode(item: dict) -> Any:
     return item
 
 
-def _row(row: Any, keys: LabelKeys, number: int, source: str) -> Frame:
+def _row(row: Any, keys: LabelKeys, number: int, source: str, problems: Problems) -> Frame:
     """One row of an ASE database; labels may also be among its key-value pairs or data."""
     if not isinstance(row, dict) or "numbers" not in row or "positions" not in row:
         raise TDNError("no structure: numbers or positions are missing")
@@ -119,6 +127,7 @@ def _row(row: Any, keys: LabelKeys, number: int, source: str) -> Frame:
         keys,
         number,
         source,
+        problems,
     )
 
 
@@ -140,14 +149,14 @@ def iterate_oc(file: LmdbFile, keys: LabelKeys, problems: Problems) -> Iterator[
             problems.add("missing record", f"{where} is missing")
             continue
         try:
-            yield _data(load_plain(value), keys, number + 1, file.path.name)
+            yield _data(load_plain(value), keys, number + 1, file.path.name, problems)
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{where}: {error}") from None
         except TDNError as error:
             problems.add("damaged or incomplete record", f"{where}: {error}")
 
 
-def _data(data: Any, keys: LabelKeys, number: int, source: str) -> Frame:
+def _data(data: Any, keys: LabelKeys, number: int, source: str, problems: Problems) -> Frame:
     """One object of torch_geometric, as a dictionary of its fields."""
     if not isinstance(data, dict) or data.get("pos") is None or data.get("atomic_numbers") is None:
         raise TDNError("no structure: pos or atomic_numbers are missing")
@@ -160,7 +169,16 @@ def _data(data: Any, keys: LabelKeys, number: int, source: str) -> Frame:
     cell = extra.get("cell")
     pbc = extra.get("pbc", (True, True, True))
     return _to_frame(
-        data["atomic_numbers"], data["pos"], cell, pbc, results, extra, keys, number, source
+        data["atomic_numbers"],
+        data["pos"],
+        cell,
+        pbc,
+        results,
+        extra,
+        keys,
+        number,
+        source,
+        problems,
     )
 
 
@@ -174,6 +192,7 @@ def _to_frame(
     keys: LabelKeys,
     number: int,
     source: str,
+    problems: Problems,
 ) -> Frame:
     try:
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, np.float64).reshape(3, 3)
@@ -190,7 +209,7 @@ def _to_frame(
         raise TDNError("atomic numbers outside 1 to 118")
     atoms.info.update(extra)
     atoms.calc = SimpleNamespace(results=results)
-    frame = frame_from_atoms(atoms, keys, number, source)
+    frame = frame_from_atoms(atoms, keys, number, source, problems)
     system = extra.get("sid")
     if system is None:
         return frame

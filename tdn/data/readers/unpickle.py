@@ -5,30 +5,36 @@ a fixed list of names, each bound to a stand-in of our own, and imports nothing.
 dictionaries, lists, tuples, numbers, strings and numpy arrays (tensors become arrays, their numbers
 read by torch's own restricted reader); anything else is refused with the name that was asked for.
 
-Sizes are bounded as well: a record is refused when it is larger than `MAX_RECORD`, and pickles that
-could make the fast C unpickler allocate memory out of proportion go through the slow one in Python,
-with a limit on its steps.
+Sizes are bounded as well: a record longer than `MAX_RECORD` is refused, and so is a pickle that
+asks for memory out of proportion to its length. A few bytes may ask for gigabytes, for example by
+the index of an entry in the memo of the unpickler, and nothing in Python bounds that: the address
+space of the process is limited while a record is read (on Linux; other systems give what they
+have).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import pickle
 import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tdn.system.errors import TDNError
 
 # bytes of one record after decompression; a molecule of 100 atoms with 300 steps in four stages
 # takes about 15 MiB
 MAX_RECORD = 64 * 2**20
-# opcodes that the slow unpickler executes; bounds the number of objects
-MAX_STEPS = 1_000_000
-# containers that a record may hold when it goes through the fast unpickler
-MAX_CONTAINERS = 4_000_000
+# memory that reading a record may take: a constant, and a multiple of its length (a list of small
+# dictionaries takes twelve times its pickle)
+BASE_MEMORY, MEMORY_RATIO = 64 * 2**20, 32
 MAX_DEPTH = 100
 # how torch.save starts a storage inside a pickle: its magic number, pickled
 _STORAGE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -192,8 +198,6 @@ def _no_bytes(*args: Any) -> bytes:
 
 def _load_storage(data: Any = None) -> _Storage:
     """A storage that torch wrote, read by torch's own restricted reader."""
-    import torch
-
     # the format without a zip archive, which could unpack to any size
     if not (isinstance(data, bytes) and data.startswith(_STORAGE_MAGIC)):
         raise UnsafePickleError("it holds a tensor in an unknown format")
@@ -266,8 +270,8 @@ def _find_class(module: str, name: str) -> Any:
         raise UnsafePickleError(f"it asks for {asked}") from None
 
 
-class _Fast(pickle.Unpickler):
-    """The C unpickler with our names."""
+class _Unpickler(pickle.Unpickler):
+    """The unpickler of the standard library with our names."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _find_class(module, name)
@@ -276,60 +280,28 @@ class _Fast(pickle.Unpickler):
         raise UnsafePickleError("it refers to objects outside itself")
 
 
-class _Counted(dict):
-    """The table of opcodes, which counts how often it is used."""
-
-    steps = 0
-
-    def __getitem__(self, key: int) -> Any:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
-            raise UnsafePickleError(f"it takes more than {MAX_STEPS} steps")
-        return super().__getitem__(key)
+_limit_lock = threading.Lock()
 
 
-class _Slow(pickle._Unpickler):
-    """The unpickler in Python: its memo is a dictionary, so large indices cost nothing."""
+@contextlib.contextmanager
+def _limited_memory(extra: int) -> Iterator[None]:
+    """Allow this process ``extra`` more bytes of address space; MemoryError beyond that."""
+    try:
+        import resource
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
-        self.dispatch = _Counted(pickle._Unpickler.dispatch)
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _find_class(module, name)
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise UnsafePickleError("it refers to objects outside itself")
-
-    def get_extension(self, code: int) -> Any:
-        raise UnsafePickleError("it asks for a registered extension")
-
-
-# What ordinary pickles of dictionaries consist of: opcodes of fixed length, short strings, and
-# memo indices below 2^22. Everything else takes the slow unpickler: the C one fills its memo up to
-# the largest index that a pickle names, which may be four thousand million.
-_SHORT = b"|".join(rb"\x%02x[\s\S]{%d}" % (n, n) for n in range(256))
-_TEXT = b"|".join(rb"\x%02x\x00\x00\x00[\s\S]{%d}" % (n, n) for n in range(256))
-_TOKENS = re.compile(
-    rb"(?:[\(\)\]\}NesutaRb0\x81\x85\x86\x87\x88\x89\x93\x94]|[hqK][\s\S]|M[\s\S]{2}"
-    rb"|[Jj][\s\S]{4}|G[\s\S]{8}|r[\s\S]{2}[\x00-\x3f]\x00|\x95[\s\S]{8}|\x80[\x02-\x05]"
-    rb"|X(?:" + _TEXT + rb")|\x8c(?:" + _SHORT + rb")){1,500}"
-)
-
-
-def _is_ordinary(data: bytes) -> bool:
-    """Whether the fast unpickler can be trusted to use memory in proportion to the data."""
-    if sum(data.count(c) for c in (b"]", b"}", b"\x85", b"\x86", b"\x87", b"t")) > MAX_CONTAINERS:
-        return False
-    position, end = 0, len(data)
-    while position < end:
-        if data[position] == 0x2E:  # STOP
-            return True
-        match = _TOKENS.match(data, position)
-        if match is None:
-            return False
-        position = match.end()
-    return False
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    with _limit_lock:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + extra
+        known = [value for value in (soft, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min([limit, *known]), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def load_plain(data: bytes) -> Any:
@@ -348,12 +320,18 @@ def load_plain(data: bytes) -> Any:
         raise UnsafePickleError(
             f"record refused: its pickle has {len(data)} bytes, at most {MAX_RECORD} are read"
         )
+    memory = BASE_MEMORY + MEMORY_RATIO * len(data)
     try:
-        reader = _Fast(io.BytesIO(data)) if _is_ordinary(data) else _Slow(data)
-        return _plain(reader.load(), {}, 0)
+        with _limited_memory(memory):
+            return _plain(_Unpickler(io.BytesIO(data)).load(), {}, 0)
     except UnsafePickleError as error:
         raise UnsafePickleError(
             f"record refused: its pickle is more than plain data: {error} (nothing was executed)"
+        ) from None
+    except MemoryError:
+        raise UnsafePickleError(
+            f"record refused: its pickle of {len(data)} bytes takes more than "
+            f"{memory // 2**20} MiB of memory"
         ) from None
     except Exception as error:  # a damaged pickle fails in many ways
         reason = ascii(" ".join(str(error).split())[:100])[1:-1] or type(error).__name__

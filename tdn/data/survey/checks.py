@@ -11,6 +11,7 @@ from tdn.data.frames import Frame
 from tdn.data.statistics import count_elements
 from tdn.graph import Graph
 
+from .stress_checks import stress_consistency
 from .unit_checks import energy_unit, force_consistency
 
 # limits beyond which a value is suspicious
@@ -27,8 +28,9 @@ def suspicious(frames: Sequence[Frame], graphs: Sequence[Graph]) -> list[str]:
 
     Looked for: duplicate frames, forces that do not add up to zero, forces and energies of
     impossible size, energies per atom where totals are expected, energies that differ between
-    compositions or fall apart within one, units other than eV and angstrom, periodic and
-    non-periodic frames together, atoms that are too close, and cutoffs that reach no neighbour.
+    compositions or fall apart within one, units other than eV and angstrom,
+    forces or stresses of the opposite sign, periodic and non-periodic frames together, atoms that
+    are too close, and cutoffs that reach no neighbour.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ def suspicious(frames: Sequence[Frame], graphs: Sequence[Graph]) -> list[str]:
         _compositions(frames),
         energy_unit(frames),
         force_consistency(frames),
+        stress_consistency(frames),
         _periodicity(frames),
         _distances(with_graphs, graphs),
         _no_edges(with_graphs, graphs),
@@ -76,41 +79,41 @@ def _duplicates(frames: Sequence[Frame]) -> str | None:
 
 
 def _net_forces(frames: Sequence[Frame]) -> str | None:
-    labelled = [f for f in frames if f.forces is not None and len(f.forces) > 1]
-    net = np.array([np.linalg.norm(f.forces.sum(axis=0)) / len(f.forces) for f in labelled])
+    labeled = [f for f in frames if f.forces is not None and len(f.forces) > 1]
+    net = np.array([np.linalg.norm(f.forces.sum(axis=0)) / len(f.forces) for f in labeled])
     bad = int((net > NET_FORCE).sum())
     if not bad:
         return None
     worst = int(net.argmax())
     return (
-        f"forces of {_plural(bad, len(labelled))} do not add up to zero (largest: "
-        f"{net[worst]:.3g} eV/A per atom in {labelled[worst].where}); no energy of isolated "
+        f"forces of {_plural(bad, len(labeled))} do not add up to zero (largest: "
+        f"{net[worst]:.3g} eV/A per atom in {labeled[worst].where}); no energy of isolated "
         "structures gives such forces: unconverged, constrained or in an external field?"
     )
 
 
 def _large_forces(frames: Sequence[Frame]) -> str | None:
-    labelled = [f for f in frames if f.forces is not None]
-    largest = np.array([np.abs(f.forces).max() for f in labelled])
+    labeled = [f for f in frames if f.forces is not None]
+    largest = np.array([np.abs(f.forces).max() for f in labeled])
     bad = int((largest > LARGE_FORCE).sum())
     if bad:
         worst = int(largest.argmax())
         return (
-            f"{_plural(bad, len(labelled))} have forces above {LARGE_FORCE:g} eV/A (largest: "
-            f"{largest[worst]:.4g} in {labelled[worst].where}); check units and outliers"
+            f"{_plural(bad, len(labeled))} have forces above {LARGE_FORCE:g} eV/A (largest: "
+            f"{largest[worst]:.4g} in {labeled[worst].where}); check units and outliers"
         )
-    if len(labelled) > 1 and largest.max() < 1e-4:
+    if len(labeled) > 1 and largest.max() < 1e-4:
         return f"all forces are below 1e-4 eV/A (largest {largest.max():.2g}); check their units"
     return None
 
 
 def _energies(frames: Sequence[Frame]) -> str | None:
-    labelled = [f for f in frames if f.energy is not None]
-    if len(labelled) < 3:
+    labeled = [f for f in frames if f.energy is not None]
+    if len(labeled) < 3:
         return None
-    energies = np.array([f.energy for f in labelled])
-    symbols = sorted({s for f in labelled for s in set(f.atoms.get_chemical_symbols())})
-    counts = count_elements(labelled, symbols)
+    energies = np.array([f.energy for f in labeled])
+    symbols = sorted({s for f in labeled for s in set(f.atoms.get_chemical_symbols())})
+    counts = count_elements(labeled, symbols)
     atoms = counts.sum(axis=1)
 
     def residual(matrix: np.ndarray) -> np.ndarray:
@@ -128,7 +131,7 @@ def _energies(frames: Sequence[Frame]) -> str | None:
     if spread.max() > ENERGY_SPREAD:
         worst = int(spread.argmax())
         return (
-            f"the energy of {labelled[worst].where} is {spread[worst]:.3g} eV per atom away from "
+            f"the energy of {labeled[worst].where} is {spread[worst]:.3g} eV per atom away from "
             "the others; check units, and that all frames come from one level of theory"
         )
     return None
@@ -136,9 +139,9 @@ def _energies(frames: Sequence[Frame]) -> str | None:
 
 def _compositions(frames: Sequence[Frame]) -> str | None:
     """Energies that fall apart into two groups within one composition, or between compositions."""
-    labelled = [f for f in frames if f.energy is not None]
+    labeled = [f for f in frames if f.energy is not None]
     groups: dict[str, list[Frame]] = {}
-    for frame in labelled:
+    for frame in labeled:
         groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
     for formula, group in groups.items():
         if len(group) < 4:
@@ -209,7 +212,8 @@ def _distances(frames: Sequence[Frame], graphs: Sequence[Graph]) -> str | None:
 
 
 def _no_edges(frames: Sequence[Frame], graphs: Sequence[Graph]) -> str | None:
-    bare = [f for f, g in zip(frames, graphs, strict=True) if g.num_edges == 0]
+    pairs = zip(frames, graphs, strict=True)
+    bare = [f for f, g in pairs if g.num_edges == 0 and g.num_atoms > 1]
     if not bare:
         return None
     return (

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase.data import atomic_numbers
 
 from tdn.config import DataConfig, ModelConfig, TrainConfig
+from tdn.data.bad_frames import Problems, free_energy
 from tdn.data.dataset.streaming import STREAM_FROM
 from tdn.data.frames import Frame, LabelKeys
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import kind_of, source_files
+from tdn.data.readers.ase_files import iterate_atoms
 from tdn.data.statistics import find_atomic_energies, is_isolated_atom
 from tdn.system.errors import TDNError
 
@@ -45,18 +46,19 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         If the file cannot be read or has no labels.
     """
     data = Path(data)
-    keys = find_label_keys(data)
+    keys = LabelKeys(split=_split_key(data))
     found = survey(data, keys, complete=False)
     if not found.frames:
         raise TDNError(f"{data} holds no usable frame: {'; '.join(found.problems.lines())}")
     if not (found.labels["energy"] or found.labels["forces"]):
         raise TDNError(
-            f"no frame of {data} has energies or forces under a name that is known; name them: "
-            "tdn-train --defaults prints data.energy_key and data.forces_key"
+            f"ATTENTION: positions only; no frame of {data} has energies or forces under a name "
+            f"that is known{found.problems.candidates('energy')}; name them: tdn-train --defaults "
+            "prints data.energy_key and data.forces_key"
         )
     default = ModelConfig()
-    isolated = [f for f in found.isolated if is_isolated_atom(f.atoms, default.r_max)]
-    frames = [f for f in found.sample if not is_isolated_atom(f.atoms, default.r_max)]
+    isolated = [f for f in found.isolated if is_isolated_atom(f, default.r_max)]
+    frames = [f for f in found.sample if not is_isolated_atom(f, default.r_max)]
     if not frames:
         raise TDNError(f"{data} holds isolated atoms only; expected structures to train on")
     species = sorted({s for f in frames for s in f.atoms.symbols}, key=atomic_numbers.get)
@@ -103,7 +105,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         "data:",
         f"  train: {_yaml(os.path.relpath(data, folder))}",
         *_split_lines(with_splits, splits, total, keys, streaming),
-        *_key_lines(keys),
+        *_key_lines(found),
         *_energy_lines(species, frames, isolated),
         *_label_lines(found, total),
         *_streaming_lines(data, total),
@@ -120,42 +122,14 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
     return "\n".join(lines) + "\n"
 
 
-def find_label_keys(path: Path) -> LabelKeys:
-    """The keys under which the first frames of a file carry energy and forces.
-
-    The usual ones are preferred; otherwise the only number with "energy" in its name and the only
-    [N, 3] array with "force" in its name, as in ``REF_energy`` and ``REF_forces``.
-    """
-    keys = LabelKeys()
+def _split_key(path: Path) -> str | None:
+    """``split`` if the first frames of a file have such a key."""
     file = source_files(path)[0]
     if kind_of(file) != "ase":
-        return keys
-    try:
-        images = [a for _, a in zip(range(5), ase.io.iread(file, index=":"), strict=False)]
-    except Exception:  # reported with the frame's number when the file is read as a whole
-        return keys
-    images = [a for a in images if len(a) > 1] or images
-    if not images:
-        return keys
-    atoms = images[0]
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-    scalars = [
-        key
-        for key, value in atoms.info.items()
-        if "energy" in key.lower() and isinstance(value, (int, float, np.floating))
-    ]
-    vectors = [
-        key
-        for key, value in atoms.arrays.items()
-        if "force" in key.lower() and np.shape(value) == (len(atoms), 3)
-    ]
-    if "energy" not in results and "energy" not in atoms.info and len(scalars) == 1:
-        keys = replace(keys, energy=scalars[0])
-    if "forces" not in results and "forces" not in atoms.arrays and len(vectors) == 1:
-        keys = replace(keys, forces=vectors[0])
-    if isinstance(atoms.info.get("split"), str):
-        keys = replace(keys, split="split")
-    return keys
+        return None
+    first = (atoms for atoms in iterate_atoms(file, Problems(skip=True)) if atoms is not None)
+    named = [isinstance(atoms.info.get("split"), str) for atoms in islice(first, 5)]
+    return "split" if any(named) else None
 
 
 def _neighbor_counts(frames: Sequence[Frame], species: list[str]) -> dict[float, float]:
@@ -225,7 +199,7 @@ def _attention(
     chosen = {id(f) for f in counted}
     order = [*counted, *(f for f in frames if id(f) not in chosen)]
     lines = []
-    for text in [*found.problems.lines(), *suspicious(order, graphs)]:
+    for text in [*_label_findings(found), *suspicious(order, graphs)]:
         lines += _wrapped(f"ATTENTION: {text}", "# ")
     return lines
 
@@ -248,13 +222,31 @@ def _is_streamed(data: Path, total: int) -> bool:
     return total > STREAM_FROM and data.is_file() and kind_of(data) == "store"
 
 
-def _key_lines(keys: LabelKeys) -> list[str]:
-    lines = []
-    if keys.energy != LabelKeys.energy:
-        lines.append(f"  energy_key: {_yaml(keys.energy)}")
-    if keys.forces != LabelKeys.forces:
-        lines.append(f"  forces_key: {_yaml(keys.forces)}")
+def _label_findings(found: Survey) -> list[str]:
+    """Labels that no frame has, several names for one label, and what else reading brought up."""
+    problems = found.problems
+    lines = problems.reasons() + [f"{count} {text}" for text, count in problems.notes.items()]
+    for name, why in (
+        ("energy", "forces alone leave energies undetermined by a constant"),
+        ("forces", "energies alone teach little: one number per frame"),
+    ):
+        if not found.labels[name]:
+            lines.append(f"no frame has {name}{problems.candidates(name)}; {why}")
+    for label, keys in problems.used.items():
+        if len(keys) > 1:
+            counts = ", ".join(f"{key!r} in {count}" for key, count in keys.items())
+            lines.append(f"{label} is under different keys: {counts} frames")
+        lines += [f"{label} is read from {k!r}{free_energy(k)}" for k in keys if free_energy(k)]
     return lines
+
+
+def _key_lines(found: Survey) -> list[str]:
+    """The keys of labels that have one name, which is not that of ASE."""
+    return [
+        f"  {label}_key: {_yaml(next(iter(keys)))}"
+        for label, keys in found.problems.used.items()
+        if len(keys) == 1 and label not in keys
+    ]
 
 
 def _energy_lines(species: list[str], frames: list[Frame], isolated: list[Frame]) -> list[str]:
@@ -278,7 +270,7 @@ def _energy_lines(species: list[str], frames: list[Frame], isolated: list[Frame]
     else:
         fitted = [s for s, o in energies.origin.items() if o == "least squares"]
         lines[0] += f"; those of {', '.join(fitted)} by least squares"
-    for note in energies.notes:
+    for note in energies.warnings(frames):
         lines += _wrapped(f"ATTENTION: {note}")
     values = ", ".join(f"{s}: {v:.6f}" for s, v in energies.values.items())
     return [*lines, f"  atomic_energies: {{{values}}}"]

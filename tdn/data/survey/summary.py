@@ -18,8 +18,16 @@ from tdn.data.dataset.permutation import choose
 from tdn.data.frames import Frame, LabelKeys
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import iterate_frames, kind_of
-from tdn.data.statistics import count_elements, is_isolated_atom, least_squares_energies
+from tdn.data.statistics import (
+    contradicting_energies,
+    count_elements,
+    is_isolated_atom,
+    isolated_energies,
+    least_squares_energies,
+)
 from tdn.graph import Graph
+from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 
 # frames that distributions and checks look at, those whose neighbours are counted, and successive
 # frames that are compared with one another
@@ -60,6 +68,16 @@ class Survey:
     run: list[Frame] = field(default_factory=list)
     isolated: list[Frame] = field(default_factory=list)
     problems: Problems = field(default_factory=lambda: Problems(skip=True))
+
+    def e0_warnings(self, cutoff: float) -> list[str]:
+        """What is wrong with the energies of isolated atoms among the frames."""
+        try:
+            energies = isolated_energies([f for f in self.isolated if is_isolated_atom(f, cutoff)])
+        except TDNError as error:
+            return [str(error)]
+        rest = [f for f in self.sample if not is_isolated_atom(f, cutoff)]
+        found = contradicting_energies(rest, energies)
+        return [found] if found else []
 
 
 def survey(
@@ -113,7 +131,7 @@ def _count(result: Survey, frame: Frame) -> None:
         result.config_types[frame.config_type] += 1
     if frame.split is not None:
         result.splits[frame.split] += 1
-    if len(result.isolated) < 1000 and is_isolated_atom(atoms, SMALLEST_CUTOFF):
+    if len(result.isolated) < 1000 and is_isolated_atom(frame, SMALLEST_CUTOFF):
         result.isolated.append(frame)
 
 
@@ -139,7 +157,7 @@ class Summary:
 
     Attributes
     ----------
-    residual : energy per atom minus that of the best E0, of the frames in ``labelled``
+    residual : energy per atom minus that of the best E0, of the frames in ``labeled``
     forces : components of all forces
     largest : largest force component of each frame with forces
     net : norm of the sum of the forces per atom of each of them
@@ -151,7 +169,7 @@ class Summary:
     survey: Survey
     cutoff: float
     e0: dict[str, float]
-    labelled: list[Frame]
+    labeled: list[Frame]
     residual: np.ndarray
     with_forces: list[Frame]
     forces: np.ndarray
@@ -165,7 +183,7 @@ class Summary:
         """Frames far from the others, the farthest first."""
         found = []
         for frame, value, score in zip(
-            self.labelled, self.residual, _scores(self.residual), strict=True
+            self.labeled, self.residual, _scores(self.residual), strict=True
         ):
             if score > OUTLIER:
                 found.append((score, frame, f"energy {value:+.3f} eV per atom off"))
@@ -189,12 +207,12 @@ def _scores(values: np.ndarray) -> np.ndarray:
 def summarize(found: Survey, cutoff: float) -> Summary:
     """Distributions of the sample of a survey."""
     sample = found.sample
-    labelled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
-    symbols = sorted({s for f in labelled for s in f.atoms.symbols}, key=atomic_numbers.get)
+    labeled = [f for f in sample if f.energy is not None and np.isfinite(f.energy)]
+    symbols = sorted({s for f in labeled for s in f.atoms.symbols}, key=atomic_numbers.get)
     residual, e0 = np.zeros(0), {}
-    if labelled:
-        counts = count_elements(labelled, symbols)
-        energies = np.array([f.energy for f in labelled])
+    if labeled:
+        counts = count_elements(labeled, symbols)
+        energies = np.array([f.energy for f in labeled])
         values, _ = least_squares_energies(counts, energies)
         residual = (energies - counts @ values) / counts.sum(axis=1)
         e0 = dict(zip(symbols, map(float, values), strict=True))
@@ -209,7 +227,7 @@ def summarize(found: Survey, cutoff: float) -> Summary:
         survey=found,
         cutoff=cutoff,
         e0=e0,
-        labelled=labelled,
+        labeled=labeled,
         residual=residual,
         with_forces=with_forces,
         forces=np.concatenate([f.forces.ravel() for f in with_forces[::stride]] or [np.zeros(0)]),
@@ -227,7 +245,10 @@ def label_lines(found: Survey) -> list[str]:
     for name in ("energy", "forces"):
         missing = found.frames - found.labels[name]
         if missing:
-            lines.append(f"{missing} of {found.frames} frames have no {name}")
+            lines.append(
+                f"{missing} of {found.frames} frames have no {name}"
+                f"{found.problems.candidates(name)}"
+            )
         bad = [
             frame
             for frame in found.sample
@@ -291,7 +312,7 @@ def summary_lines(summary: Summary) -> list[str]:
         return [f"{name:34}{shown}  {unit}"]
 
     def counts(items: dict[str, Any], limit: int = 8) -> str:
-        shown = ", ".join(f"{name} {count}" for name, count in list(items.items())[:limit])
+        shown = ", ".join(f"{printable(n)} {count}" for n, count in list(items.items())[:limit])
         return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
     elements = {s: e["atoms"] for s, e in values["elements"].items()}

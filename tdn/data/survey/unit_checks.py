@@ -8,23 +8,8 @@ import ase.units
 import numpy as np
 
 from tdn.data.frames import Frame
+from tdn.data.units import ENERGY_UNITS, FORCE_UNITS
 
-ENERGY_UNITS = {
-    "eV": 1.0,
-    "hartree": ase.units.Hartree,
-    "rydberg": ase.units.Rydberg,
-    "kcal/mol": ase.units.kcal / ase.units.mol,
-    "kJ/mol": ase.units.kJ / ase.units.mol,
-}
-FORCE_UNITS = {
-    "eV/A": 1.0,
-    "hartree/bohr": ase.units.Hartree / ase.units.Bohr,
-    "hartree/A": ase.units.Hartree,
-    "rydberg/bohr": ase.units.Rydberg / ase.units.Bohr,
-    "kcal/mol/A": ase.units.kcal / ase.units.mol,
-    "kJ/mol/A": ase.units.kJ / ase.units.mol,
-    "kJ/mol/nm": ase.units.kJ / ase.units.mol / 10,
-}
 # frames this close (angstrom, largest displacement of an atom) follow their forces
 NEAR = 0.15
 MIN_PAIRS = 8
@@ -46,11 +31,11 @@ def statistical_atom_energy(numbers: np.ndarray) -> np.ndarray:
 
 def energy_unit(frames: Sequence[Frame]) -> str | None:
     """A warning if total energies are all-electron energies in another unit than eV."""
-    labelled = [f for f in frames if f.energy is not None and f.atoms.numbers.max() >= 6]
-    if not labelled:
+    labeled = [f for f in frames if f.energy is not None and f.atoms.numbers.max() >= 6]
+    if not labeled:
         return None
-    expected = np.array([statistical_atom_energy(f.atoms.numbers).sum() for f in labelled])
-    ratio = float(np.median(np.array([f.energy for f in labelled]) / expected))
+    expected = np.array([statistical_atom_energy(f.atoms.numbers).sum() for f in labeled])
+    ratio = float(np.median(np.array([f.energy for f in labeled]) / expected))
     for name, unit in ENERGY_UNITS.items():
         # the ratio is hartree expressed in the unit of the energies
         if name != "eV" and abs(ratio * unit / ase.units.Hartree - 1) < ATOM_TOLERANCE:

@@ -1,11 +1,11 @@
-#include "component_linear_kernels.h"
-#include "convolution_kernels.h"
-#include "cp_message_kernels.h"
-#include "degree_linear_kernels.h"
-#include "gate_kernels.h"
-#include "node_product_kernels.h"
-#include "radial_kernels.h"
-#include "scalar_message_kernels.h"
+#include "component_linear/component_linear_kernels.h"
+#include "convolution/convolution_kernels.h"
+#include "cp_message/cp_message_kernels.h"
+#include "degree_linear/degree_linear_kernels.h"
+#include "gate/gate_kernels.h"
+#include "node_product/node_product_kernels.h"
+#include "radial/radial_kernels.h"
+#include "scalar_message/scalar_message_kernels.h"
 
 #include <cstdlib>
 #include <cstring>

@@ -1,19 +1,14 @@
-#include "component_linear.h"
-#include "convolution.h"
-#include "cp_message.h"
-#include "cp_message_kernels.h"
-#include "edge_geometry.h"
-#include "edges.h"
-#include "exchange_ops.h"
-#include "gate.h"
-#include "node_product.h"
-#include "radial.h"
-#ifdef TDN_CUDA
-#include "cuda/convolution_cuda.h"
-#include "cuda/cp_message_cuda.h"
-#include "cuda/gate_cuda.h"
-#include "cuda/node_product_cuda.h"
-#endif
+#include "component_linear/component_linear.h"
+#include "convolution/convolution.h"
+#include "cp_message/cp_message.h"
+#include "cp_message/cp_message_kernels.h"
+#include "degree_linear/degree_linear.h"
+#include "edge_geometry/edge_geometry.h"
+#include "sorted_edges/sorted_edges.h"
+#include "exchange/exchange_ops.h"
+#include "gate/gate.h"
+#include "node_product/node_product.h"
+#include "radial/radial.h"
 
 #include <torch/library.h>
 

@@ -1,4 +1,4 @@
-"""Which optimiser moves which weights."""
+"""Which optimizer moves which weights."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def parameter_groups(model: nn.Module, optimizer: str) -> list[list[nn.Parameter
 
 
 class OptimizerPair:
-    """Two optimisers that are stepped, stored and restored together.
+    """Two optimizers that are stepped, stored and restored together.
 
     Parameters
     ----------
-    parts : the optimisers by name
+    parts : the optimizers by name
     """
 
     def __init__(self, parts: dict[str, torch.optim.Optimizer]) -> None:
@@ -86,7 +86,7 @@ class OptimizerPair:
 def build_optimizer(
     settings: TrainConfig, flat: FlatParameters, groups: Sequence[Sequence[nn.Parameter]]
 ) -> torch.optim.Optimizer | OptimizerPair:
-    """The optimiser of a run over flat weights.
+    """The optimizer of a run over flat weights.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ class Soap(torch.optim.Optimizer):
         (group,) = self.param_groups
         (flat,) = group["params"]
         state = self.state[flat]
-        # a tensor, as in other optimisers: states hold tensors
+        # a tensor, as in other optimizers: states hold tensors
         state["step"] = state.get("step", torch.zeros((), dtype=torch.float32)) + 1
         number = int(state["step"])
         flat.mul_(1 - group["lr"] * group["weight_decay"])

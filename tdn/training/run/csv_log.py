@@ -47,14 +47,9 @@ class Log:
 
     @staticmethod
     def _text(row: dict[str, float | None]) -> dict[str, str]:
-        texts = {}
-        for name in COLUMNS:
-            value = row.get(name)
-            if value is None:
-                texts[name] = ""
-            else:
-                texts[name] = str(int(value)) if name in ("epoch", "step") else f"{value:.8g}"
-        return texts
+        formats = {"epoch": ".0f", "step": ".0f"}
+        known = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+        return {name: format(value, formats.get(name, ".8g")) for name, value in known.items()}
 
     def append(self, row: dict[str, float | None]) -> None:
         """Write one row."""
@@ -67,13 +62,6 @@ class Log:
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Rows of the file with the values that are there; a last line cut short is left out."""
-    rows = []
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row.values():
-                continue
-            try:
-                rows.append({k: float(v) for k, v in row.items() if k in COLUMNS and v != ""})
-            except ValueError:
-                continue
-    return [row for row in rows if "epoch" in row]
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    return [{name: float(text) for name, text in row.items() if text} for row in rows]

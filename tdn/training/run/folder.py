@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tdn.config import Config, config_to_dict
-from tdn.config.yaml_file import HEAD_PATH_KEYS, PATH_KEYS
+from tdn.config.yaml_file import change_paths
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 from tdn.system.version import __version__
@@ -39,8 +39,6 @@ def check_run_dir(run_dir: Path, restart: bool) -> None:
     TDNError
         With what is in the way.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise TDNError(f"train.run_dir {run_dir} is a file; choose another folder")
     parent = run_dir
     while not parent.exists():
         parent = parent.parent
@@ -95,7 +93,7 @@ def _readme(config: Config) -> str:
         "In this folder:",
         "  tdn-train config.yaml                        go on, or write tables and figures again",
         "  tdn-train config.yaml train.max_epochs=N     go on beyond the last epoch",
-        f"  tdn-eval model.pt test.xyz{head}",
+        f"  tdn-eval errors model.pt test.xyz{head}",
         f"  tdn-export model.pt{head}                          model.tdn.pth for LAMMPS",
     ]
     return "\n".join(lines) + "\n"
@@ -104,11 +102,5 @@ def _readme(config: Config) -> str:
 def absolute_paths(config: Config) -> dict:
     """The configuration with absolute paths, so that its copy elsewhere means the same."""
     values = config_to_dict(config)
-    for section, key in PATH_KEYS:
-        if values[section][key] is not None:
-            values[section][key] = str(Path(values[section][key]).absolute())
-    for head in (values["data"]["heads"] or {}).values():
-        for key in HEAD_PATH_KEYS:
-            if isinstance(head.get(key), str):
-                head[key] = str(Path(head[key]).absolute())
+    change_paths(values, Path.absolute)
     return values

@@ -4,71 +4,71 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tdn.config import config_to_dict
+import torch
+
+from tdn.config import TrainConfig, config_to_dict
+from tdn.data import Dataset
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.evaluation.errors import Errors
-from tdn.network.theory_levels import networks_of
 from tdn.system.version import __version__
 
-if TYPE_CHECKING:
-    from tdn.training.trainer import Trainer
+from .resume import Progress
 
-PARTS = ("train", "valid", "test")
+SUBSETS = ("train", "valid", "test")
 
 
 def training_metadata(
-    trainer: Trainer, found: dict[str, dict[str, Errors | None]], seconds: float
+    settings: TrainConfig,
+    dataset: Dataset,
+    model: torch.nn.Module,
+    progress: Progress,
+    ranks: int,
+    valid_errors: dict[str, Errors | None],
 ) -> dict[str, Any]:
     """Plain values for the metadata of ``model.pt``.
 
     Parameters
     ----------
-    found : errors per subset
-    seconds : of training so far
+    ranks : number of processes
+    valid_errors : errors on the validation frames
     """
-    dataset, progress = trainer.dataset, trainer.progress
-    settings = config_to_dict(trainer.config.train)
-    settings.pop("run_dir")
     return {
         "tdn_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "epoch": progress.epoch,
         "step": progress.step,
-        "seconds": round(seconds, 1),
-        "num_parameters": trainer.num_parameters,
-        "ranks": trainer.ranks.size,
-        "frames": {name: getattr(dataset, name).total for name in PARTS},
+        "seconds": round(progress.seconds, 1),
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "ranks": ranks,
+        "frames": {part: getattr(dataset, part).total for part in SUBSETS},
         "data_fingerprint": dataset.fingerprint,
         "atomic_energies": dict(dataset.atomic_energies.values),
         "atomic_energies_from": dict(dataset.atomic_energies.origin),
         "errors": {
-            subset: {n: dataclasses.asdict(e) for n, e in row.items() if e is not None}
-            for subset, row in found.items()
+            "valid": {n: dataclasses.asdict(e) for n, e in valid_errors.items() if e is not None}
         },
-        "train": settings,
-        **_heads(trainer),
+        "train": {k: v for k, v in config_to_dict(settings).items() if k != "run_dir"},
+        **_theory_levels(dataset, model),
     }
 
 
-def _heads(trainer: Trainer) -> dict[str, Any]:
-    """E0 and numbers of frames of each head, if there are heads."""
-    dataset = trainer.dataset
-    names = getattr(dataset, "heads", ())
-    if not names:
+def _theory_levels(dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
+    """E0 and numbers of frames of each level of theory, if there are several."""
+    if not dataset.heads:
         return {}
-    frames = {part: [len(r) for r in head_slices(dataset, part)] for part in PARTS}
+    frames = {part: [len(r) for r in head_slices(dataset, part)] for part in SUBSETS}
     return {
         "heads": {
             name: {
                 "atomic_energies": dict(
-                    zip(dataset.model.species, network.atomic_energies.tolist(), strict=True)
+                    zip(dataset.model_config.species, network.atomic_energies.tolist(), strict=True)
                 ),
                 "frames": {part: counts[number] for part, counts in frames.items()},
             }
             for number, (name, network) in enumerate(
-                zip(names, networks_of(trainer.model), strict=True)
+                zip(dataset.heads, model.networks, strict=True)
             )
         }
     }

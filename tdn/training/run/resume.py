@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from tdn.config import Config, config_to_dict
 from tdn.network.checkpoint import FORMAT_VERSION, read_checkpoint
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
 from tdn.system.version import __version__
 
 FORMAT = "tdn-training"
@@ -37,23 +37,17 @@ FREE_KEYS = frozenset(
         "data.cache_mb",
     }
 )
-# where the first release stored nothing before the data had decided; equal data decide equally
-FROM_DATA = frozenset({"model.species", "model.avg_num_neighbors"})
-
-DEFAULTS = config_to_dict(Config())
-# what files without these keys were trained with, before there was a choice
-FORMER = {"train": {"optimizer": "adamw"}}
 
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes
     ----------
     epoch : finished epochs
     batch : finished steps of the epoch under way
-    step : steps of the optimiser in all
+    step : steps of the optimizer in all
     sums : sums of the loss and its terms over the steps of this epoch, and their number
     best : lowest validation loss so far
     best_epoch : when it was reached
@@ -115,7 +109,7 @@ def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str
     except TDNError as error:
         raise TDNError(f"cannot go on from {path}: {error}; {advice}") from None
     differences = [
-        f"{key}: {old!r} there, {new!r} here"
+        f"{printable(key)}: {printable(repr(old))} there, {printable(repr(new))} here"
         for key, old, new in _differences(content["config"], config)
     ]
     if differences:
@@ -129,15 +123,9 @@ def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    found = []
-    for section in new:
-        # keys that came after the file was written had their defaults then
-        before = {**DEFAULTS[section], **FORMER.get(section, {}), **old.get(section, {})}
-        after = new[section]
-        for key in sorted({*before, *after}):
-            name = f"{section}.{key}"
-            if name in FROM_DATA and not before.get(key):
-                continue
-            if name not in FREE_KEYS and before.get(key) != after.get(key):
-                found.append((name, before.get(key), after.get(key)))
-    return found
+    return [
+        (f"{section}.{key}", old[section].get(key), value)
+        for section, keys in new.items()
+        for key, value in sorted(keys.items())
+        if f"{section}.{key}" not in FREE_KEYS and old[section].get(key) != value
+    ]

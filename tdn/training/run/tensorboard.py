@@ -22,7 +22,7 @@ def check_tensorboard() -> None:
 
 
 class TensorBoard:
-    """Writes rows of ``log.csv`` as scalars over the steps of the optimiser.
+    """Writes rows of ``log.csv`` as scalars over the steps of the optimizer.
 
     Parameters
     ----------
@@ -31,7 +31,6 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        check_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)

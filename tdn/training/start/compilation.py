@@ -8,7 +8,11 @@ from tdn.graph import Graph
 from tdn.network.potential import Potential
 from tdn.system.ranks import Ranks
 from tdn.training.loss import Loss
-from tdn.training.run.display import Display
+
+WARNING = (
+    "train.compile: this network cannot be trained compiled ({reason}); training goes on with the "
+    "fused operators of tdn alone, which need no compilation"
+)
 
 
 class _CompiledDirect(torch.nn.Module):
@@ -21,28 +25,27 @@ class _CompiledDirect(torch.nn.Module):
         self.energies_and_forces = torch.compile(network.energies_and_forces, dynamic=True)
 
 
-def _compiled(network: torch.nn.Module) -> torch.nn.Module:
-    if getattr(network, "direct_forces", False):
-        return _CompiledDirect(network)
-    return torch.compile(network, dynamic=True)
-
-
 def compiled_network(
-    model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks, display: Display
-) -> torch.nn.Module:
-    """The compiled network, or ``model`` itself with a warning that says why.
+    model: torch.nn.Module, graph: Graph, loss: Loss, ranks: Ranks
+) -> tuple[torch.nn.Module, str | None]:
+    """The compiled network, or ``model`` itself and a warning that says why.
 
     A loss on forces that are a gradient differentiates the network twice, which compiled code of
-    PyTorch up to 2.13 refuses; networks with direct forces are differentiated once and do compile.
-    Whether it works is found out on one batch.
+    PyTorch up to 2.13 refuses. Networks with direct forces are differentiated once; whether they
+    compile is found out on one batch.
 
     Parameters
     ----------
     graph : some training frames, on the model's device
     """
+    if not model.direct_forces:
+        reason = (
+            "PyTorch differentiates compiled code once, and energies with gradient forces twice"
+        )
+        return model, WARNING.format(reason=reason)
     reason = None
     try:
-        compiled = _compiled(model)
+        compiled = _CompiledDirect(model)
         prediction = Potential(compiled)(graph, training=True)
         loss.weighted(loss.terms(prediction, graph)).backward(
             inputs=[p for p in model.parameters() if p.requires_grad]
@@ -53,10 +56,6 @@ def compiled_network(
     finally:
         model.zero_grad(set_to_none=True)
     if not ranks.any(reason is not None):
-        return compiled
-    if reason is not None:
-        display.warn(
-            f"train.compile: this network cannot be trained compiled ({reason}); training goes on "
-            "with the fused operators of tdn alone, which need no compilation"
-        )
-    return model
+        return compiled, None
+    # without a reason here another rank has one, and says so
+    return model, None if reason is None else WARNING.format(reason=reason)

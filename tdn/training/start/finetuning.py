@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from tdn.config import Config, ModelConfig, model_config_from_dict
+from tdn.config import Config, ModelConfig
 from tdn.data import Dataset
 from tdn.data.dataset.theory_levels import head_slices
 from tdn.data.statistics import count_elements, least_squares_energies
 from tdn.evaluation.errors import evaluate
+from tdn.network.build import stored_config
 from tdn.network.checkpoint import model_from_dict, read_checkpoint
 from tdn.network.elements import pick_species, species_axes
 from tdn.network.potential import Potential
-from tdn.network.theory_levels import networks_of, select_head
+from tdn.network.theory_levels import select_head
 from tdn.system.errors import TDNError, UsageError
 
 # relative noise on what a new element takes from a known one, so that two new ones differ
@@ -46,7 +47,7 @@ def adopt_network(config: Config) -> Config:
     if source is None:
         return config
     path = str(Path(source).expanduser().absolute())  # the same wherever the run goes on
-    found = model_config_from_dict(_checkpoint(path)["config"])
+    found = stored_config(_checkpoint(path))
     default = ModelConfig()
     for field in dataclasses.fields(ModelConfig):
         asked, there = getattr(config.model, field.name), getattr(found, field.name)
@@ -87,18 +88,17 @@ def start_from_checkpoint(
         If the file is no checkpoint or its network has another form.
     """
     content = _checkpoint(path)
-    config = model_config_from_dict(content["config"])
+    config = stored_config(content)
     old = config.species
-    state = {name: tensor.double() if tensor.is_floating_point() else tensor
-             for name, tensor in model_from_dict(content).state_dict().items()}  # fmt: skip
-    new = networks_of(model)[0].config.species
+    state = model_from_dict(content).double().state_dict()
+    new = model.networks[0].config.species
     source = [most_alike(s, old) for s in new]
     axes = species_axes(config)
-    trained = {name for name, _ in networks_of(model)[0].named_parameters()}
+    trained = {name for name, _ in model.networks[0].named_parameters()}
     generator = torch.Generator().manual_seed(seed % 2**63)
     fresh = torch.tensor([s not in old for s in new])
     taken = {}
-    for name, there in networks_of(model)[0].state_dict().items():
+    for name, there in model.networks[0].state_dict().items():
         # E0 belong to the data; the repulsion of nuclei follows from the elements
         if name == "atomic_energies" or name.startswith("zbl."):
             continue
@@ -117,7 +117,7 @@ def start_from_checkpoint(
                 f"{list(there.shape)}; it was written by another version"
             )
         taken[name] = value
-    for network in networks_of(model):
+    for network in model.networks:
         network.load_state_dict(taken, strict=False)
     notes = []
     pairs = [f"{s} like {old[i]}" for s, i in zip(new, source, strict=True) if s not in old]
@@ -139,12 +139,12 @@ def start_from_checkpoint(
 
 def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
     """Fit E0 that come from least squares to energies minus what the network explains."""
-    species = dataset.model.species
+    species = dataset.model_config.species
     origin = dataset.atomic_energies.origin
     free = [i for i, s in enumerate(species) if origin[s] == "least squares"]
     if not free:
         return
-    networks = networks_of(model)
+    networks = model.networks
     for network, frames in zip(networks, head_slices(dataset, "train"), strict=True):
         chosen = [i for i in frames if dataset.train.frames[i].energy is not None][:REFIT_FRAMES]
         if not chosen:
@@ -168,8 +168,8 @@ def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
 def most_alike(symbol: str, known: Sequence[str]) -> int:
     """Index of the element itself, else of the nearest one of its group, else of the nearest one.
 
-    Groups count from the noble gas before and from the one behind, so that Na is like K and Cl
-    like F, whatever stands between.
+    Groups count from the noble gas before and from the one after, so that Na is like K and Cl
+    like F, whatever is between them.
     """
     if symbol in known:
         return list(known).index(symbol)
@@ -186,10 +186,10 @@ def most_alike(symbol: str, known: Sequence[str]) -> int:
 def _group(number: int) -> set[tuple[str, int]]:
     """Electrons since the last noble gas (the first three) and missing to the next (up to five)."""
     before = max([z for z in (0, *NOBLE_GASES) if z < number], default=0)
-    behind = min([z for z in NOBLE_GASES if z >= number], default=118)
+    after = min([z for z in NOBLE_GASES if z >= number], default=118)
     marks = set()
     if number - before <= 3 and number > 2:
         marks.add(("valence", number - before))
-    if behind - number <= 4:
-        marks.add(("holes", behind - number))
+    if after - number <= 4:
+        marks.add(("holes", after - number))
     return marks

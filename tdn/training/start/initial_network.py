@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 
@@ -13,9 +14,9 @@ from tdn.data import Dataset
 from tdn.data.dataset.theory_levels import head_statistics
 from tdn.graph import collate
 from tdn.network.base import set_dtype
-from tdn.network.convolution_model import build_model
+from tdn.network.build import build_model, empty_network, stored_config
 from tdn.network.initial_norms import normalize_activations
-from tdn.network.theory_levels import MultiHeadNetwork, networks_of
+from tdn.network.theory_levels import MultiHeadNetwork, load_weights
 from tdn.system.errors import UsageError
 
 from .finetuning import start_from_checkpoint
@@ -25,12 +26,19 @@ NORMALIZE_FRAMES = 16
 
 
 def initial_model(
-    config: Config, dataset: Dataset, dtype: torch.dtype
+    config: Config,
+    dataset: Dataset,
+    dtype: torch.dtype,
+    stored: dict[str, Any] | None = None,
 ) -> tuple[torch.nn.Module, list[str]]:
     """The network with E0, scale and norms, on the CPU, and lines that a user should read.
 
     A new network, or that of ``train.init_from``; with ``data.heads`` one with several readouts;
     parameters of ``train.freeze`` do not ask for gradients.
+
+    Parameters
+    ----------
+    stored : the network of a run that goes on (`tdn.network.checkpoint.model_to_dict`)
 
     Raises
     ------
@@ -39,20 +47,27 @@ def initial_model(
     """
     settings = config.train
     statistics = head_statistics(dataset)
-    model = build_model(dataset.model, seed=settings.seed)
+    # CP factors are looked up for new networks only: stored ones have their own
+    if stored is not None:
+        model = empty_network(stored_config(stored))
+    elif settings.init_from is not None:
+        model = empty_network(dataset.model_config)
+    else:
+        model = build_model(dataset.model_config, seed=settings.seed)
     model.set_statistics(*statistics[0])
-    if settings.init_from is None:
+    if settings.init_from is None and stored is None:
         frames = range(min(len(dataset.train), NORMALIZE_FRAMES))
         normalize_activations(model, collate([dataset.train.graphs[i] for i in frames]))
-    heads = getattr(dataset, "heads", ())
-    if heads:
-        model = MultiHeadNetwork(model, heads)
+    if dataset.heads:
+        model = MultiHeadNetwork(model, dataset.heads)
         for network, values in zip(model.networks, statistics, strict=True):
             network.set_statistics(*values)
     notes = []
     if settings.init_from is not None:
         notes = start_from_checkpoint(model, settings.init_from, dataset, settings.seed)
-    first, *others = networks_of(model)
+    if stored is not None:
+        load_weights(model, stored)
+    first, *others = model.networks
     set_dtype(first, dtype)
     for other in others:
         # the body is converted already; rounding it again would spoil its exact constants
@@ -75,7 +90,7 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
     UsageError
         If a pattern matches nothing, naming the nearest parameter, or nothing is left to train.
     """
-    networks = networks_of(model)
+    networks = model.networks
     names = sorted({name for network in networks for name, _ in network.named_parameters()})
     modules = {name.rpartition(".")[0] for name in names} | {n.partition(".")[0] for n in names}
     for pattern in patterns:

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+
+/* A compiled TDN model: loads and evaluates a file *.tdn.pth or *.tdn.pt2. Includes neither LAMMPS
+   nor, in this header, PyTorch. Units are eV and angstrom. */
+
+#ifndef TDN_MODEL_H
+#define TDN_MODEL_H
+
+#include "exchange/exchange.h"    // transport of features between processes, of the operator library
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tdn {
+
+/// What machine code is compiled for; empty for TorchScript, which runs everywhere.
+struct Target {
+  std::string device;       // "cpu" or "cuda"
+  std::string processor;    // family of instructions such as AVX2, or the model of the GPU
+  std::string torch;        // release of PyTorch, such as 2.13
+};
+
+/// Contents of metadata.json that a program needs.
+struct Metadata {
+  double r_max;                        // cutoff radius in angstrom
+  int num_layers;                      // message-passing layers
+  std::vector<std::string> species;    // chemical symbols; a species index counts in this list
+  std::string dtype;                   // "float32" or "float64"
+  bool direct_forces;                  // the forces are not the gradient of the energy
+  int committee;                       // number of networks, whose mean is the result; 1 for one
+  Target target;
+  std::string architecture;            // this and the next are only to be shown
+  std::string tdn_version;
+};
+
+/// A directed graph: nodes [0, num_local) receive messages, the others only send.
+struct Graph {
+  const int64_t *species;       // [num_all] species index
+  int64_t num_all;
+  int64_t num_local;
+  const int64_t *edge_index;    // [2, num_edges] centers (non-decreasing), then neighbors
+  const double *edge_vec;       // [num_edges, 3] from center to neighbor
+  int64_t num_edges;
+};
+
+/// Views into memory of the model, valid until its next evaluation.
+struct Evaluation {
+  const double *atom_energy;      // [num_local]
+  const double *edge_gradient;    // [num_edges, 3] derivative of the energy by edge_vec
+  const double *forces;           // [num_local, 3] instead, of a model with direct forces
+  const double *members;          // [committee, ...] the same of each network, if asked for
+};
+
+class TDNModel {
+ public:
+  /** Load `path` to `device` ("auto", "cpu", "cuda" or "cuda:N"). `local_rank` chooses among
+      several GPUs. With `check` the structure stored in the file is evaluated and compared.
+      Throws std::runtime_error with one line for the user. */
+  TDNModel(const std::string &path, const std::string &device, int local_rank, bool check);
+  ~TDNModel();
+  TDNModel(const TDNModel &) = delete;
+  TDNModel &operator=(const TDNModel &) = delete;
+
+  const Metadata &metadata() const;
+
+  /// "cpu" or "cuda:N".
+  std::string device() const;
+
+  /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
+  int64_t exchange_bytes() const;
+
+  /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
+      file; and bytes that can still be allocated there, infinite if unknown. */
+  double memory_needed(int64_t num_all, int64_t num_edges) const;
+  double memory_left() const;
+
+  /// Index of the GPU; -1 for the CPU.
+  int gpu_index() const;
+
+  /** Energies and their derivatives. `exchange` may be null if all nodes are local. With `members`,
+      for a committee, also the results of each network.
+      Throws std::runtime_error. */
+  Evaluation evaluate(const Graph &graph, Exchange *exchange, bool members = false);
+
+  /// Number of threads for the operators on the CPU.
+  static void set_num_threads(int num_threads);
+  static int num_threads();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+};
+
+}    // namespace tdn
+
+#endif

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+
+/* Files of TorchScript (*.tdn.pth). */
+
+#include "backend.h"
+
+#include <c10/core/AutogradState.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+
+#include <stdexcept>
+
+namespace tdn {
+
+namespace {
+
+/** The backward pass runs on the calling thread, since only that one may use MPI. The profiling
+    executor is off: it would compile the model again for new numbers of edges in the first steps of
+    every run. */
+class EvaluationScope {
+ public:
+  EvaluationScope() : optimize(false), autograd(c10::AutogradState::get_tls_state())
+  {
+    auto &state = c10::AutogradState::get_tls_state();
+    state.set_grad_mode(true);
+    state.set_multithreading_enabled(false);
+  }
+  ~EvaluationScope() { c10::AutogradState::set_tls_state(autograd); }
+  EvaluationScope(const EvaluationScope &) = delete;
+  EvaluationScope &operator=(const EvaluationScope &) = delete;
+
+ private:
+  torch::jit::GraphOptimizerEnabledGuard optimize;
+  c10::AutogradState autograd;
+};
+
+class TorchScriptBackend : public Backend {
+ public:
+  explicit TorchScriptBackend(torch::jit::Module loaded) : module(std::move(loaded))
+  {
+    module.eval();
+  }
+
+  BackendOutput run(const BackendInput &input, Exchange *exchange, bool members) override
+  {
+    const ExchangeScope exchange_scope(exchange);
+    const EvaluationScope evaluation_scope;
+    const auto output = module.get_method(members ? "forward_members" : "forward")(
+        {input.species, input.edge_index, input.edge_vec, input.num_local});
+    const auto &results = output.toTupleRef().elements();
+    return {results.at(0).toTensor().detach(), results.at(1).toTensor().detach()};
+  }
+
+ private:
+  torch::jit::Module module;
+};
+
+}    // namespace
+
+std::unique_ptr<Backend> load_torchscript(const std::string &path, const Metadata &metadata,
+                                          const at::Device &device)
+{
+  torch::jit::Module module;
+  try {
+    module = torch::jit::load(path, device);
+  } catch (const std::exception &error) {
+    if (std::string(error.what()).find("Unknown builtin op: tdn::") == std::string::npos) throw;
+    throw std::runtime_error("it needs operators that this libtdn_ops.so lacks; "
+                             "run: tdn-ops build");
+  }
+  if (metadata.committee > 1 && !module.find_method("forward_members"))
+    throw std::runtime_error("it is said to be a committee, but has no function forward_members; "
+                             "export it again");
+  return std::make_unique<TorchScriptBackend>(std::move(module));
+}
+
+}    // namespace tdn

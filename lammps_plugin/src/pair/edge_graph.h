@@ -1,0 +1,70 @@
+/* -*- c++ -*- ----------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Pair style tdn for LAMMPS (https://www.lammps.org/): the graph that the model sees.
+
+   Its pairs are those of the full neighbor list whose atoms both are nodes, sorted by center. They
+   stay until the next build of the list. Its edges are the pairs within the cutoff in this step.
+------------------------------------------------------------------------- */
+
+#ifndef LMP_TDN_EDGE_GRAPH_H
+#define LMP_TDN_EDGE_GRAPH_H
+
+#include "nodes.h"
+
+#include "model/tdn_model.h"
+
+#include "pointers.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace LAMMPS_NS {
+
+class EdgeGraph : protected Pointers {
+ public:
+  explicit EdgeGraph(LAMMPS *lmp) : Pointers(lmp) {}
+
+  /// Cutoff, and the species index of each atom type.
+  void set_model(double cutoff, const std::vector<int> &species_of_type);
+
+  const Nodes &nodes() const { return nodes_; }
+
+  // after each build of the neighbor list: local nodes, then the pairs. The owners are found in
+  // between, from the numbers of the local nodes
+
+  void number_local(const class NeighList *list);
+  void build_pairs(const class NeighList *list, const std::vector<int64_t> &owners);
+
+  /** In every step: the species, since fixes change types between builds of the list, and the
+      edges. Throws std::runtime_error if an atom has come to this style or left it since then. */
+  void build_edges();
+
+  /// The graph of this step; valid until the next one.
+  tdn::Graph view() const;
+
+  double memory_usage() const;
+
+ private:
+  double r_max = 0.0;
+  std::vector<int> type2species;
+
+  Nodes nodes_;
+  std::vector<int64_t> node_species;
+  int num_mapped = 0;    // local atoms whose type has a species, at the last build of the list
+
+  std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
+  std::vector<int> pair_atom;          // the neighbor, which may be an image
+  std::vector<int> pair_slot;          // its number in nodes
+
+  int64_t num_edges = 0;
+  std::vector<int64_t> edge_index;    // [2, num_edges]
+  std::vector<double> edge_vec;       // [num_edges, 3]
+
+  int count_mapped() const;
+  void read_species(int first, int last);
+};
+
+}    // namespace LAMMPS_NS
+
+#endif

@@ -1,0 +1,510 @@
+/* ----------------------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Pair style tdn for LAMMPS (https://www.lammps.org/): settings, and the order of work in a step.
+------------------------------------------------------------------------- */
+
+#include "pair_tdn.h"
+
+#include "committee.h"
+#include "edge_graph.h"
+#include "edge_sums.h"
+#include "model_file.h"
+#include "resources.h"
+#include "row_exchange.h"
+#include "type_checks.h"
+
+#include "model/tdn_model.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "compute.h"
+#include "error.h"
+#include "exceptions.h"
+#include "fix.h"
+#include "force.h"
+#include "memory.h"
+#include "modify.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <new>
+#include <numeric>
+#include <string>
+#include <vector>
+
+using namespace LAMMPS_NS;
+
+// longest part of a row that is sent in one message, in doubles; longer rows take several
+static constexpr int MAX_COMM_VALUES = 256;
+
+// a weight of special_bonds that is not 0, but makes any energy vanish
+static constexpr double ALMOST_ZERO = 1.0e-50;
+
+enum class CommMode { AUTO, FOLD, EXCHANGE };
+
+struct PairTDN::Parts {
+  CommMode comm_mode = CommMode::AUTO;
+  ModelFile file;
+  double scale = 1.0;    // eV to the energy unit of this run
+
+  // work of a step
+
+  EdgeGraph graph;
+  RowExchange rows;
+  EdgeSums sums;
+  Committee committee;
+  Resources resources;
+  bool exchanges = false;           // of rows between ranks; otherwise all images are folded
+  bool report_exchanges = false;    // in the log, after the next evaluation
+  std::vector<std::string> elements;    // of each atom type
+  bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
+
+  Parts(LAMMPS *lmp, Pair *pair) :
+      file(lmp), graph(lmp), rows(lmp, pair, graph.nodes()), committee(lmp), resources(lmp)
+  {
+  }
+};
+
+/* ---------------------------------------------------------------------- */
+
+PairTDN::PairTDN(LAMMPS *lmp) : Pair(lmp), parts(new Parts(lmp, this))
+{
+  single_enable = 0;
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  no_virial_fdotr_compute = 1;    // the virial comes from the edges
+  centroidstressflag = CENTROID_AVAIL;
+  unit_convert_flag = utils::get_supported_conversions(utils::ENERGY);
+
+  // enough for owners, forces and virials; coeff adds what the features of the model take
+  comm_forward = 2;
+  comm_reverse = comm_reverse_off = 9;
+}
+
+/* ---------------------------------------------------------------------- */
+
+PairTDN::~PairTDN()
+{
+  if (copymode) return;
+  delete parts;
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::allocate()
+{
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  map = new int[n];
+  allocated = 1;
+}
+
+/* ----------------------------------------------------------------------
+   pair_style tdn [device auto|cpu|cuda|cuda:N] [comm auto|fold|exchange] [check yes|no]
+                  [direct yes|no] [e0 yes|no]
+------------------------------------------------------------------------- */
+
+void PairTDN::settings(int narg, char **arg)
+{
+  parts->file.device = "auto";
+  parts->comm_mode = CommMode::AUTO;
+  parts->file.check = true;
+  parts->file.direct = false;
+  parts->file.keep_e0 = true;
+
+  for (int iarg = 0; iarg < narg; iarg += 2) {
+    const std::string keyword = arg[iarg];
+    if (keyword != "device" && keyword != "comm" && keyword != "check" && keyword != "direct" &&
+        keyword != "e0")
+      error->all(FLERR,
+                 "Pair style tdn: unknown keyword '{}', expected device, comm, check, direct or e0",
+                 keyword);
+    if (iarg + 1 >= narg) utils::missing_cmd_args(FLERR, "pair_style tdn " + keyword, error);
+    const std::string value = arg[iarg + 1];
+
+    if (keyword == "device") {
+      if (value != "auto" && value != "cpu" && value != "cuda" &&
+          !utils::strmatch(value, "^cuda:\\d+$"))
+        error->all(FLERR, "Pair style tdn: unknown device '{}', expected auto, cpu, cuda or cuda:N",
+                   value);
+      parts->file.device = value;
+    } else if (keyword == "comm") {
+      if (value == "auto")
+        parts->comm_mode = CommMode::AUTO;
+      else if (value == "fold")
+        parts->comm_mode = CommMode::FOLD;
+      else if (value == "exchange")
+        parts->comm_mode = CommMode::EXCHANGE;
+      else
+        error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
+                   value);
+    } else if (keyword == "check") {
+      parts->file.check = utils::logical(FLERR, value, false, lmp) == 1;
+    } else if (keyword == "e0") {
+      parts->file.keep_e0 = utils::logical(FLERR, value, false, lmp) == 1;
+    } else {
+      parts->file.direct = utils::logical(FLERR, value, false, lmp) == 1;
+    }
+  }
+}
+
+/* ----------------------------------------------------------------------
+   pair_coeff * * model.tdn.pth element1 element2 ...
+------------------------------------------------------------------------- */
+
+void PairTDN::coeff(int narg, char **arg)
+{
+  if (narg < 4) utils::missing_cmd_args(FLERR, "pair_coeff", error);
+  if (narg != 3 + atom->ntypes)
+    error->all(FLERR,
+               "Pair style tdn: pair_coeff found {} element(s), expected {}: one element or NULL "
+               "for each atom type",
+               narg - 3, atom->ntypes);
+
+  if (strcmp(update->unit_style, "metal") == 0)
+    parts->scale = 1.0;
+  else if (strcmp(update->unit_style, "real") == 0)
+    parts->scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  else
+    error->all(FLERR, "Pair style tdn: found units {}, expected units metal or real",
+               update->unit_style);
+
+  ModelFile &file = parts->file;
+  file.load(arg[2], parts->resources);
+  const auto &metadata = file.metadata();
+  parts->resources.set_model(file.model());
+  parts->committee.set_model(metadata, file.path());
+  parts->report_exchanges = true;
+
+  const int values = static_cast<int>((file.model().exchange_bytes() + 7) / 8);
+  comm_forward = std::max(2, std::min(values, MAX_COMM_VALUES));
+  const int member_values = std::min(3 * metadata.committee, MAX_COMM_VALUES);
+  comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
+
+  if (!allocated) allocate();
+  std::vector<int> type2species(atom->ntypes + 1, -1);
+  for (int type = 1; type <= atom->ntypes; type++) {
+    const std::string element = arg[2 + type];
+    if (element != "NULL") type2species[type] = file.species_index(element, type);
+  }
+  parts->graph.set_model(metadata.r_max, type2species);
+  map_element2type(narg - 3, arg + 3);
+  parts->elements.assign(1, "NULL");
+  parts->elements.insert(parts->elements.end(), arg + 3, arg + narg);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::init_style()
+{
+  if (!parts->file.is_loaded())
+    error->all(FLERR,
+               "Pair style tdn: no model was given; add: pair_coeff * * FILE ELEMENTS");
+
+  if (parts->comm_mode == CommMode::FOLD && comm->nprocs > 1)
+    error->all(FLERR, "Pair style tdn: comm fold works on one MPI rank, found {}; use comm auto",
+               comm->nprocs);
+  parts->exchanges = parts->comm_mode == CommMode::EXCHANGE ||
+      (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
+
+  if (parts->file.metadata().direct_forces) refuse_virial();
+  refuse_insertions();
+  check_types(lmp, parts->elements);
+
+  // a hybrid style has asked for these before the model was known
+  Pair *top = force->pair;
+  top->comm_forward = std::max(top->comm_forward, comm_forward);
+  top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
+  top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
+
+  keep_special_neighbors();
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  parts->last_build = -1;
+}
+
+/* ----------------------------------------------------------------------
+   weights of zero, the default of special_bonds, take bonded atoms out of the neighbour list. A
+   weight that is as good as zero for all other styles keeps them in.
+------------------------------------------------------------------------- */
+
+void PairTDN::keep_special_neighbors()
+{
+  if (atom->molecular == Atom::ATOMIC) return;
+  bool changed = false;
+  for (int kind = 1; kind <= 3; kind++) {
+    if (force->special_lj[kind] != 0.0 || force->special_coul[kind] != 0.0) continue;
+    force->special_lj[kind] = force->special_coul[kind] = ALMOST_ZERO;
+    changed = true;
+  }
+  bigint bonded = 0;
+  if (atom->nspecial)
+    for (int i = 0; i < atom->nlocal; i++) bonded += atom->nspecial[i][2] > 0;
+  bigint total;
+  MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && comm->me == 0)
+    error->warning(FLERR,
+                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which the "
+                   "model needs; the weights are now {}",
+                   ALMOST_ZERO);
+}
+
+/* ----------------------------------------------------------------------
+   a model with direct forces has no virial; what thermo output may ask for becomes nan instead
+------------------------------------------------------------------------- */
+
+void PairTDN::refuse_virial()
+{
+  for (const Compute *compute : modify->get_compute_list()) {
+    if (!compute->pressatomflag && (!compute->pressflag || !strcmp(compute->id, "thermo_press")))
+      continue;
+    error->all(FLERR,
+               "Pair style tdn: compute {} {} needs a virial, and a model with direct forces has "
+               "none; leave it out, or the fix that made it (fix nve and fix nvt need none)",
+               compute->id, compute->style);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   fixes that try to insert and delete atoms take these out of the neighbor list to compare energies;
+   an atom without neighbors must then count nothing
+------------------------------------------------------------------------- */
+
+void PairTDN::refuse_insertions()
+{
+  if (!parts->file.keep_e0) return;
+  const std::vector<double> &e0 = parts->file.isolated_energies();
+  if (std::all_of(e0.begin(), e0.end(), [](double energy) { return energy == 0.0; })) return;
+  for (const Fix *fix : modify->get_fix_list())
+    if (utils::strmatch(fix->style, "^(gcmc|widom|charge/regulation)"))
+      error->all(FLERR,
+                 "Pair style tdn: fix {} {} inserts or deletes atoms, and their energies would "
+                 "contain those of isolated atoms; leave these out with: pair_style tdn e0 no",
+                 fix->id, fix->style);
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::init_one(int i, int j)
+{
+  if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
+  return parts->file.metadata().r_max;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void *PairTDN::extract(const char *name, int &dim)
+{
+  if (strcmp(name, "force_deviation_flag") != 0) return nullptr;
+  dim = 0;
+  return parts->committee.wanted_flag();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void *PairTDN::extract_peratom(const char *name, int &columns)
+{
+  if (strcmp(name, "force_deviation") != 0) return nullptr;
+  columns = 0;
+  return parts->committee.deviation();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  parts->committee.begin_step();
+
+  // LAMMPS asks for the virial at every thermo output, whether or not that shows a pressure
+  if (vflag_global && parts->file.metadata().direct_forces)
+    std::fill_n(virial, 6, std::numeric_limits<double>::quiet_NaN());
+
+  EdgeGraph &graph = parts->graph;
+  try {
+    // all ranks decide alike, since they communicate in it
+    const bool rebuild = neighbor->ago == 0 || neighbor->ncalls != parts->last_build;
+    if (rebuild) {
+      graph.number_local(list);
+      graph.build_pairs(list, parts->rows.find_owners());
+      parts->last_build = neighbor->ncalls;
+    }
+    graph.build_edges();
+    if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
+
+    // with exchange the ranks without atoms take part
+    if (parts->exchanges ? atom->natoms > 0 : list->inum > 0) evaluate();
+  } catch (const LAMMPSException &) {
+    throw;
+  } catch (const std::bad_alloc &) {
+    error->one(FLERR, "Pair style tdn: out of memory; use more nodes or a smaller system ({} atoms "
+               "and {} ghosts on this rank)", atom->nlocal, atom->nghost);
+  } catch (const std::exception &e) {
+    error->one(FLERR, "Pair style tdn: {} ({} atoms, {} ghosts and {} edges on this rank)",
+               e.what(), list->inum, atom->nghost, graph.view().num_edges);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   energies and forces of the model
+------------------------------------------------------------------------- */
+
+void PairTDN::evaluate()
+{
+  const tdn::Graph graph = parts->graph.view();
+  const Nodes &nodes = parts->graph.nodes();
+  RowExchange *const exchange = parts->exchanges ? &parts->rows : nullptr;
+  const double scale = parts->scale;
+
+  parts->rows.clear_counts();
+  const tdn::Evaluation result =
+      parts->file.model().evaluate(graph, exchange, parts->committee.wanted());
+  if (exchange && parts->report_exchanges) {
+    parts->rows.log_counts();
+    parts->report_exchanges = false;
+  }
+
+  const double *const e0 = parts->file.isolated_energies().data();
+  double total = 0.0;
+  for (int node = 0; node < nodes.num_local(); node++) {
+    double energy = result.atom_energy[node];
+    if (!parts->file.keep_e0) energy -= e0[graph.species[node]];
+    total += energy;
+    if (eflag_atom) eatom[nodes.atom_of(node)] += scale * energy;
+  }
+  if (eflag_global) eng_vdwl += scale * total;
+
+  // pointers do not tell, since they are null on a rank without atoms
+  if (parts->file.metadata().direct_forces)
+    tally_forces(result.forces);
+  else
+    tally_edges(result.edge_gradient);
+  if (parts->committee.wanted())
+    parts->committee.set_deviation(graph, nodes, result.members, exchange, scale);
+
+  if (!parts->file.check) return;
+  const bool direct = parts->file.metadata().direct_forces;
+  const double *const forces = direct ? result.forces : parts->sums.force.data();
+  const double sum =
+      std::accumulate(forces, forces + 3 * (direct ? graph.num_local : graph.num_all), total);
+  if (!std::isfinite(sum)) report_not_finite();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::report_not_finite()
+{
+  const tdn::Graph graph = parts->graph.view();
+  const Nodes &nodes = parts->graph.nodes();
+  int64_t closest = -1;
+  double least = std::numeric_limits<double>::infinity();
+  for (int64_t e = 0; e < graph.num_edges; e++) {
+    const double *const r = graph.edge_vec + 3 * e;
+    const double square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
+    if (square >= least) continue;
+    least = square;
+    closest = e;
+  }
+  const auto id = [&](int64_t entry) {
+    return atom->tag[nodes.atom_of(static_cast<int>(graph.edge_index[entry]))];
+  };
+  const std::string where = closest < 0
+      ? "this rank has no two atoms within the cutoff"
+      : fmt::format("the closest atoms are {} and {}, {:.3g} A apart", id(closest),
+                    id(closest + graph.num_edges), std::sqrt(least));
+  error->one(FLERR,
+             "Pair style tdn: the model gives energies or forces that are not finite; {}; look at "
+             "the structure and the timestep, or go on with: pair_style tdn check no",
+             where);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::tally_forces(const double *forces)
+{
+  const Nodes &nodes = parts->graph.nodes();
+  for (int node = 0; node < nodes.num_local(); node++)
+    for (int a = 0; a < 3; a++)
+      atom->f[nodes.atom_of(node)][a] += parts->scale * forces[3 * node + a];
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::tally_edges(const double *gradient)
+{
+  EdgeSums &sums = parts->sums;
+  sums.set(parts->graph.view(), gradient, parts->scale, vflag_global ? virial : nullptr,
+           vflag_atom != 0, cvflag_atom != 0);
+  add_to_atoms(sums.force, 3, atom->f);
+  if (vflag_atom) add_to_atoms(sums.virial, 6, vatom);
+  if (cvflag_atom) add_to_atoms(sums.centroid, 9, cvatom);
+}
+
+/* ----------------------------------------------------------------------
+   add rows of the nodes to per-atom arrays; LAMMPS brings what ghosts have to their owners with
+   newton on, otherwise it is done here
+------------------------------------------------------------------------- */
+
+void PairTDN::add_to_atoms(std::vector<double> &rows, int width, double **array)
+{
+  const Nodes &nodes = parts->graph.nodes();
+  int count = nodes.num_all();
+  if (parts->exchanges && !force->newton_pair) {
+    parts->rows.add_to_owners(rows, width);
+    count = nodes.num_local();
+  }
+  for (int node = 0; node < count; node++) {
+    double *const out = array[nodes.atom_of(node)];
+    const double *const in = &rows[static_cast<size_t>(width) * node];
+    for (int k = 0; k < width; k++) out[k] += in[k];
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+{
+  return parts->rows.pack_forward(n, atoms, buf);
+}
+
+void PairTDN::unpack_forward_comm(int n, int first, double *buf)
+{
+  parts->rows.unpack_forward(n, first, buf);
+}
+
+int PairTDN::pack_reverse_comm(int n, int first, double *buf)
+{
+  return parts->rows.pack_reverse(n, first, buf);
+}
+
+void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
+{
+  parts->rows.unpack_reverse(n, atoms, buf);
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::memory_usage()
+{
+  return Pair::memory_usage() + parts->graph.memory_usage() + parts->rows.memory_usage() +
+      parts->sums.memory_usage() + parts->committee.memory_usage();
+}
+
+/* ---------------------------------------------------------------------- */
+
+extern "C" __attribute__((visibility("default"))) void *tdn_create_pair(void *lmp)
+{
+  return static_cast<Pair *>(new PairTDN(static_cast<LAMMPS *>(lmp)));
+}

@@ -1,0 +1,59 @@
+/* -*- c++ -*- ----------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Pair style tdn for LAMMPS (https://www.lammps.org/): compiled TDN models.
+------------------------------------------------------------------------- */
+
+#ifdef PAIR_CLASS
+// clang-format off
+PairStyle(tdn,PairTDN);
+// clang-format on
+#else
+
+#ifndef LMP_PAIR_TDN_H
+#define LMP_PAIR_TDN_H
+
+#include "pair.h"
+
+#include <vector>
+
+namespace LAMMPS_NS {
+
+class PairTDN : public Pair {
+ public:
+  PairTDN(class LAMMPS *);
+  ~PairTDN() override;
+
+  void compute(int, int) override;
+  void settings(int, char **) override;
+  void coeff(int, char **) override;
+  void init_style() override;
+  double init_one(int, int) override;
+  void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
+  double memory_usage() override;
+
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
+
+ protected:
+  struct Parts;    // the model, the graph of a step and what works on them
+  Parts *parts;
+
+  void allocate();
+  void keep_special_neighbors();
+  void refuse_virial();
+  void refuse_insertions();
+  void report_not_finite();
+  void evaluate();
+  void tally_forces(const double *);
+  void tally_edges(const double *);
+  void add_to_atoms(std::vector<double> &, int, double **);
+};
+
+}    // namespace LAMMPS_NS
+
+#endif
+#endif

@@ -1,0 +1,183 @@
+/* ----------------------------------------------------------------------
+   SPDX-License-Identifier: GPL-2.0-only
+
+   Registers pair style tdn with LAMMPS (https://www.lammps.org/).
+
+   LAMMPS loads this small library at every start. A second one, which needs PyTorch, is loaded
+   when an input script asks for pair style tdn. Thus other runs start as fast as before, and a
+   missing or changed PyTorch ends in an error message that says what to do.
+------------------------------------------------------------------------- */
+
+#include "lammpsplugin.h"
+
+#include "../model/printable.h"
+#include "../pair/first_failure.h"
+
+#include "comm.h"
+#include "error.h"
+#include "lammps.h"
+
+#include <cstdio>
+#include <dlfcn.h>
+#include <elf.h>
+#include <fstream>
+#include <link.h>
+#include <mpi.h>
+#include <string>
+#include <unistd.h>
+
+using namespace LAMMPS_NS;
+
+// seconds; a script in Python may keep one rank busy while the others reach the same command
+#ifndef TDN_PATIENCE
+#define TDN_PATIENCE 300
+#endif
+
+static const char REBUILD[] = "; run: tdn-lammps build";
+
+/* ----------------------------------------------------------------------
+   version of the PyTorch in the folder that the plugin was built with, empty if there is none
+------------------------------------------------------------------------- */
+
+static std::string installed_torch()
+{
+  std::string line;
+  std::ifstream python_package(TDN_TORCH_DIR "/version.py");
+  while (std::getline(python_package, line)) {
+    if (line.compare(0, 11, "__version__") != 0) continue;
+    const auto begin = line.find_first_of("'\"") + 1;
+    return line.substr(begin, line.find_first_of("'\"", begin) - begin);
+  }
+  std::ifstream libtorch(TDN_TORCH_DIR "/build-version");
+  std::getline(libtorch, line);
+  return line;
+}
+
+/* ----------------------------------------------------------------------
+   why a library is incomplete, empty if it is complete: loading half a file ends the process
+   without a message. Linkers write the table of sections last.
+------------------------------------------------------------------------- */
+
+static std::string damage(const std::string &path)
+{
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return "there is no " + path;
+  ElfW(Ehdr) header;
+  file.read(reinterpret_cast<char *>(&header), sizeof(header));
+  const bool is_elf = file && std::string(header.e_ident, header.e_ident + SELFMAG) == ELFMAG;
+  file.clear();
+  file.seekg(0, std::ios::end);
+  const auto size = static_cast<unsigned long long>(file.tellg());
+  if (!is_elf || size < header.e_shoff + 1ULL * header.e_shentsize * header.e_shnum)
+    return path + " is damaged or incomplete";
+  return "";
+}
+
+/* ----------------------------------------------------------------------
+   load the second library and find its factory function; on failure say why
+------------------------------------------------------------------------- */
+
+static lammpsplugin_factory1 *load_factory(std::string &failure)
+{
+  const std::string torch = installed_torch();
+  if (torch != TDN_TORCH_VERSION) {
+    failure = "the plugin was built for PyTorch " TDN_TORCH_VERSION ", but " TDN_TORCH_DIR " has " +
+        (torch.empty() ? "none" : tdn::printable(torch)) + REBUILD;
+    return nullptr;
+  }
+  Dl_info self;
+  dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
+  const std::string path = self.dli_fname;
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  const std::string library = folder + TDN_PAIR_LIBRARY;
+
+  failure = damage(library);
+  // the operators are taken from the same folder, otherwise from where they were at build time
+  const std::string built = TDN_OPS_LIBRARY;
+  const std::string moved = folder + built.substr(built.find_last_of('/') + 1);
+  const std::string &operators = std::ifstream(moved) ? moved : built;
+  if (failure.empty()) failure = damage(operators);
+  if (!failure.empty()) {
+    failure = "cannot load the plugin: " + failure + REBUILD;
+    return nullptr;
+  }
+
+  // PyTorch cannot be unloaded, so this library stays loaded
+  void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
+  if (!factory) {
+    const char *reason = dlerror();
+    failure = "cannot load the plugin: " +
+        (reason ? tdn::printable(reason, 400) : library) + REBUILD;
+  }
+  return reinterpret_cast<lammpsplugin_factory1 *>(factory);
+}
+
+/* ----------------------------------------------------------------------
+   a rank without this plugin does not know the style, and waits in that error for the others. They
+   cannot know why it does not come here, so they wait for a limited time.
+------------------------------------------------------------------------- */
+
+static void meet_other_ranks(LAMMPS *lmp)
+{
+  MPI_Request all_here;
+  MPI_Ibarrier(lmp->world, &all_here);
+  const double start = MPI_Wtime();
+  for (int done = 0; !done;) {
+    MPI_Test(&all_here, &done, MPI_STATUS_IGNORE);
+    if (!done && MPI_Wtime() - start > TDN_PATIENCE)
+      lmp->error->one(FLERR,
+                      "Pair style tdn: other ranks have not come here for {} s; the plugin may be "
+                      "missing or damaged on their nodes; run there: tdn-lammps info",
+                      TDN_PATIENCE);
+    if (!done) usleep(100);
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+static void *create_pair(void *ptr)
+{
+  auto *lmp = static_cast<LAMMPS *>(ptr);
+  meet_other_ranks(lmp);
+  std::string failure;
+  lammpsplugin_factory1 *factory = load_factory(failure);
+
+  const Failure first = first_failure(lmp->world, failure);
+  if (first.rank >= 0) {
+    const std::string where = lmp->comm->nprocs > 1 ? fmt::format("on rank {}: ", first.rank) : "";
+    lmp->error->all(FLERR, "Pair style tdn: " + where + first.message);
+  }
+  return factory(ptr);
+}
+
+/* ---------------------------------------------------------------------- */
+
+extern "C" void lammpsplugin_init(void *ptr, void *handle, void *regfunc)
+{
+  // asks through the C interface, since in another version the class may look different
+  using version_function = int (*)(void *);
+  auto *version = reinterpret_cast<version_function>(dlsym(RTLD_DEFAULT, "lammps_version"));
+  auto *lmp = static_cast<LAMMPS *>(ptr);
+  const int running = version ? version(ptr) : lmp->num_ver;
+  if (running != TDN_LAMMPS_VERSION) {
+    int me;
+    MPI_Comm_rank(MPI_COMM_WORLD, &me);
+    if (me == 0)
+      fprintf(stderr,
+              "WARNING: pair style tdn is not available: the plugin was built for LAMMPS %d, this "
+              "is LAMMPS %d%s\n",
+              TDN_LAMMPS_VERSION, running, REBUILD);
+    return;
+  }
+
+  lammpsplugin_t plugin;
+  plugin.version = lmp->version;
+  plugin.style = "pair";
+  plugin.name = "tdn";
+  plugin.info = "pair style tdn (Tensor Decomposition Network)";
+  plugin.author = "the TDN developers";
+  plugin.creator.v1 = &create_pair;
+  plugin.handle = handle;
+  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, ptr);
+}
