@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from shared_files import SharedFiles
 from structures import STRUCTURES, random_model
 
 from tdn import TDNError
@@ -49,20 +53,24 @@ def plain() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory) -> Callable[..., Export]:
+def export(shared_files: SharedFiles) -> Callable[..., Export]:
     """Make (or remember) the export of a configuration in a precision, with or without tables."""
-    made: dict[tuple[str, str, bool], Export] = {}
 
+    @functools.cache
     def get(name: str = "default", dtype: str = "float64", fused: bool = True) -> Export:
-        key = name, dtype, fused
-        if key not in made:
-            folder = tmp_path_factory.mktemp(f"{name}-{dtype}")
-            with torch.random.fork_rng():
-                model = set_dtype(scaled_model(name), DTYPES[dtype])
-                save_model(folder / "model.pt", model, {"epochs": 3, "valid_mae": float("nan")})
-                report = export_model(folder / "model.pt", fused=fused)
-            made[key] = Export(model, folder / "model.pt", report)
-        return made[key]
+        with torch.random.fork_rng():
+            model = set_dtype(scaled_model(name), DTYPES[dtype])
+
+        def make(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            save_model(folder / "model.pt", model, {"epochs": 3, "valid_mae": float("nan")})
+            report = export_model(folder / "model.pt", fused=fused)
+            (folder / "report.pkl").write_bytes(pickle.dumps(report))
+
+        folder = shared_files.get(f"{name}-{dtype}-{fused}", make)
+        report = pickle.loads((folder / "report.pkl").read_bytes())
+        report = dataclasses.replace(report, path=folder / "model.tdn.pth")
+        return Export(model, folder / "model.pt", report)
 
     return get
 
@@ -77,8 +85,11 @@ def compiler() -> None:
 
 
 @pytest.fixture(scope="session")
-def machine_code(compiler, export, tmp_path_factory) -> Path:
+def machine_code(compiler, export, shared_files: SharedFiles) -> Path:
     """A small network compiled by AOTInductor, which takes most of a minute."""
-    output = tmp_path_factory.mktemp("aotinductor") / "model.tdn.pt2"
-    with plain_execution():
-        return export_model(export().checkpoint, output, backend="aotinductor").path
+
+    def make(path: Path) -> None:
+        with plain_execution():
+            export_model(export().checkpoint, path, backend="aotinductor")
+
+    return shared_files.get("machine_code.tdn.pt2", make)
