@@ -147,7 +147,7 @@ def test_damage_is_noticed_before_anything_runs(compiled_file, tmp_path):
 
 
 def test_direct_forces(tmp_path):
-    model = random_model("attention", forces="direct")
+    model = random_model("attention", forces="direct", num_layers=1)
     save_model(tmp_path / "model.pt", model, {})
     with pytest.warns(UserWarning, match="direct forces"):
         path = export_model(
