@@ -7,6 +7,7 @@ import copy
 import torch
 
 from tdn.graph import graph_from_atoms
+from tdn.inference.compiled_model import largest
 from tdn.inference.network import InferenceNetwork
 from tdn.network.base import set_dtype
 from tdn.network.convolution_model import ConvolutionModel
@@ -15,7 +16,7 @@ from tdn.system.errors import TDNError
 from .deployed import deployed_module
 from .description import TABLE_ERRORS
 from .structures import standard_structures
-from .tolerances import BOUND, TABLE_SHARE, largest, ratio
+from .tolerances import BOUND, TABLE_SHARE, ratio
 
 
 class TablesTooCoarse(TDNError):

@@ -1,9 +1,8 @@
-"""How far results may deviate, and how deviations are measured."""
+"""How far results may deviate."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 # compiled against eager: relative to the largest energy of interaction, edge force and virial
 BOUND = {"float64": 1e-10, "float32": 1e-5}
@@ -22,14 +21,6 @@ EXACT_FACTORS = 1e-9
 # place between libraries and devices, hence the larger factor; TF32 arithmetic (2^-11) fails both.
 ROUNDING_MARGIN = {torch.float32: 64.0, torch.float64: 4096.0}
 ENERGY_ROUNDING = 64.0  # of the sum with E0, which can be thousands of eV
-
-
-def largest(values: Tensor) -> float:
-    """The largest absolute value; infinity if one is not a number."""
-    if values.numel() == 0:
-        return 0.0
-    value = values.abs().max().item()
-    return value if value == value else float("inf")
 
 
 def ratio(difference: float, size: float) -> float:

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from tdn.graph import Graph, graph_from_atoms
-from tdn.inference.compiled_model import CompiledModel
+from tdn.inference.compiled_model import CompiledModel, largest
 from tdn.inference.torchscript import plain_execution
 from tdn.network.base import Network
 from tdn.network.potential import Potential
@@ -19,7 +19,7 @@ from tdn.system.errors import TDNError
 
 from .reference import compared_quantities, mean_isolated_energies
 from .structures import random_cluster, standard_structures, tiny_cell
-from .tolerances import BOUND, EXACT_FACTORS, SYMMETRY_BOUND, TABLE_AMPLIFICATION, largest, ratio
+from .tolerances import BOUND, EXACT_FACTORS, SYMMETRY_BOUND, TABLE_AMPLIFICATION, ratio
 
 
 @dataclass(frozen=True)

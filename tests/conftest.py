@@ -15,6 +15,8 @@ from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, random_model
 from tdn.cp import library
 from tdn.network import build
 from tdn.network.checkpoint import load_model
+from tdn.system.errors import TDNError
+from tdn_export.machine_code import check_tools
 
 
 def pytest_configure() -> None:
@@ -46,6 +48,15 @@ def float64_default():
 def shared_files(tmp_path_factory: pytest.TempPathFactory) -> SharedFiles:
     """Files that several tests need, made by the first one that asks."""
     return SharedFiles(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """What AOTInductor needs: a compiler and the compiled operators."""
+    try:
+        check_tools()
+    except TDNError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=[*CONFIGS, "trained"])

@@ -187,14 +187,14 @@ class CompiledModel:
             compared["virial"] = results["virial"][0]
         expected = {"energy": stored["atom_energy"], **stored}
         return {
-            name: _largest(value - torch.tensor(expected[name], **double))
+            name: largest(value - torch.tensor(expected[name], **double))
             for name, value in compared.items()
         }
 
 
-def _largest(difference: Tensor) -> float:
+def largest(values: Tensor) -> float:
     """Largest magnitude; infinity if anything is not a number."""
-    value = difference.abs().max().item() if difference.numel() else 0.0
+    value = values.abs().max().item() if values.numel() else 0.0
     return value if value == value else float("inf")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from shared_files import SharedFiles
 from structures import STRUCTURES, random_model
 
-from tdn import TDNError
 from tdn.graph import collate, graph_from_atoms
 from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
@@ -18,7 +21,6 @@ from tdn.network.checkpoint import DTYPES, save_model
 from tdn.network.convolution_model import ConvolutionModel
 from tdn.network.initial_norms import normalize_activations
 from tdn_export import ExportReport, export_model
-from tdn_export.machine_code import check_tools
 
 
 class Export(NamedTuple):
@@ -49,36 +51,29 @@ def plain() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory) -> Callable[..., Export]:
+def export(shared_files: SharedFiles) -> Callable[..., Export]:
     """Make (or remember) the export of a configuration in a precision, with or without tables."""
-    made: dict[tuple[str, str, bool], Export] = {}
 
+    @functools.cache
     def get(name: str = "default", dtype: str = "float64", fused: bool = True) -> Export:
-        key = name, dtype, fused
-        if key not in made:
-            folder = tmp_path_factory.mktemp(f"{name}-{dtype}")
-            with torch.random.fork_rng():
-                model = set_dtype(scaled_model(name), DTYPES[dtype])
-                save_model(folder / "model.pt", model, {"epochs": 3, "valid_mae": float("nan")})
-                report = export_model(folder / "model.pt", fused=fused)
-            made[key] = Export(model, folder / "model.pt", report)
-        return made[key]
+        with torch.random.fork_rng():
+            model = set_dtype(scaled_model(name), DTYPES[dtype])
+
+        def make(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            save_model(folder / "model.pt", model, {"epochs": 3, "valid_mae": float("nan")})
+            report = export_model(folder / "model.pt", fused=fused)
+            (folder / "report.pkl").write_bytes(pickle.dumps(report))
+
+        folder = shared_files.get(f"{name}-{dtype}-{fused}", make)
+        report = pickle.loads((folder / "report.pkl").read_bytes())
+        report = dataclasses.replace(report, path=folder / "model.tdn.pth")
+        return Export(model, folder / "model.pt", report)
 
     return get
 
 
 @pytest.fixture(scope="session")
-def compiler() -> None:
-    """What AOTInductor needs: a compiler and the compiled operators."""
-    try:
-        check_tools()
-    except TDNError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def machine_code(compiler, export, tmp_path_factory) -> Path:
-    """A small network compiled by AOTInductor, which takes most of a minute."""
-    output = tmp_path_factory.mktemp("aotinductor") / "model.tdn.pt2"
-    with plain_execution():
-        return export_model(export().checkpoint, output, backend="aotinductor").path
+def machine_code(compiler, shared_files) -> Path:
+    """``random_model("l1")`` compiled by AOTInductor, which takes most of a minute."""
+    return shared_files.export("l1", backend="aotinductor")

@@ -14,26 +14,16 @@ import numpy as np
 import pytest
 from shared_files import SharedFiles
 
-from tdn import TDNError, ops
-from tdn_export import machine_code
-
 from .conftest import LammpsRunner, Structure, on_ranks, run_command
 from .test_closed_form import TILTED, random_structure
 from .test_parallel import assert_same, slab
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not ops.is_compiled(), reason="needs the compiled operators"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=["l1", "attention"])
-def name(request: pytest.FixtureRequest, models: Path, shared_files: SharedFiles) -> str:
+def name(request: pytest.FixtureRequest, compiler: None, shared_files: SharedFiles) -> str:
     """A network of several layers in float64, in both kinds of files, which have this name."""
-    try:
-        machine_code.check_tools()
-    except TDNError as error:
-        pytest.skip(str(error))
     for backend in ("torchscript", "aotinductor"):
         path = shared_files.export(request.param, backend=backend)
     return path.name.removesuffix(".tdn.pt2")

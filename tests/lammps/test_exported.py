@@ -34,6 +34,7 @@ def structures() -> list[Structure]:
     ]
 
 
+@pytest.mark.round_trip
 def test_lammps_is_the_calculator(measure: Callable, checkpoint: Path) -> None:
     calculator = TDNCalculator(checkpoint, device="cpu")
     cases = structures()
