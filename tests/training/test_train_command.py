@@ -202,7 +202,8 @@ def test_data_mistakes_are_one_line(folder, capsys):
         "not a structure\n": "cannot be read",
         good.replace(comment, comment.replace("energy=", "other=")): "frame 2 of train.xyz has no",
         good.replace(comment, _with_energy(comment, "nan")): "frame 2 of train.xyz: 'energy'",
-        good.replace(":forces:R:3", ":force:R:3"): "has no forces under the key 'forces'",
+        good.replace(":forces:R:3", ":pull:R:3"): "has no forces under a common name (6 of 6",
+        good.replace(":forces:R:3", ":tug:R:3"): "frames have none; under other keys: 'tug')",
         "".join(lines[:-2]): "frame 8 of",
     }
     config = write_config(folder)
