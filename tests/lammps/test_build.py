@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,11 @@ def test_without_plugin(
 
 
 def compile_loader(
-    folder: Path, lammps_version: str, torch_version: str, patience: int = 300
+    folder: Path,
+    lammps_version: str,
+    torch_version: str,
+    patience: int = 300,
+    defines: Sequence[str] = (),
 ) -> None:
     """Compile only the small library that LAMMPS loads, as if built for other versions.
 
@@ -86,6 +91,7 @@ def compile_loader(
             f'-DTDN_TORCH_DIR="{Path(torch.__file__).parent}"',
             f'-DTDN_TORCH_VERSION="{torch_version}"',
             f"-DTDN_PATIENCE={patience}",
+            *(f"-D{name}" for name in defines),
             '-DTDN_OPS_LIBRARY=""',
             '-DTDN_PAIR_LIBRARY="absent.so"',
             str(SOURCE_DIR / "src" / "plugin" / "tdnplugin.cpp"),
@@ -124,6 +130,57 @@ def test_other_versions(
     output = lmp(TDN_INPUT, fails=True, TDN_LIB_DIR=str(tmp_path))
     (line,) = [text for text in output.splitlines() if re.search(expected, text)]
     assert "run: tdn-lammps build" in line
+
+
+@pytest.mark.parametrize(
+    ("define", "expected"),
+    [
+        ("OPEN_MPI", "the plugin was built with Open MPI, this LAMMPS runs with MPICH"),
+        ("LAMMPS_BIGBIG", "the plugin was built for atom IDs of 64 bits, this LAMMPS has 32"),
+    ],
+)
+def test_other_builds(lmp: LammpsRunner, tmp_path: Path, define: str, expected: str) -> None:
+    """One line that names both sides, where the run would end in a segmentation fault."""
+    import torch
+
+    from tdn_lammps.build import installed_lammps
+
+    folder = tmp_path / "lammps"
+    folder.mkdir()
+    versions = installed_lammps().version, str(torch.__version__)
+    compile_loader(folder, *versions, defines=[define])
+    output = lmp(TDN_INPUT, fails=True, TDN_LIB_DIR=str(tmp_path))
+    (line,) = [text for text in output.splitlines() if expected in text]
+    assert "run: tdn-lammps build" in line
+
+
+def test_the_mpi_of_a_source_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A build with another MPI than that of the LAMMPS is refused before anything is compiled."""
+    from tdn_lammps.cli import main
+
+    source, build = tmp_path / "source", tmp_path / "source" / "build"
+    (source / "src").mkdir(parents=True)
+    build.mkdir()
+    (source / "src" / "version.h").write_text('#define LAMMPS_VERSION "2 Apr 2025"\n')
+    (source / "src" / "pair.h").write_text("")
+    (source / "empty.c").write_text("int f(void) { return 0; }\n")
+    compiler, library = os.environ.get("CC", "cc"), build / "libmpi.so.40"
+    shared = [compiler, "-shared", "-fPIC", str(source / "empty.c")]
+    subprocess.run([*shared, "-Wl,-soname,libmpi.so.40", "-o", str(library)], check=True)
+    linked = ["-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{build}"]
+    subprocess.run([*shared, *linked, "-o", str(build / "liblammps.so")], check=True)
+    mpicxx = tmp_path / "mpicxx"
+    mpicxx.write_text("#!/bin/sh\necho '#define MPICH_VERSION \"4.3\"'\n")
+    mpicxx.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for options in ([], ["--lmp", str(build / "liblammps.so")]):
+        assert main(["build", "--lammps-source", str(source), *options]) == 1
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"liblammps.so uses Open MPI, but {mpicxx} compiles with MPICH" in error
+    assert main(["build", "--lammps-source", str(source), "--lmp", "absent"]) == 1
+    assert "--lmp: absent not found" in capsys.readouterr().err
 
 
 def test_source_tree(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@
 #include "lammps.h"
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <dlfcn.h>
 #include <elf.h>
 #include <fstream>
@@ -151,26 +153,83 @@ static void *create_pair(void *ptr)
   return factory(ptr);
 }
 
+/* ----------------------------------------------------------------------
+   whether this is the first rank, without asking an MPI that may be another one
+------------------------------------------------------------------------- */
+
+static bool is_first_rank()
+{
+  for (const char *name : {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"})
+    if (const char *rank = getenv(name)) return strcmp(rank, "0") == 0;
+  return true;
+}
+
+/* ----------------------------------------------------------------------
+   kinds of MPI differ in their handles; MPI_Get_library_version takes none, so it is safe to call
+------------------------------------------------------------------------- */
+
+static std::string other_mpi()
+{
+#if defined(OPEN_MPI)
+  const std::string ours = "Open MPI";
+#elif defined(MPI_STUBS)
+  const std::string ours = "the MPI stubs of LAMMPS";
+#else
+  const std::string ours = "MPICH";
+#endif
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length;
+  MPI_Get_library_version(text, &length);
+  const std::string version = text;
+  const bool open_mpi = version.find("Open MPI") != std::string::npos;
+  const bool stubs = version.find("STUBS") != std::string::npos;
+  const std::string theirs = open_mpi ? "Open MPI" : stubs ? "the MPI stubs of LAMMPS" : "MPICH";
+  if (theirs == ours) return "";
+  return "the plugin was built with " + ours + ", this LAMMPS runs with " + theirs + " (" +
+      tdn::printable(version.substr(0, version.find_first_of("\n,"))) +
+      "); run: tdn-lammps build --lammps-source DIR with the mpicxx of that MPI first on PATH";
+}
+
+/* ----------------------------------------------------------------------
+   why the plugin does not fit the LAMMPS that loads it, empty if it does. It asks through the C
+   interface, since in another version the class may look different
+------------------------------------------------------------------------- */
+
+static std::string mismatch(void *ptr)
+{
+  const std::string mpi = other_mpi();
+  if (!mpi.empty()) return mpi;
+
+  using version_function = int (*)(void *);
+  auto *version = reinterpret_cast<version_function>(dlsym(RTLD_DEFAULT, "lammps_version"));
+  const int running = version ? version(ptr) : static_cast<LAMMPS *>(ptr)->num_ver;
+  if (running != TDN_LAMMPS_VERSION)
+    return fmt::format("the plugin was built for LAMMPS {}, this is LAMMPS {}{}",
+                       TDN_LAMMPS_VERSION, running, REBUILD);
+
+  using setting_function = int (*)(void *, const char *);
+  auto *setting =
+      reinterpret_cast<setting_function>(dlsym(RTLD_DEFAULT, "lammps_extract_setting"));
+  const int bytes = setting ? setting(ptr, "tagint") : static_cast<int>(sizeof(tagint));
+  if (bytes != static_cast<int>(sizeof(tagint)))
+    return fmt::format("the plugin was built for atom IDs of {} bits, this LAMMPS has {}; run: "
+                       "tdn-lammps build --lammps-source DIR{}",
+                       8 * sizeof(tagint), 8 * bytes, bytes == 8 ? " --bigbig" : "");
+  return "";
+}
+
 /* ---------------------------------------------------------------------- */
 
 extern "C" void lammpsplugin_init(void *ptr, void *handle, void *regfunc)
 {
-  // asks through the C interface, since in another version the class may look different
-  using version_function = int (*)(void *);
-  auto *version = reinterpret_cast<version_function>(dlsym(RTLD_DEFAULT, "lammps_version"));
-  auto *lmp = static_cast<LAMMPS *>(ptr);
-  const int running = version ? version(ptr) : lmp->num_ver;
-  if (running != TDN_LAMMPS_VERSION) {
-    int me;
-    MPI_Comm_rank(MPI_COMM_WORLD, &me);
-    if (me == 0)
-      fprintf(stderr,
-              "WARNING: pair style tdn is not available: the plugin was built for LAMMPS %d, this "
-              "is LAMMPS %d%s\n",
-              TDN_LAMMPS_VERSION, running, REBUILD);
+  const std::string problem = mismatch(ptr);
+  if (!problem.empty()) {
+    if (is_first_rank())
+      fprintf(stderr, "WARNING: pair style tdn is not available: %s\n", problem.c_str());
     return;
   }
 
+  auto *lmp = static_cast<LAMMPS *>(ptr);
   lammpsplugin_t plugin;
   plugin.version = lmp->version;
   plugin.style = "pair";
