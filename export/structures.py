@@ -8,7 +8,7 @@ from ase.data import covalent_radii
 
 NEIGHBORS = 25  # aimed at within the cutoff: what a dense system has
 CLOSE = 0.7  # of the cutoff: there the envelope lets an edge count
-LARGEST_REFERENCE = 240  # atoms; who loads a file evaluates them
+LARGEST_REFERENCE = 240  # atoms; every reader evaluates them
 
 
 def _contact(a: int, b: int, r_max: float) -> float:

@@ -75,7 +75,7 @@ class ModelConfig:
     )
     radial_smoothness: float = _option(
         0.0,
-        "convolution: weights of radial function n count n^-x times (scaled to unit mean square), "
+        "convolution: weights of radial function n are scaled by n^-x (to unit mean square), "
         "in training as well; 2 keeps functions of distance smooth",
         minimum=0.0,
         maximum=8.0,

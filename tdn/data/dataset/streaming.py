@@ -242,7 +242,7 @@ def _evaluation_file(path: str, config: Config) -> Sequence[Frame]:
 
 
 def _runs(store: FrameStore, seed: int) -> list[Frame]:
-    """Pairs of successive frames, behind one another."""
+    """Pairs of successive frames, concatenated."""
     starts = choose(max(1, len(store) - 1), SAMPLE_PAIRS, seed)
     return [store.frame(int(i)) for start in starts for i in (start, start + 1) if i < len(store)]
 

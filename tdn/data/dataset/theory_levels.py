@@ -1,4 +1,4 @@
-"""Data of several levels of theory: one data set per head, put behind one another."""
+"""Data of several levels of theory: one data set per head, concatenated."""
 
 from __future__ import annotations
 
