@@ -25,7 +25,7 @@ from tdn_export import export_model
 
 ROOT = Path(__file__).parents[2]
 WATER = ROOT / "examples" / "water" / "water.xyz.gz"
-CHECKPOINT = ROOT / "tests" / "data" / "water_small.pt"
+CHECKPOINT = ROOT / "tests" / "files" / "water_small.pt"
 ATOMS_PER_RANK = 1536  # 16 copies of a box of 96
 
 SCRIPT = """\

@@ -186,7 +186,7 @@ def test_no_json_and_too_much_of_it(export, tmp_path):
 
 def test_damaged_code(export, tmp_path):
     def change(name: str, content: bytes) -> bytes:
-        return b"class X:\n  nonsense" if name.endswith("wrapper.py") else content
+        return b"class X:\n  nonsense" if name.endswith("deployed.py") else content
 
     path = rewrite(export().path, tmp_path / "m.tdn.pth", change)
     assert "cannot be loaded by PyTorch" in fails(path)

@@ -136,10 +136,12 @@ def run_command(
     command: Sequence[str], folder: Path, *, fails: bool = False, **environment: str
 ) -> str:
     """Run any other program with the time limit of `run_script`, and give what it prints."""
+    inherited = {k: v for k, v in os.environ.items() if k != "LAMMPS_PLUGIN_PATH"}
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment},
+        # (the module lammps sets the path of plugins where a test has imported it)
+        env={**inherited, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -43,7 +43,7 @@ COEFF = "pair_style tdn\npair_coeff * * toy1.tdn.pth "
 @pytest.mark.parametrize(
     ("commands", "expected"),
     [
-        ("pair_style tdn devise cpu", ["devise", "device, comm, check or direct"]),
+        ("pair_style tdn devise cpu", ["devise", "device, comm, check, direct or e0"]),
         ("pair_style tdn device gpu", ["gpu", "auto, cpu, cuda or cuda:N"]),
         ("pair_style tdn comm fast", ["fast", "auto, fold or exchange"]),
         ("pair_style tdn check maybe", ["maybe"]),

@@ -72,11 +72,6 @@ void EdgeGraph::build_edges()
   const double *const *const x = atom->x;
   const double r_max_sq = r_max * r_max;
   const int num_local = nodes_.num_local();
-  read_species();
-  if (count_mapped() != num_mapped)
-    throw std::runtime_error(
-        "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
-        "of the neighbor list; change such types with the set command, between runs");
 
   // the second row of edge_index starts after as many entries as there are pairs, until the number
   // of edges is known
@@ -104,6 +99,7 @@ void EdgeGraph::build_edges()
   memmove(centers + count, senders, sizeof(int64_t) * count);
 
   nodes_.place_ghosts(centers + count, count);
+  for (int node = num_local; node < nodes_.num_all(); node++) node_species[node] = species_of(node);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -117,17 +113,33 @@ int EdgeGraph::count_mapped() const
 
 /* ---------------------------------------------------------------------- */
 
-void EdgeGraph::read_species()
+int64_t EdgeGraph::species_of(int node) const
 {
+  const int i = nodes_.atom_of(node);
+  const int species = type2species[atom->type[i]];
+  if (species < 0)
+    throw std::runtime_error(
+        "atom " + std::to_string(atom->tag[i]) + " became of type " +
+        std::to_string(atom->type[i]) + ", which pair_coeff maps to NULL, between two builds of "
+        "the neighbor list; change such types with the set command, between runs");
+  return species;
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool EdgeGraph::read_species()
+{
+  bool changed = false;
   for (int node = 0; node < nodes_.num_local(); node++) {
-    const int i = nodes_.atom_of(node);
-    node_species[node] = type2species[atom->type[i]];
-    if (node_species[node] < 0)
-      throw std::runtime_error(
-          "atom " + std::to_string(atom->tag[i]) + " became of type " +
-          std::to_string(atom->type[i]) + ", which pair_coeff maps to NULL, between two builds of "
-          "the neighbor list; change such types with the set command, between runs");
+    const int64_t species = species_of(node);
+    changed |= species != node_species[node];
+    node_species[node] = species;
   }
+  if (count_mapped() != num_mapped)
+    throw std::runtime_error(
+        "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
+        "of the neighbor list; change such types with the set command, between runs");
+  return changed;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -37,10 +37,12 @@ class EdgeGraph : protected Pointers {
   void build_pairs(const class NeighList *list, const std::vector<int64_t> &owners);
 
   /** In every step: the species of local atoms, since fixes change types between builds of the
-      list, and the edges. Those of ghosts are to be filled in from their owners.
+      list. Whether one has changed, so that other ranks do not know it.
       Throws std::runtime_error if an atom has come to this style or left it since then. */
+  bool read_species();
+
+  /// In every step, when the types of ghosts are those of their owners.
   void build_edges();
-  std::vector<int64_t> &species() { return node_species; }
 
   /// The graph of this step; valid until the next one.
   tdn::Graph view() const;
@@ -64,7 +66,7 @@ class EdgeGraph : protected Pointers {
   std::vector<double> edge_vec;       // [num_edges, 3]
 
   int count_mapped() const;
-  void read_species();
+  int64_t species_of(int node) const;
 };
 
 }    // namespace LAMMPS_NS

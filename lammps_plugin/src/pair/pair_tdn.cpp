@@ -342,9 +342,10 @@ void PairTDN::compute(int eflag, int vflag)
       graph.build_pairs(list, parts->rows.find_owners());
       parts->last_build = neighbor->ncalls;
     }
-    graph.build_edges();
     // the set command and some fixes change types of local atoms alone
-    if (parts->exchanges) parts->rows.bring_to_ghosts(graph.species());
+    const bool changed = graph.read_species();
+    if (parts->exchanges && !rebuild) parts->rows.share_types(changed);
+    graph.build_edges();
     if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
 
     // with exchange the ranks without atoms take part

@@ -37,9 +37,9 @@ const std::vector<int64_t> &RowExchange::find_owners()
   self_lists.clear();
   self_ghosts.clear();
   num_received = 0;
-  message.numbering = true;
+  message.content = OWNERS;
   comm->forward_comm(pair, 2);
-  message.numbering = false;
+  message.content = ROWS;
   return owners;
 }
 
@@ -64,15 +64,21 @@ void RowExchange::reverse(void *x_all, int64_t, int64_t, int64_t width, bool is_
   communicate(x_all, width, is_double, false);
 }
 
-void RowExchange::bring_to_ghosts(std::vector<int64_t> &values)
-{
-  static_assert(sizeof(int64_t) == sizeof(double), "they travel as doubles");
-  communicate(values.data(), 1, true, true);
-}
-
 void RowExchange::add_to_owners(std::vector<double> &rows, int width)
 {
   communicate(rows.data(), width, true, false);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void RowExchange::share_types(bool changed)
+{
+  const int mine = changed;
+  int any;
+  MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, world);
+  if (!any) return;
+  message.content = TYPES;
+  comm->forward_comm(pair, 1);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -117,7 +123,7 @@ void RowExchange::communicate(void *data, int64_t width, bool is_double, bool is
   for (size_t begin = 0; begin < stride; begin += part) {
     const size_t bytes = std::min(part, stride - begin);
     const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
-    message = {false, static_cast<char *>(data), stride, begin, bytes, values, is_double};
+    message = {ROWS, static_cast<char *>(data), stride, begin, bytes, values, is_double};
     if (is_forward)
       comm->forward_comm(pair, values);
     else
@@ -150,7 +156,11 @@ char *RowExchange::ghost_row(int atom)
 
 int RowExchange::pack_forward(int n, int *atoms, double *buf)
 {
-  if (message.numbering) {
+  if (message.content == TYPES) {
+    for (int k = 0; k < n; k++) buf[k] = atom->type[atoms[k]];
+    return n;
+  }
+  if (message.content == OWNERS) {
     for (int k = 0; k < n; k++) {
       buf[2 * k] = ubuf(owners[atoms[k]]).d;
       buf[2 * k + 1] = ubuf(comm->me).d;
@@ -170,7 +180,11 @@ int RowExchange::pack_forward(int n, int *atoms, double *buf)
 
 void RowExchange::unpack_forward(int n, int first, double *buf)
 {
-  if (message.numbering) {
+  if (message.content == TYPES) {
+    for (int k = 0; k < n; k++) atom->type[first + k] = static_cast<int>(buf[k]);
+    return;
+  }
+  if (message.content == OWNERS) {
     for (int k = 0; k < n; k++) owners[first + k] = ubuf(buf[2 * k]).i;
     if (n == 0) return;
     if (ubuf(buf[1]).i == comm->me) {

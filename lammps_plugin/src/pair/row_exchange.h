@@ -39,10 +39,12 @@ class RowExchange : public tdn::Exchange, protected Pointers {
   void reverse(void *x_all, int64_t num_local, int64_t num_all, int64_t width,
                bool is_double) override;
 
-  // the same for a number of each node, and for results; not counted as communication of the model
-
-  void bring_to_ghosts(std::vector<int64_t> &values);
+  /// The same for results; not counted as communication of the model.
   void add_to_owners(std::vector<double> &rows, int width);
+
+  /** Bring the types of atoms to their images, if the caller of any rank has changed some since the
+      last build of the neighbor list. */
+  void share_types(bool changed);
 
   // what an evaluation communicates
 
@@ -69,8 +71,9 @@ class RowExchange : public tdn::Exchange, protected Pointers {
 
   // the message that is on its way
 
+  enum Content { OWNERS, TYPES, ROWS };
   struct {
-    bool numbering;          // it holds owners instead of rows
+    Content content;
     char *data;              // row of the first node
     size_t stride;           // bytes of a row
     size_t begin, bytes;     // part of the row that is in this message
