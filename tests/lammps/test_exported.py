@@ -57,10 +57,11 @@ def test_lammps_is_the_calculator(measure: Callable, checkpoint: Path) -> None:
             np.testing.assert_allclose(found.pressure, pressure, rtol=0, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize("newton", ["on", "off"])
-def test_ranks_agree(measure: Callable, checkpoint: Path, newton: str) -> None:
-    model = f"{checkpoint.stem}.tdn.pth"
+def test_attention_on_ranks(measure: Callable, shared_files: SharedFiles) -> None:
+    """As test_matrix.py for the other architecture."""
+    model = shared_files.export("attention").name
     alone = measure(structures(), model)
-    together = measure(structures(), model, ranks=2, before=f"newton {newton}")
-    for want, found in zip(alone, together, strict=True):
-        assert_same(found, want)
+    for newton in ("on", "off"):
+        together = measure(structures(), model, ranks=2, before=f"newton {newton}")
+        for want, found in zip(alone, together, strict=True):
+            assert_same(found, want)

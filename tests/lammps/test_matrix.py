@@ -187,7 +187,8 @@ def test_one_rank_is_the_calculator(alone: dict[Case, Measured], checkpoint: Pat
 @pytest.mark.parametrize("ranks", [2, 3, 4, 8])
 def test_ranks_agree(run_cases: Callable, alone: dict[Case, Measured], ranks: int) -> None:
     for case, found in run_cases(CASES, ranks).items():
-        assert_close(found, alone[case], case, 1e-9)
+        assert found.energy == pytest.approx(alone[case].energy, rel=1e-12), case
+        assert_close(found, alone[case], case, 1e-11)
         assert_sums(found, case)
 
 

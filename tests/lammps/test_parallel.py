@@ -1,4 +1,4 @@
-"""Several MPI ranks give what one rank gives."""
+"""Several MPI ranks give what one rank gives: what test_matrix.py leaves out."""
 
 from __future__ import annotations
 
@@ -36,23 +36,6 @@ def assert_same(found: Measured, want: Measured) -> None:
         np.testing.assert_allclose(
             getattr(found, name), getattr(want, name), rtol=0, atol=1e-11 * scale, err_msg=name
         )
-
-
-@pytest.mark.parametrize(("ranks", "newton"), [(2, "on"), (2, "off"), (4, "on")])
-def test_ranks_agree(measure: Callable, ranks: int, newton: str) -> None:
-    cases = structures()
-    alone = measure(cases, "toy2.tdn.pth")
-    together = measure(cases, "toy2.tdn.pth", ranks=ranks, before=f"newton {newton}")
-    for want, found in zip(alone, together, strict=True):
-        assert_same(found, want)
-
-
-def test_tiled_decomposition(measure: Callable) -> None:
-    cases = [slab()]
-    alone = measure(cases, "toy2.tdn.pth")
-    cases[0].extra = ["comm_style tiled"]
-    together = measure(cases, "toy2.tdn.pth", ranks=3, after="balance 1.0 rcb\n")
-    assert_same(together[0], alone[0])
 
 
 def test_float32_features(measure: Callable) -> None:
