@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -176,14 +175,14 @@ def assert_equal(found: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
 
 
 class Random:
-    """Reproducible numbers; those of float32 are numbers of float64 as well."""
+    """Reproducible numbers of float32, so that problems of both types are the same."""
 
     def __init__(self, dtype: torch.dtype, seed: int) -> None:
         self.dtype = dtype
         self.generator = torch.Generator().manual_seed(seed)
 
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.dtype)
+    def normal(self, *shape: int, mean: float = 0.0, size: float = 1.0) -> Tensor:
+        return (mean + size * torch.randn(shape, generator=self.generator)).to(self.dtype)
 
     def variable(self, *shape: int) -> Tensor:
         return self.normal(*shape).requires_grad_()
@@ -264,13 +263,13 @@ def radial(
     r = 0.5 + 0.9 * (RADIAL_R_MAX - 0.5) * torch.rand(num_edges, generator=some.generator)
     if num_edges > 4:
         r[-3:] = torch.tensor([RADIAL_R_MAX, 1.2 * RADIAL_R_MAX, 100.0])
-    matrices = [some.normal(a * b) / math.sqrt(a) for a, b in zip(widths, widths[1:])]
+    matrices = [some.normal(a * b, size=a**-0.5) for a, b in zip(widths, widths[1:])]
     return Problem(
         "radial",
         {
             "r": r.to(dtype).requires_grad_(),
             "pair": some.indices(num_pairs, num_edges),
-            "scale": (1 + 0.2 * some.normal(num_pairs, widths[1])).requires_grad_(),
+            "scale": some.normal(num_pairs, widths[1], mean=1.0, size=0.2).requires_grad_(),
             "weights": torch.cat(matrices).requires_grad_(),
             "widths": widths,
             "r_max": RADIAL_R_MAX,
@@ -401,7 +400,7 @@ def gate(
 ) -> Problem:
     some = Random(dtype, seed)
     x = some.variable(num_nodes, degrees**2, channels)
-    weight = some.normal(channels, (degrees - 1) * channels) / channels**0.5
+    weight = some.normal(channels, (degrees - 1) * channels, size=channels**-0.5)
     return Problem(operator, {"x": x, "weight": weight.requires_grad_(), "scale": GATE_SCALE})
 
 

@@ -1,7 +1,6 @@
 """Finding and building the library: stamps, locks and error lines."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -33,16 +32,6 @@ def edit_stamp(folder: Path, **changes: str) -> None:
     path.write_text(json.dumps(stamp))
 
 
-def probe(**environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", PROBE],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-
 def test_library_in_use(compiled):
     assert ops.is_compiled()
     assert ops.library_path() == build.ops_library()
@@ -62,7 +51,9 @@ def test_other_libraries_are_not_used(library_copy):
         edit_stamp(library_copy, **changes)
         assert build.ops_library() is None
         assert line in build.library_problem()
-    result = probe()
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
+    )
     assert result.stdout.split() == ["False", "None", "1.0", "1.0"]
     assert result.stderr.count("the fused operators of tdn run as slow reference code") == 1
     assert line in result.stderr
@@ -103,12 +94,6 @@ def test_another_compiler_means_another_build(library_copy, monkeypatch):
         build.STAMP_NAME,
         ".lock",
     }
-
-
-def test_reference_on_request(compiled):
-    result = probe(TDN_OPS="reference")
-    assert result.stdout.split() == ["False", "None", "1.0", "1.0"]
-    assert "tdn-ops build" not in result.stderr
 
 
 def test_missing_tools(monkeypatch, tmp_path):

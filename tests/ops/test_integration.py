@@ -254,9 +254,7 @@ def test_meta_tensors(kind):
 def test_without_the_compiled_library(tmp_path):
     """In a process with TDN_OPS=reference: the same energies and gradients, scripted and not."""
     script = f"""
-import warnings
 import torch
-warnings.simplefilter("ignore")
 from ops.test_integration import Training, make_arguments, training
 from tdn import ops
 layer = Training()
@@ -265,9 +263,12 @@ found = [layer(*arguments).detach(), *training(layer, *arguments[:3])]
 scripted = torch.jit.script(layer)
 found += [scripted(*arguments).detach(), *training(scripted, *arguments[:3])]
 torch.save(found, {str(tmp_path / "out.pt")!r})
-print(ops.is_compiled())
+x = torch.ones(1)
+print(ops.is_compiled(), ops.library_path(), ops.exchange(x, 1).item())
 """
-    assert run_script(script, TDN_OPS="reference") == "False"
+    result = run_script(script, TDN_OPS="reference")
+    assert result.stdout.split() == ["False", "None", "1.0"]
+    assert "tdn-ops build" not in result.stderr  # it was asked for
     layer, arguments = Training(), make_arguments()
     expected = [layer(*arguments).detach(), *training(layer, *arguments[:3])]
     assert_all_close(torch.load(tmp_path / "out.pt", weights_only=True), [*expected, *expected])
@@ -284,12 +285,13 @@ from ops.cases import check_all
 print(torch.ops.tdn.cpu_capability())
 check_all()
 """
-    if run_script(script, TDN_CPU_CAPABILITY=capability) != capability:
+    result = run_script(script, TDN_CPU_CAPABILITY=capability)
+    if result.stdout.strip() != capability:
         pytest.skip(f"this processor has no {capability}")
 
 
-def run_script(script: str, **environment: str) -> str:
-    """What Python prints that can import the tests."""
+def run_script(script: str, **environment: str) -> subprocess.CompletedProcess:
+    """A Python that can import the tests."""
     tests = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
@@ -299,4 +301,4 @@ def run_script(script: str, **environment: str) -> str:
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return result
