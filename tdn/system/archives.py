@@ -16,6 +16,10 @@ def damaged_member(archive: zipfile.ZipFile) -> str | None:
         If a member cannot be unpacked at all.
     """
     for member in archive.infolist():
+        packed, unpacked = member.compress_size, member.file_size
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if packed != unpacked if is_stored else packed > 2 and unpacked == 0:
+            return member.filename
         size = 0
         try:
             with archive.open(member) as stream:

@@ -92,7 +92,7 @@ def compile_loader(
             f'-DTDN_TORCH_VERSION="{torch_version}"',
             f"-DTDN_PATIENCE={patience}",
             *(f"-D{name}" for name in defines),
-            '-DTDN_OPS_LIBRARY=""',
+            '-DTDN_OPS_LIBRARY="absent.so"',
             '-DTDN_PAIR_LIBRARY="absent.so"',
             str(SOURCE_DIR / "src" / "plugin" / "tdnplugin.cpp"),
             *("-o", str(folder / "tdnplugin.so")),
@@ -151,6 +151,36 @@ def test_other_builds(lmp: LammpsRunner, tmp_path: Path, define: str, expected: 
     compile_loader(folder, *versions, defines=[define])
     output = lmp(TDN_INPUT, fails=True, TDN_LIB_DIR=str(tmp_path))
     (line,) = [text for text in output.splitlines() if expected in text]
+    assert "run: tdn-lammps build" in line
+
+
+@pytest.mark.parametrize(
+    ("symbol", "expected"),
+    [
+        ("_ZN3c105checkERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE", "ABI=1.* with 0"),
+        ("_ZN3c105checkERKSs", "ABI=0.* with 1"),
+        ("_ZN3c105checkEi", "absent.so: undefined symbol: _ZN3c105checkEi"),
+    ],
+)
+def test_pytorch_with_other_strings(
+    lmp: LammpsRunner, tmp_path: Path, symbol: str, expected: str
+) -> None:
+    """A function of c10 that takes a string of the kind that the PyTorch at hand does not have."""
+    import torch
+
+    from tdn_lammps.build import installed_lammps
+
+    folder = tmp_path / "lammps"
+    folder.mkdir()
+    compile_loader(folder, installed_lammps().version, str(torch.__version__))
+    source = tmp_path / "pair.cpp"
+    source.write_text(f'extern "C" void {symbol}();\nvoid call() {{ {symbol}(); }}\n')
+    compiler = os.environ.get("CXX", "c++")
+    command = [compiler, "-shared", "-fPIC", str(source), "-o", str(folder / "absent.so")]
+    subprocess.run(command, check=True)
+    output = lmp(TDN_INPUT, fails=True, TDN_LIB_DIR=str(tmp_path))
+    (line,) = [text for text in output.splitlines() if re.search(expected, text)]
+    assert "ABI" not in line or "ABI" in expected
     assert "run: tdn-lammps build" in line
 
 

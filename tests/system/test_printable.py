@@ -88,12 +88,15 @@ def test_name_of_a_damaged_part(source, read, tmp_path):
 
 
 @pytest.mark.parametrize("source, read", [(TOY, load_compiled), (TRAINED_MODEL, load_model)])
-def test_a_part_cut_to_nothing(source, read, tmp_path):
-    """Size of what is stored and checksum zero in the table at the end: it would read as empty."""
+@pytest.mark.parametrize("offset", [20, 24])
+def test_a_part_cut_to_nothing(source, read, offset, tmp_path):
+    """One of the sizes and the checksum zero in the table at the end: it would read as empty."""
     with zipfile.ZipFile(source) as archive:
         position = archive.start_dir
     content = bytearray(source.read_bytes())
-    content[position + 16 : position + 24] = bytes(8)
+    content[position + 16 : position + 20] = content[position + offset : position + offset + 4] = (
+        bytes(4)
+    )
     path = tmp_path / source.name
     path.write_bytes(content)
     with pytest.raises(TDNError, match="is damaged"):

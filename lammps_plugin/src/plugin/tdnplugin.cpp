@@ -76,6 +76,20 @@ static std::string damage(const std::string &path)
 }
 
 /* ----------------------------------------------------------------------
+   GCC has two kinds of strings, whose names differ: the one that is missed tells which is wanted
+------------------------------------------------------------------------- */
+
+static std::string other_abi(const std::string &reason)
+{
+  if (reason.find("undefined symbol: _ZN") == std::string::npos) return "";
+  const bool wants_new = reason.find("__cxx11") != std::string::npos;
+  if (!wants_new && reason.find("RKSs") == std::string::npos) return "";
+  return std::string("the plugin was built with _GLIBCXX_USE_CXX11_ABI=") +
+      (wants_new ? "1, but PyTorch in " TDN_TORCH_DIR " with 0: "
+                 : "0, but PyTorch in " TDN_TORCH_DIR " with 1: ");
+}
+
+/* ----------------------------------------------------------------------
    load the second library and find its factory function; on failure say why
 ------------------------------------------------------------------------- */
 
@@ -108,9 +122,9 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
   if (!factory) {
-    const char *reason = dlerror();
-    failure = "cannot load the plugin: " +
-        (reason ? tdn::printable(reason, 400) : library) + REBUILD;
+    const char *message = dlerror();
+    const std::string reason = message ? message : library;
+    failure = "cannot load the plugin: " + other_abi(reason) + tdn::printable(reason, 400) + REBUILD;
   }
   return reinterpret_cast<lammpsplugin_factory1 *>(factory);
 }
