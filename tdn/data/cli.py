@@ -8,7 +8,7 @@ from pathlib import Path
 from tdn.system.atomic_files import check_writable, write_json
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
-from tdn.system.printable import printable
+from tdn.system.printable import printable, printable_lines
 
 EPILOG = """\
 FILE is anything that ASE reads (extended XYZ, .traj, .db, vasprun.xml ...), a database written by
@@ -173,7 +173,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     if result["not_selected"]:
         print(f"{result['not_selected']} frames were not selected")
     for line in result["lines"]:
-        print(line)
+        print(printable(line, None))
     _write_json(arguments.json, {k: v for k, v in result.items() if k != "lines"})
     return 0
 
@@ -184,9 +184,9 @@ def _stats(arguments: argparse.Namespace) -> int:
     found = survey(arguments.file, _keys(arguments), arguments.stage, complete=False)
     _require_frames(arguments.file, found)
     summary = summarize(found, arguments.cutoff)
-    print("\n".join(summary_lines(summary)))
+    print(printable_lines("\n".join(summary_lines(summary))))
     for line in found.problems.lines():
-        print(line)
+        print(printable(line, None))
     _write_json(arguments.json, summary_to_json(summary))
     if arguments.output is not None:
         from .survey.figures import summary_figure
@@ -224,7 +224,7 @@ def _check(arguments: argparse.Namespace) -> int:
         if problems.counts[reason] > LISTED:
             print(f"  and {problems.counts[reason] - LISTED} more (--json FILE lists them)")
     for line in problems.remarks():
-        print(f"note: {line}")
+        print(f"note: {printable(line, None)}")
     outliers = summary.outliers()
     _write_json(
         arguments.json,

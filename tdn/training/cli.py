@@ -12,6 +12,7 @@ from tdn.config import Config
 from tdn.config.yaml_file import defaults_yaml, load_config
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 from .run.folder import check_run_dir, prepare_run_dir
 
@@ -123,7 +124,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     display = Display(quiet=not ranks.main, silent=not ranks.main)
     dataset = load_training_data(config)
     for line in dataset.summary():
-        print(line)
+        print(printable(line, None))
     for line in dataset.warnings:
         display.warn(line)
     if not len(dataset.valid):
