@@ -1,4 +1,4 @@
-"""The command `tdn-export`: a thin shell over `export_model`, `inspect` and `check`."""
+"""Command ``tdn-export``: compile a checkpoint for LAMMPS and ASE, or look into a compiled file."""
 
 from __future__ import annotations
 
@@ -32,69 +32,70 @@ EXPORT_ONLY = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tdn-export``."""
+    result = argparse.ArgumentParser(
         prog="tdn-export",
         description="Compile a checkpoint for LAMMPS and ASE, or look into a compiled file.",
         epilog="examples: tdn-export model.pt | tdn-export --inspect model.tdn.pth | "
         "tdn-export --check model.tdn.pth",
     )
-    parser.add_argument(
+    result.add_argument(
         "checkpoint",
         nargs="*",
         help="model.pt as tdn-train wrote it; several make a committee in one file",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: model.tdn.pth")
-    parser.add_argument(
+    result.add_argument("-o", "--output", metavar="FILE", help="default: model.tdn.pth")
+    result.add_argument(
         "--backend",
         default="torchscript",
         metavar="BACKEND",
         help="torchscript (default) or aotinductor, which writes machine code to model.tdn.pt2",
     )
-    parser.add_argument(
+    result.add_argument(
         "--dtype", choices=("float32", "float64"), help="precision; default: the checkpoint's"
     )
-    parser.add_argument(
+    result.add_argument(
         "--device", default="cpu", help="where the compiled network is checked (default: cpu)"
     )
-    parser.add_argument(
+    result.add_argument(
         "--verify", metavar="FRAMES", help="also compare on these frames (any file ASE reads)"
     )
-    parser.add_argument(
+    result.add_argument(
         "--no-fused",
         dest="fused",
         action="store_false",
         help="keep functions of the distance as networks instead of tables",
     )
-    parser.add_argument(
+    result.add_argument(
         "--direct-forces",
         action="store_true",
         help="take a network with model.forces = direct; its forces are no gradient",
     )
-    parser.add_argument(
+    result.add_argument(
         "--head", metavar="NAME", help="level of theory, of a network trained on several"
     )
-    parser.add_argument(
+    result.add_argument(
         "--species",
         metavar="SYMBOLS",
         help="keep these elements only, as in --species Cu,Zn,O (default: all); smaller and faster",
     )
-    parser.add_argument("--inspect", metavar="FILE", help="print what a compiled file contains")
-    parser.add_argument("--json", action="store_true", help="with --inspect: print JSON")
-    parser.add_argument(
+    result.add_argument("--inspect", metavar="FILE", help="print what a compiled file contains")
+    result.add_argument("--json", action="store_true", help="with --inspect: print JSON")
+    result.add_argument(
         "--check", metavar="FILE", help="compute the reference of a compiled file; 1 if it differs"
     )
-    return parser
+    return result
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
+    options = parser()
+    args = options.parse_args(argv)
     modes = [name for name in ("checkpoint", "inspect", "check") if getattr(args, name)]
     if len(modes) != 1:
         raise UsageError("give exactly one of: a checkpoint, --inspect FILE, --check FILE")
     for name, option in EXPORT_ONLY.items():
-        if modes != ["checkpoint"] and getattr(args, name) != parser.get_default(name):
+        if modes != ["checkpoint"] and getattr(args, name) != options.get_default(name):
             raise UsageError(f"{option} does not go with --{modes[0]}")
     if args.json and modes != ["inspect"]:
         raise UsageError("--json goes with --inspect")

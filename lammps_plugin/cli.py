@@ -1,4 +1,4 @@
-"""Command ``tdn-lammps``: build the plugin, and show what there is."""
+"""Command ``tdn-lammps``: build the plugin for LAMMPS, or show what there is."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     return _build(arguments) if arguments.command == "build" else _info()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tdn-lammps``."""
+    result = argparse.ArgumentParser(
         prog="tdn-lammps", description="Build and check the LAMMPS plugin with pair_style tdn."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = result.add_subparsers(dest="command", required=True)
     build = commands.add_parser(
         "build", help="compile the plugin for the LAMMPS and torch of this environment"
     )
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--verbose", action="store_true", help="show the compiler's output")
     commands.add_parser("info", help="show versions and whether lmp finds the plugin")
-    return parser
+    return result
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -141,3 +142,17 @@ def _probe() -> str:
         return ""
     errors = [line for line in result.stdout.splitlines() if "ERROR" in line]
     return errors[0] if errors else f"lmp ended with exit code {result.returncode}"
+
+
+def info() -> list[str]:
+    """Lines on the plugin, without a start of LAMMPS."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # operators that are not compiled have a line of their own
+        from .build import Stamp, plugin_problem
+
+    stamp = Stamp.read(plugin_dir())
+    if stamp is None:
+        return ["plugin:   not built; run: tdn-lammps build"]
+    lines = [f"plugin:   {plugin_dir()}", f"for:      LAMMPS {stamp.lammps_version}"]
+    problem = plugin_problem()
+    return [*lines, f"problem:  {problem}; run: tdn-lammps build"] if problem else lines

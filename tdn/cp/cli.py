@@ -19,14 +19,14 @@ Find the CP decomposition of a coupling tensor and report its errors. Without --
 factors that ship with the package are reported."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Arguments of ``tdn-cp``."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tdn-cp``."""
+    result = argparse.ArgumentParser(
         prog="tdn-cp",
         description=DESCRIPTION,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
+    add = result.add_argument
     add("--l-max", type=int, help="largest degree of the first input")
     add("--l-max-input2", type=int, help="... of the second input (default: --l-max)")
     add("--l-max-output", type=int, help="... of the output (default: --l-max)")
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-seconds", type=float, default=90.0, help="no new start after this time (per rank)")
     add("-o", "--output", type=Path, help="save the factors to this .npz file")
     add("--list", action="store_true", help="list the exact factors of the package and stop")
-    return parser
+    return result
 
 
 def report(factors: CPFactors) -> str:
@@ -75,7 +75,7 @@ def _list_shipped() -> None:
 
 
 def _main(argv: list[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.list:
         _list_shipped()
         return 0

@@ -1,4 +1,4 @@
-"""Command ``tdn-data``."""
+"""Command ``tdn-data``: check frames, describe them, put them into a database."""
 
 from __future__ import annotations
 

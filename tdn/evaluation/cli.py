@@ -1,4 +1,4 @@
-"""Command ``tdn-eval``."""
+"""Command ``tdn-eval``: errors on frames, stability of dynamics, scans of bonds."""
 
 from __future__ import annotations
 

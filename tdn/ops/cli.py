@@ -1,4 +1,4 @@
-"""The command ``tdn-ops``: build the compiled operators, or say what is in use."""
+"""Command ``tdn-ops``: build the compiled operators, or say what is in use."""
 
 import argparse
 import sys
@@ -19,9 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_main(lambda: _main(argv), "tdn-ops")
 
 
-def _main(argv: Sequence[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog="tdn-ops", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The options of ``tdn-ops``."""
+    result = argparse.ArgumentParser(prog="tdn-ops", description=__doc__)
+    commands = result.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="compile the operators for this PyTorch")
     build.add_argument("--force", action="store_true", help="compile even if up to date")
     build.add_argument("--verbose", action="store_true", help="show the compiler's output")
@@ -38,7 +39,11 @@ def _main(argv: Sequence[str] | None) -> None:
         help="address and undefined-behavior sanitizers, for tests; needs TDN_LIB_DIR",
     )
     commands.add_parser("info", help="show the library, its PyTorch and its vector instructions")
-    arguments = parser.parse_args(argv)
+    return result
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    arguments = parser().parse_args(argv)
     if arguments.command == "build":
         library = build_ops(
             arguments.force, arguments.verbose, cuda=arguments.cuda, sanitize=arguments.sanitize
@@ -46,11 +51,14 @@ def _main(argv: Sequence[str] | None) -> None:
         print(f"kernels for GPUs: {read_stamp()['cuda']}", file=sys.stderr)
         print(library)
     else:
-        print("\n".join(_info()))
+        print("\n".join(info()))
 
 
-def _info() -> list[str]:
+def info() -> list[str]:
+    """Lines on the operators that are in use, and on GPUs."""
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     lines = [f"folder:   {library_dir()}", f"torch:    {torch.__version__}"]
+    lines.append(f"devices:  {', '.join(devices) or 'no GPU found'}")
     path = ops_library()
     if path is None:
         return [*lines, f"library:  none in use: {library_problem()}; run `tdn-ops build`"]

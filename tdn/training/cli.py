@@ -1,4 +1,4 @@
-"""Command ``tdn-train``."""
+"""Command ``tdn-train``: train a network from frames, or go on with one."""
 
 from __future__ import annotations
 
