@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | sanitize | bench | lint | clean
+# make install | demo | test | test-fast | sanitize | bench | docs | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo test test-fast sanitize bench lint format clean help FORCE
+.PHONY: install demo test test-fast sanitize bench docs lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
+	@echo "docs:    the pages as a site, tutorials executed (build/site/html)"
 
 install: $(STAMP)/plugin
 
@@ -81,6 +82,17 @@ sanitize: $(STAMP)/packages
 
 bench: $(STAMP)/plugin
 	$(BIN)/python examples/benchmarks/run_all.py
+
+# Warnings are errors. Tutorials run with the commands of the virtual environment.
+$(STAMP)/docs: pyproject.toml $(STAMP)/packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	@touch $@
+
+docs: $(STAMP)/plugin $(STAMP)/docs
+	$(BIN)/python docs/site/assemble.py build/site
+	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
+	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
+	@echo "build/site/html/index.html"
 
 lint: $(STAMP)/packages
 	$(BIN)/ruff check .
