@@ -125,8 +125,11 @@ def _block(parser: argparse.ArgumentParser) -> list[str]:
 
 def configuration_page() -> str:
     """Every key with its default and meaning, a block for each section."""
-    start = "`tdn-train --init FRAMES` writes a configuration that fits the data; all other keys keep"
-    parts = ["# Configuration keys", "", start, "the defaults below, which `tdn-train --defaults` prints.", ""]
+    parts = [
+        "# Configuration keys\n",
+        "`tdn-train --init FRAMES` writes a configuration that fits the data. All other keys keep",
+        "the defaults below, which `tdn-train --defaults` prints.\n",
+    ]
     for section in re.split(r"\n(?=# )", defaults_yaml().strip()):
         name = re.search(r"^(\w+):$", section, re.MULTILINE).group(1)
         parts += [f"## {name}", "", "```yaml", section, "```", ""]

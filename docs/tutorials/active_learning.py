@@ -2,8 +2,8 @@
 # # Where a potential is unsure
 #
 # Two networks that differ in their seeds agree where the data decide, and disagree elsewhere. Their
-# disagreement tells which structures to compute next. Here the data are copper from the EMT potential
-# of ASE, at room temperature; the question is where melting copper leaves them.
+# disagreement tells which structures to compute next. Here the data are copper at room temperature
+# from the EMT potential of ASE; the question is where melting copper leaves them.
 
 # %%
 import subprocess
@@ -62,8 +62,8 @@ for seed in (1, 2):
 # %% [markdown]
 # ## Disagreement and error
 #
-# The committee is not trusted for the size of its error, but for its order: frames are computed where
-# it is largest.
+# The committee is not trusted for the size of its error, but for its order: the next frames to
+# compute are those where it is largest.
 
 # %%
 from tdn import TDNCalculator
@@ -77,7 +77,9 @@ def judge(frames):
     for frame in frames:
         forces = np.stack([network.get_property("forces", frame) for network in networks])
         error = forces.mean(axis=0) - frame.arrays["forces"]
-        rows.append((np.sqrt(forces.var(axis=0).sum(-1).mean()), np.sqrt((error**2).sum(-1).mean())))
+        rows.append(
+            (np.sqrt(forces.var(axis=0).sum(-1).mean()), np.sqrt((error**2).sum(-1).mean()))
+        )
     return np.array(rows)
 
 
@@ -87,10 +89,10 @@ figure, axes = plt.subplots(figsize=(4.5, 3.5))
 axes.loglog(*cold.T, "o", label="300 K")
 axes.loglog(*melting.T, "s", label="3000 K")
 axes.set(xlabel="deviation of the forces (eV/A)", ylabel="error (eV/A)")
-axes.legend();
+axes.legend()
 assert np.median(melting[:, 0]) > 3 * np.median(cold[:, 0])
 
 # %% [markdown]
 # The frames to compute next are the hot ones with the largest deviation; they join the training
-# frames, and `train.init_from` goes on from the networks that exist. In LAMMPS a committee stops the
-# run when its networks disagree: `examples/lammps/in.committee`.
+# frames, and `train.init_from` goes on from the networks that exist. In LAMMPS a committee stops
+# the run when its networks disagree: `examples/lammps/in.committee`.

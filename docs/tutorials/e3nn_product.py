@@ -33,7 +33,7 @@ x = hidden.randn(edges, -1)
 y = harmonics.randn(edges, -1)
 weights = torch.randn(edges, product.weight_numel)
 z = product(x, y, weights)
-z.shape
+print(z.shape)
 
 # %% [markdown]
 # ## Equivariance

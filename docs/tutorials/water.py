@@ -29,16 +29,16 @@ def run(command):
 # %% [markdown]
 # ## The data
 #
-# Extended XYZ with energies, forces and stresses, in eV and angstrom. `tdn-data check` looks for what
-# is often wrong: duplicates, atoms that are too close, labels in other units.
+# Extended XYZ with energies, forces and stresses, in eV and angstrom. `tdn-data check` looks for
+# what is often wrong: duplicates, atoms that are too close, labels in other units.
 
 # %%
 frames = REPOSITORY / "examples" / "water" / "water.xyz.gz"
 run(f"tdn-data check {frames}")
 
 # %% [markdown]
-# `tdn-train --init` writes a configuration that fits the data, with a comment on each choice. Any key
-# can be replaced on the command line; here a smaller network and few epochs.
+# `tdn-train --init` writes a configuration that fits the data, with a comment on each choice. Any
+# key can be replaced on the command line; here a smaller network and few epochs.
 
 # %%
 run(f"tdn-train --init {frames} -o config.yaml")
@@ -67,7 +67,7 @@ print(f"force RMSE {rmse:.0f} meV/angstrom")
 figure, axes = plt.subplots(figsize=(4, 4))
 axes.plot(reference.ravel(), predicted.ravel(), ".", markersize=1)
 axes.axline((0, 0), slope=1, color="grey", linewidth=0.5)
-axes.set(xlabel="reference force (eV/A)", ylabel="TDN (eV/A)", aspect="equal");
+axes.set(xlabel="reference force (eV/A)", ylabel="TDN (eV/A)", aspect="equal")
 
 # %% [markdown]
 # ## LAMMPS

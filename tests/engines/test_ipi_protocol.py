@@ -1,0 +1,45 @@
+"""A server that speaks the protocol of i-PI gets the numbers of the calculator."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.calculators.socketio import SocketIOCalculator
+from ase.io import write
+from structures import triclinic_cell
+
+from tdn import TDNCalculator
+
+CLIENT = """
+import sys
+from ase.calculators.socketio import SocketClient
+from ase.io import read
+from tdn import TDNCalculator
+atoms = read(sys.argv[1])
+atoms.calc = TDNCalculator(sys.argv[2])
+SocketClient(unixsocket=sys.argv[3]).run(atoms, use_stress=True)
+"""
+
+
+def test_client(shared_files, tmp_path):
+    model = shared_files.export("default")
+    atoms = triclinic_cell()
+    write(tmp_path / "start.extxyz", atoms)
+    socket = f"tdn-test-{tmp_path.parent.name}"
+    with SocketIOCalculator(unixsocket=socket, timeout=60) as server:
+        command = [sys.executable, "-c", CLIENT, str(tmp_path / "start.extxyz"), str(model), socket]
+        client = subprocess.Popen(command)
+        atoms.calc = server
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            atoms.positions += 0.02 * rng.normal(size=atoms.positions.shape)
+            expected = atoms.copy()
+            expected.calc = TDNCalculator(model)
+            # the protocol carries doubles, but units of its own
+            assert atoms.get_potential_energy() == pytest.approx(
+                expected.get_potential_energy(), rel=1e-10
+            )
+            np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-8)
+            np.testing.assert_allclose(atoms.get_stress(), expected.get_stress(), atol=1e-10)
+    assert client.wait(timeout=60) == 0
