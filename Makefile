@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | sanitize | bench | docs | lint | clean
+# make install | demo | test | test-fast | sanitize | bench | docs | gpu-kit | gpu-check | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo test test-fast sanitize bench docs lint format clean help FORCE
+.PHONY: install demo test test-fast sanitize bench docs gpu-kit gpu-check lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 	@echo "docs:    the pages as a site, tutorials executed (build/site/html)"
+	@echo "gpu-kit: what a machine with a GPU and no network lacks (build/gpu_kit, docs/gpu.md)"
+	@echo "gpu-check: on such a machine: build, tests and timings, in 9 minutes"
 
 install: $(STAMP)/plugin
 
@@ -93,6 +95,16 @@ docs: $(STAMP)/plugin $(STAMP)/docs
 	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
 	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
 	@echo "build/site/html/index.html"
+# Options of the two scripts, as in GPU_KIT="--library FOLDER". On a machine with the kit, PYTHON is
+# one with PyTorch for CUDA; without a kit it is the virtual environment, once there is one.
+GPU_KIT ?=
+GPU_CHECK ?=
+gpu-kit: $(STAMP)/packages
+	$(BIN)/python examples/benchmarks/gpu_kit.py $(GPU_KIT)
+
+gpu-check: GPU_PYTHON = $(if $(wildcard build/gpu_kit/kit.tar.xz),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))
+gpu-check:
+	$(GPU_PYTHON) examples/benchmarks/gpu_check.py $(GPU_CHECK)
 
 lint: $(STAMP)/packages
 	$(BIN)/ruff check .

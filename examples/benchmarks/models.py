@@ -22,7 +22,7 @@ import tdn.network.convolution
 import tdn.network.layers
 import tdn.network.node_product
 import tdn.network.radial
-from tdn.config import ModelConfig
+from tdn.config import ModelConfig, model_config_from_dict
 from tdn.graph import graph_from_atoms
 from tdn.network.base import set_dtype
 from tdn.network.build import build_model
@@ -33,7 +33,7 @@ from tdn.ops import reference
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError
 
-# all with two layers and a cutoff of 5 angstrom
+# all with two layers (nano: one) and a cutoff of 5 angstrom
 NETWORKS = {
     "small": ModelConfig(l_max=1, num_channels=32, correlation=2),
     "l1 64": ModelConfig(l_max=1, num_channels=64),
@@ -41,6 +41,8 @@ NETWORKS = {
     "default": ModelConfig(l_max=2, num_channels=64),
     "l2 128": ModelConfig(l_max=2, num_channels=128),
     "l3 64": ModelConfig(l_max=3, num_channels=64),
+    "nano": model_config_from_dict({"preset": "nano"}),
+    "large": model_config_from_dict({"preset": "large"}),
 }
 # eV per unit of what a network gives: forces so weak that atoms do not run away
 SCALE = 1e-4

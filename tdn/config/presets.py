@@ -25,6 +25,7 @@ PAPER: dict[str, Any] = {
 }
 
 # docs/training.md compares them; medium is what the program does without a preset
+NANO: dict[str, Any] = {"l_max": 2, "num_channels": 16, "num_layers": 1, "correlation": 4}
 SMALL: dict[str, Any] = {"l_max": 1, "num_channels": 32, "num_layers": 2, "correlation": 2}
 MEDIUM: dict[str, Any] = {}
 LARGE: dict[str, Any] = {
@@ -36,7 +37,7 @@ LARGE: dict[str, Any] = {
     "readout_hidden": 64,
 }
 
-PRESETS = {"small": SMALL, "medium": MEDIUM, "large": LARGE, "paper": PAPER}
+PRESETS = {"nano": NANO, "small": SMALL, "medium": MEDIUM, "large": LARGE, "paper": PAPER}
 
 
 def apply_preset(values: dict[str, Any]) -> dict[str, Any]:

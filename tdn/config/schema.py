@@ -20,7 +20,7 @@ from typing import Any
 from tdn.system.errors import UsageError
 from tdn.system.printable import printable
 
-from .presets import apply_preset
+from .presets import PRESETS, apply_preset
 
 
 def _option(
@@ -42,7 +42,7 @@ class ModelConfig:
     preset: str = _option(
         "none",
         "other defaults for the keys below (docs/training.md); paper: the published network",
-        choices=("none", "small", "medium", "large", "paper"),
+        choices=("none", *PRESETS),
     )
     architecture: str = _option(
         "convolution", "network architecture", choices=("convolution", "attention")

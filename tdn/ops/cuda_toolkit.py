@@ -113,8 +113,10 @@ def _architectures(nvcc: str) -> list[str]:
                 f"TDN_CUDA_ARCHITECTURES = {asked!r}: expected numbers as in `80;90`, or `native`"
             )
         return names
-    # torch.cuda.get_arch_list() says nothing without a GPU in some versions.
-    ours = {int(number) for number in re.findall(r"code=sm_(\d+)", torch.__config__.show())}
+    # torch.cuda.get_arch_list() says nothing without a GPU; what it asks does, and so do the
+    # settings of the build in some versions
+    flags = torch.__config__.show() + (getattr(torch._C, "_cuda_getArchFlags", str)() or "")
+    ours = {int(number) for number in re.findall(r"\bsm_(\d+)", flags)}
     output = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout
     known = {int(number) for number in re.findall(r"compute_(\d+)", output)}
     both = sorted(ours & known)

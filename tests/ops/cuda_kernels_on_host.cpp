@@ -91,6 +91,23 @@ int gate_of(tdn::cuda::GatePass pass, const int64_t *size, double scale, void *c
   return launch_gate(a, pass, Queue{0, nullptr});
 }
 
+// Turns the numbers of a block around through shared memory, with the barrier or without.
+struct Turn {
+  const int64_t *from;
+  int64_t *to;
+  bool barrier;
+
+  void operator()(int64_t tile, const tdn::cuda::Block &block) const
+  {
+    auto *const shared = reinterpret_cast<int64_t *>(block.shared);
+    const int64_t start = tile * block.threads;
+    block.sync();    // the last tile has been read
+    block.each([&](int thread) { shared[thread] = from[start + thread]; });
+    if (barrier) block.sync();
+    block.each([&](int thread) { to[start + thread] = shared[block.threads - 1 - thread]; });
+  }
+};
+
 // 0, or 1 where a kernel found an index out of range.
 template <typename Launch> int checked(Launch launch)
 {
@@ -134,5 +151,11 @@ template <typename Launch> int checked(Launch launch)
 
 TDN_EXPORT(float)
 TDN_EXPORT(double)
+
+extern "C" void turn_blocks(const int64_t *from, int64_t *to, int64_t blocks, int threads,
+                            bool barrier)
+{
+  launch_blocks(Turn{from, to, barrier}, blocks, threads, threads * 8, Queue{0, nullptr});
+}
 
 extern "C" void set_max_blocks(int64_t blocks) { tdn::cuda::max_blocks = blocks; }

@@ -41,6 +41,14 @@ def test_architectures_are_those_of_pytorch_that_nvcc_knows(nvcc):
     }
 
 
+def test_architectures_of_builds_that_do_not_list_them(nvcc, monkeypatch):
+    """PyTorch 2.11 without a GPU: not among the settings of its build."""
+    monkeypatch.setattr(torch.__config__, "show", lambda: "GCC 13.3")
+    flags = "sm_75 sm_80 sm_86 sm_90"
+    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: flags, raising=False)
+    assert choose_cuda("auto").reason == "nvcc 13.2, architectures 80-real 90"
+
+
 def test_architectures_on_request(nvcc, monkeypatch):
     monkeypatch.setenv("TDN_CUDA_ARCHITECTURES", "native")
     assert choose_cuda("yes").defines["TDN_CUDA_ARCHITECTURES"] == "native"

@@ -1,7 +1,7 @@
 """The CUDA kernels, compiled as host code, against the reference: no GPU needed.
 
-What this shows: indices, tails, grid strides and sums of the very source that nvcc compiles. What
-it cannot show is that source on a GPU; that is ``test_cuda.py``.
+What this shows: indices, tails, grid strides, barriers and sums of the very source that nvcc
+compiles. What it cannot show is that source on a GPU; that is ``test_cuda.py``.
 """
 
 import ctypes
@@ -95,6 +95,18 @@ def test_agree_with_reference(kernels, shape, dtype):
     assert_close(kernels.gather(u, b, w, edges.center_ptr, None, edges.neighbor), message)
     transposed = kernels.gather(g, b, w, edges.neighbor_ptr, edges.by_neighbor, edges.center)
     assert_all_close([transposed, *kernels.edges(g, u, b, w, edges)], gradients)
+
+
+@pytest.mark.usefixtures("grid")
+def test_missing_barriers_are_seen(host_kernels):
+    """Threads of a block run in another order after every barrier."""
+    numbers = torch.arange(5 * 96)
+    turned = numbers.view(5, 96).flip(1).flatten()
+    for barrier in (True, False):
+        found = torch.empty_like(numbers)
+        pointers = [ctypes.c_void_p(x.data_ptr()) for x in (numbers, found)]
+        host_kernels.turn_blocks(*pointers, ctypes.c_int64(5), 96, ctypes.c_bool(barrier))
+        assert torch.equal(found, turned) == barrier
 
 
 @pytest.mark.parametrize("channels", [64, 20, 7])

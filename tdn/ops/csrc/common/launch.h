@@ -1,8 +1,9 @@
 // Launches of kernels, on a GPU or, for tests without one, as loops on the host.
 //
 // Only .cu files include this. nvcc makes GPU code of them. A plain C++ compiler makes host code of
-// the same kernels: it runs the threads one after the other, and the lanes of a group in step, so
-// that indices, tails, grid strides and the order of every sum are those of the GPU.
+// the same kernels: it runs the threads one after the other (those of a block in any order from
+// barrier to barrier, see host_threads.h), and the lanes of a group in step, so that indices, tails,
+// grid strides and the order of every sum are those of the GPU.
 
 #ifndef TDN_CUDA_LAUNCH_H
 #define TDN_CUDA_LAUNCH_H
@@ -25,6 +26,9 @@ extern "C" __host__ __device__ void __assert_fail(const char *, const char *, un
     if (!(condition)) __assert_fail(message, __FILE__, __LINE__, "tdn");                         \
   } while (false)
 #else
+#include "host_threads.h"
+
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 #define TDN_DEVICE inline
@@ -127,11 +131,9 @@ struct Block {
   template <typename F> TDN_DEVICE void each(F function) const { function(threadIdx.x); }
   TDN_DEVICE void sync() const { __syncthreads(); }
 #else
-  template <typename F> void each(F function) const
-  {
-    for (int thread = 0; thread < threads; ++thread) function(thread);
-  }
-  void sync() const {}
+  int thread;    // the one that runs
+  template <typename F> void each(F function) const { function(thread); }
+  void sync() const { HostThreads::wait(); }
 #endif
 };
 
@@ -233,11 +235,15 @@ int launch_blocks(const Kernel &kernel, int64_t total, int threads, int shared_b
                static_cast<cudaStream_t>(queue.stream)>>>(kernel, total);
   return cudaGetLastError();
 #else
-  std::vector<double> shared((shared_bytes + sizeof(double) - 1) / sizeof(double));
+  std::vector<double> shared((shared_bytes + sizeof(double) - 1) / sizeof(double) + 1);
+  char *const memory = reinterpret_cast<char *>(shared.data());
   const int64_t stride = total < max_blocks ? total : max_blocks;
-  for (int64_t first = 0; first < stride; ++first)
-    for (int64_t k = first; k < total; k += stride)
-      kernel(k, Block{threads, reinterpret_cast<char *>(shared.data())});
+  for (int64_t first = 0; first < stride; ++first) {
+    std::memset(memory, 0xff, shared_bytes);    // not numbers
+    HostThreads::run(threads, [&](int thread) {
+      for (int64_t k = first; k < total; k += stride) kernel(k, Block{threads, memory, thread});
+    });
+  }
   return 0;
 #endif
 }

