@@ -243,7 +243,7 @@ subprocess.run([sys.executable, '-c', {child!r}])
 def test_time_limits_together(module, tmp_path):
     """Less than 9 minutes, however the parts end; sums of limits may not exceed the total."""
     script = module("gpu_check")
-    arguments = script.argparse.Namespace(total=script.TOTAL, results=tmp_path, architecture="90")
+    arguments = script.argparse.Namespace(slower=1.0)
     made = script.Check(arguments)
     made.machine = {"gpu": "H100", "cores": 16}
     limits = [part.limit for part in made.parts()]
@@ -361,8 +361,6 @@ def test_scripts_run_on_the_processor(module, monkeypatch, tmp_path_factory, tmp
             pytest.skip(f"no plugin: {plugin_problem()}")
     options = ["--device", "cpu", "--quick", "--json", str(tmp_path / "rows.json")]
     options += ["--files", str(tmp_path_factory.getbasetemp() / "gpu_models")]
-    if name == "gpu_scaling":
-        options += ["--networks", "nano", "--materials", "water"]
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
     script = module(name)
     if name == "gpu_training":

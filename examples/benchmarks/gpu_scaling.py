@@ -163,6 +163,8 @@ def _main() -> int:
     command.add_argument("--materials", nargs="+", choices=list(UNIT), default=tuple(UNIT))
     command.add_argument("--largest", action="store_true", help="only look for the largest system")
     arguments = command.parse_args()
+    if arguments.quick:
+        arguments.networks, arguments.materials = ("nano",), ("water",)
     require_compiled()
     device = chosen_device(arguments)
     threads = 2 if device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from .conftest import LammpsRunner, Measured, Structure, setup, thermo_rows
 from .test_closed_form import TILTED, random_structure
@@ -43,6 +44,36 @@ def test_float32_features(measure: Callable) -> None:
     alone = measure(cases, "toy2f.tdn.pth")[0]
     together = measure(cases, "toy2f.tdn.pth", ranks=2)[0]
     np.testing.assert_allclose(together.forces, alone.forces, rtol=0, atol=2e-5)
+
+
+def test_strictly_local_preset(measure: Callable, models: Path) -> None:
+    """`nano` on ranks, beside the calculator; test_python_on_ranks.py counts its messages."""
+    from ase import Atoms
+
+    from tdn import TDNCalculator
+    from tdn.config import model_config_from_dict
+    from tdn.network.build import build_model
+    from tdn.network.checkpoint import save_model
+    from tdn_export import export_model
+
+    values = {"preset": "nano", "species": ["H", "O"], "r_max": 4.0, "avg_num_neighbors": 12.0}
+    model = build_model(model_config_from_dict(values), seed=3).requires_grad_(False)
+    model.set_statistics(torch.tensor([-13.6, -432.1]), torch.tensor([0.7, 1.3]))
+    save_model(models / "nano.pt", model, {})
+    path = export_model(models / "nano.pt", models / "nano.tdn.pth", dtype="float64").path
+    cases = structures()
+    alone = measure(cases, path.name)
+    for ranks in (2, 4):
+        for found, want in zip(measure(cases, path.name, ranks=ranks), alone, strict=True):
+            assert_same(found, want)
+    for case, found in zip(cases, alone, strict=True):
+        symbols = [("H", "O")[k] for k in case.species]
+        atoms = Atoms(symbols, case.positions, cell=case.cell, pbc=True)
+        atoms.calc = TDNCalculator(models / "nano.pt", dtype="float64")
+        assert found.energy == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+        forces = atoms.get_forces()
+        scale = np.abs(forces).max()
+        np.testing.assert_allclose(found.forces, forces, rtol=0, atol=1e-8 * scale)
 
 
 DYNAMICS = """

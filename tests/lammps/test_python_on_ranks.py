@@ -122,6 +122,7 @@ LAYERS = CONFIGS["attention"].num_layers
 NETWORKS = {
     "toy1": (0, 0),  # convolutions: n - 1, since the first layer needs elements only
     "toy2": (1, 1),
+    "one_layer_1": (0, 0),  # as the preset nano: nothing but positions and forces
     "attention_1": (LAYERS, LAYERS),
     "attention_1_direct": (LAYERS + 1, 0),  # nothing is differentiated
 }
@@ -152,6 +153,7 @@ def test_messages_of_every_step(
     sends anything else.
     """
     compile_counter(tmp_path)
+    shared_files.export("one_layer")
     shared_files.export("attention")
     shared_files.export("attention", direct=True)
     cases = [(name, newton) for name in STYLES for newton in ("on", "off")]
