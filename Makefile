@@ -95,6 +95,7 @@ docs: $(STAMP)/plugin $(STAMP)/docs
 	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
 	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
 	@echo "build/site/html/index.html"
+
 # Options of the two scripts, as in GPU_KIT="--library FOLDER". On a machine with the kit, PYTHON is
 # one with PyTorch for CUDA; without a kit it is the virtual environment, once there is one.
 GPU_KIT ?=
