@@ -26,7 +26,7 @@ from tdn.system.ranks import Ranks
 
 from .batching import Batches
 from .loss import Loss
-from .optimizer.build import build_optimizer, parameter_groups
+from .optimizer.build import build_optimizer, column_splits, parameter_groups
 from .optimizer.flat_parameters import FlatParameters
 from .optimizer.schedule import Schedule
 from .optimizer.weight_average import WeightAverage
@@ -98,7 +98,7 @@ class Trainer:
         groups = parameter_groups(self.model, settings.optimizer)
         self.parameters = [parameter for group in groups for parameter in group]
         self.flat = FlatParameters(groups)
-        self.optimizer = build_optimizer(settings, self.flat, groups)
+        self.optimizer = build_optimizer(settings, self.flat, groups, column_splits(self.model))
         self.average = WeightAverage(self.flat.tensors, settings.ema_decay)
         self.loader = GraphLoader(dataset.train.graphs, config.data.num_workers)
         self.batches = Batches.from_config(settings, dataset.train)

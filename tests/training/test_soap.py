@@ -9,9 +9,10 @@ from structures import random_model
 from torch import nn
 from training.helpers import assert_same, trainer_of, write_config
 
-from tdn.training.optimizer.build import OptimizerPair, mixing_matrices
+from tdn.system.errors import TDNError
+from tdn.training.optimizer.build import OptimizerPair, column_splits, mixing_matrices
 from tdn.training.optimizer.flat_parameters import FlatParameters
-from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
+from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, SAMPLING, Soap
 from tdn.training.trainer import Trainer
 
 SHAPES = [(3, 6, 6), (6, 5), (2, 6, 6), (4, 7), (4, 0)]
@@ -45,8 +46,10 @@ class OneMatrix:
         mean, square = ql.T @ self.mean @ qr / correction, self.square / correction
         step = mean / (square.sqrt() + EPSILON * square.mean().sqrt())
         self.weight = self.weight - self.lr * ql @ step @ qr.T
-        self.grams[0] = DECAY * self.grams[0] + (1 - DECAY) * g @ g.T
-        self.grams[1] = DECAY * self.grams[1] + (1 - DECAY) * g.T @ g
+        if (self.steps - 1) % SAMPLING == 1:  # every second gradient, over as many steps
+            kept = DECAY**SAMPLING
+            self.grams[0] = kept * self.grams[0] + (1 - kept) * g @ g.T
+            self.grams[1] = kept * self.grams[1] + (1 - kept) * g.T @ g
         if (self.steps - 1) % RENEWAL == 1:
             for side, (q, a) in enumerate(zip(self.bases, self.grams, strict=True)):
                 order = torch.diagonal(q.T @ with_ridge(a) @ q).argsort(descending=True)
@@ -79,6 +82,25 @@ def test_as_one_matrix_at_a_time():
         # rounding over the gap that the ridge makes in directions without gradients,
         # 7 * 1e-16 / (RIDGE / 2 / 7), or some 1e-9
         assert (weight.detach() - value).abs().max() < 1e-9
+
+
+def test_maps_side_by_side_are_matrices_of_their_own():
+    """The columns of two maps in one weight move as those of two weights do."""
+    torch.manual_seed(2)
+    whole = nn.Parameter(torch.randn(5, 8, dtype=torch.float64))
+    parts = [nn.Parameter(part.clone()) for part in whole.detach().split(4, dim=1)]
+    together, apart = FlatParameters([[whole]]), FlatParameters([parts])
+    optimizers = [
+        Soap(together.tensors[0], together.blocks(0), lr=0.02, splits=[2]),
+        Soap(apart.tensors[0], apart.blocks(0), lr=0.02),
+    ]
+    for _ in range(RENEWAL + 3):
+        whole.grad.copy_(torch.randn(whole.shape, dtype=torch.float64))
+        for part, gradient in zip(parts, whole.grad.split(4, dim=1), strict=True):
+            part.grad.copy_(gradient)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(whole.detach(), torch.cat([p.detach() for p in parts], dim=1))
 
 
 def test_bases_stay_orthogonal_and_diagonal():
@@ -168,6 +190,29 @@ def test_every_linear_map_of_a_network_is_found(architecture):
         assert not any(word in name for word in ("scale", "product")), name
     kinds = {re.sub(r"\b(layers\.|blocks\.)?\d+\.", "", name) for name in rest}
     assert kinds == NO_MAPS[architecture]
+
+
+def test_degrees_of_radial_functions_and_gates_are_maps_of_their_own():
+    model = random_model("default")
+    splits = column_splits(model)
+    names = {n: splits[id(p)] for n, p in model.named_parameters() if id(p) in splits}
+    degrees = model.l_max + 1
+    for i, layer in enumerate(model.layers):
+        last = len(layer.radial.weights) - 1
+        assert names.pop(f"layers.{i}.radial.weights.{last}") == degrees
+    # the last layer gives scalars only and has no gates
+    assert names == {f"layers.{i}.gate.gates": degrees - 1 for i in range(len(model.layers) - 1)}
+
+
+def test_state_of_another_version_is_refused():
+    _, flat = flat_weights()
+    optimizer = Soap(flat.tensors[0], flat.blocks(0), lr=0.1)
+    optimizer.step()
+    state = optimizer.state_dict()
+    (stored,) = state["state"].values()
+    stored["6x6"]["exp_avg"] = stored["6x6"].pop("mean")
+    with pytest.raises(TDNError, match="--restart"):
+        optimizer.load_state_dict(state)
 
 
 def longer(config, epochs):

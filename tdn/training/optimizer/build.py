@@ -45,6 +45,21 @@ def mixing_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in found if p.requires_grad]
 
 
+def column_splits(model: nn.Module) -> dict[int, int]:
+    """How many maps side by side make a matrix, by ``id`` of the weight; one where it is absent.
+
+    Radial functions and gates of all degrees come out of one product, but each degree is a map of
+    its own.
+    """
+    found = {}
+    for module in model.modules():
+        if isinstance(module, RadialNetwork):
+            found[id(module.weights[-1])] = module.num_degrees
+        elif isinstance(module, Gate) and module.gates.numel():
+            found[id(module.gates)] = module.gates.size(1) // module.gates.size(0)
+    return found
+
+
 def parameter_groups(model: nn.Module, optimizer: str) -> list[list[nn.Parameter]]:
     """Trained weights in three groups: those of SOAP, others with weight decay, the rest.
 
@@ -84,20 +99,30 @@ class OptimizerPair:
 
 
 def build_optimizer(
-    settings: TrainConfig, flat: FlatParameters, groups: Sequence[Sequence[nn.Parameter]]
+    settings: TrainConfig,
+    flat: FlatParameters,
+    groups: Sequence[Sequence[nn.Parameter]],
+    splits: dict[int, int] | None = None,
 ) -> torch.optim.Optimizer | OptimizerPair:
     """The optimizer of a run over flat weights.
 
     Parameters
     ----------
     groups : from `parameter_groups`; those that are not empty have an array in ``flat``
+    splits : from `column_splits`
     """
     arrays = iter(flat.tensors)
     mixing, decayed, rest = (next(arrays) if group else None for group in groups)
     decays = ((decayed, settings.weight_decay), (rest, 0.0))
     parts: dict[str, torch.optim.Optimizer] = {}
     if mixing is not None:
-        parts["soap"] = Soap(mixing, flat.blocks(0), settings.learning_rate, settings.weight_decay)
+        parts["soap"] = Soap(
+            mixing,
+            flat.blocks(0),
+            settings.learning_rate,
+            settings.weight_decay,
+            [(splits or {}).get(id(p), 1) for p in groups[0]],
+        )
     others = [{"params": [a], "weight_decay": decay} for a, decay in decays if a is not None]
     if others:
         parts["adamw"] = torch.optim.AdamW(others, lr=settings.learning_rate, fused=True)

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdn.system.errors import TDNError
+
 # moments of gradients, and averages of G G^T and G^T G, over some twenty steps
 DECAY = 0.95
-# steps between renewals of the bases
+# steps between renewals of the bases, and between additions to the averages that they come from
 RENEWAL = 10
+SAMPLING = 2
 # directions whose gradients are smaller than this part of the mean are noise of rounding, as those
 # that no atom has a part in; they move less than the others
 EPSILON = 1e-5
@@ -56,7 +59,9 @@ def _renewed(basis: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
 class Soap(torch.optim.Optimizer):
     """SOAP for many small matrices that lie in one array; those of equal shape are one batch.
 
-    The first gradient only gives the bases.
+    The first gradient only gives the bases. The mean gradient is kept in the bases, as everything
+    is linear in it, and turned when they are renewed; the averages of G G^T and G^T G take every
+    second gradient. Both save products of matrices, which are most of what a step costs.
 
     Parameters
     ----------
@@ -64,6 +69,8 @@ class Soap(torch.optim.Optimizer):
     blocks : where in ``flat`` the matrices start, and their shapes [..., n, m]
     lr : learning rate; updates are of its size, as those of Adam
     weight_decay : decoupled, as that of AdamW
+    splits : for each block in how many maps of equal width its columns fall, [n, k, m / k]; one
+        for all by default
     """
 
     def __init__(
@@ -72,13 +79,16 @@ class Soap(torch.optim.Optimizer):
         blocks: Sequence[tuple[int, torch.Size]],
         lr: float,
         weight_decay: float = 0.0,
+        splits: Sequence[int] | None = None,
     ) -> None:
         super().__init__([flat], {"lr": lr, "weight_decay": weight_decay})
-        self._by_shape: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for start, shape in blocks:
+        # by shape: where matrices start and end, and how they lie there, [B, n, k, m]
+        self._by_shape: dict[tuple[int, int], list[tuple[int, int, tuple[int, ...]]]] = {}
+        for (start, shape), split in zip(blocks, splits or [1] * len(blocks), strict=True):
             if shape.numel():  # a layer that gives scalars only has no gates
-                place = (start, start + shape.numel())
-                self._by_shape.setdefault((shape[-2], shape[-1]), []).append(place)
+                n, m = shape[-2], shape[-1] // split
+                place = (start, start + shape.numel(), (-1, n, split, m))
+                self._by_shape.setdefault((n, m), []).append(place)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -89,25 +99,48 @@ class Soap(torch.optim.Optimizer):
         # a tensor, as in other optimizers: states hold tensors
         state["step"] = state.get("step", torch.zeros((), dtype=torch.float32)) + 1
         number = int(state["step"])
-        flat.mul_(1 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"] > 0:
+            flat.mul_(1 - group["lr"] * group["weight_decay"])
         for (n, m), places in self._by_shape.items():
-            gradient = torch.cat([flat.grad[start:end].view(-1, n, m) for start, end in places])
+            parts = [flat.grad[start:end].view(lie).transpose(1, 2) for start, end, lie in places]
+            gradient = torch.cat([part.reshape(-1, n, m) for part in parts])
             name = f"{n}x{m}"
             if number == 1:
                 state[name] = self._start(gradient)
                 continue
-            update = self._update(state[name], gradient, number - 1).flatten()
-            sizes = [end - start for start, end in places]
-            for (start, end), part in zip(places, update.split(sizes), strict=True):
-                flat[start:end].sub_(part, alpha=group["lr"])
+            update = self._update(state[name], gradient, number - 1)
+            sizes = [(end - start) // (n * m) for start, end, _ in places]
+            for (start, end, lie), part in zip(places, update.split(sizes), strict=True):
+                _, _, split, _ = lie
+                part = part.view(-1, split, n, m).transpose(1, 2)
+                flat[start:end].view(lie).sub_(part, alpha=group["lr"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``.
+
+        Raises
+        ------
+        TDNError
+            If the state is that of another version of this optimizer.
+        """
+        stored = next(iter(state_dict["state"].values()), {})
+        names = {f"{n}x{m}" for n, m in self._by_shape}
+        if stored and not (
+            names | {"step"} == set(stored) and all("mean" in stored[name] for name in names)
+        ):
+            raise TDNError(
+                "the state of the optimizer was written by another version of tdn; start over with "
+                "--restart, or from its weights with train.init_from"
+            )
+        super().load_state_dict(state_dict)
 
     @staticmethod
     def _start(gradient: Tensor) -> dict[str, Tensor]:
         """Bases from the first gradient [B, n, m], and moments of zero."""
         left, right = gradient @ gradient.mT, gradient.mT @ gradient
         return {
-            "exp_avg": torch.zeros_like(gradient),
-            "exp_avg_sq": torch.zeros_like(gradient),
+            "mean": torch.zeros_like(gradient),
+            "square": torch.zeros_like(gradient),
             "left": (1 - DECAY) * left,
             "right": (1 - DECAY) * right,
             "left_basis": _eigenvectors(left),
@@ -119,20 +152,23 @@ class Soap(torch.optim.Optimizer):
         """The step of Adam number ``number`` in the bases, in the weights' own basis again."""
         left, right = state["left_basis"], state["right_basis"]
         rotated = left.mT @ gradient @ right
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean.lerp_(gradient, 1 - DECAY)
-        square.lerp_(rotated.square(), 1 - DECAY)
+        mean, square = state["mean"], state["square"]
+        mean.lerp_(rotated, 1 - DECAY)
+        square.lerp_(rotated.square_(), 1 - DECAY)
         correction = 1 - DECAY**number
-        size = (square / correction).sqrt()
-        floor = EPSILON * (square.mean(dim=(-2, -1), keepdim=True) / correction).sqrt()
+        size = (square / correction).sqrt_()
+        floor = EPSILON * (square.mean(dim=(-2, -1), keepdim=True) / correction).sqrt_()
         # gradients of exactly zero would give 0 / 0
         floor.clamp_(min=torch.finfo(floor.dtype).tiny)
-        update = left @ (left.mT @ (mean / correction) @ right / (size + floor)) @ right.mT
-        state["left"].lerp_(gradient @ gradient.mT, 1 - DECAY)
-        state["right"].lerp_(gradient.mT @ gradient, 1 - DECAY)
+        update = left @ (mean / size.add_(floor).mul_(correction)) @ right.mT
+        if number % SAMPLING == 1:
+            state["left"].lerp_(gradient @ gradient.mT, 1 - DECAY**SAMPLING)
+            state["right"].lerp_(gradient.mT @ gradient, 1 - DECAY**SAMPLING)
         if number % RENEWAL == 1:
-            state["left_basis"], order = _renewed(left, state["left"])
+            new_left, order = _renewed(left, state["left"])
             square = square.gather(-2, order.unsqueeze(-1).expand_as(square))
-            state["right_basis"], order = _renewed(right, state["right"])
-            state["exp_avg_sq"] = square.gather(-1, order.unsqueeze(-2).expand_as(square))
+            new_right, order = _renewed(right, state["right"])
+            state["square"] = square.gather(-1, order.unsqueeze(-2).expand_as(square))
+            state["mean"] = (new_left.mT @ left) @ mean @ (right.mT @ new_right)
+            state["left_basis"], state["right_basis"] = new_left, new_right
         return update
