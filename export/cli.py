@@ -24,6 +24,7 @@ EXPORT_ONLY = {
     "output": "-o",
     "dtype": "--dtype",
     "verify": "--verify",
+    "calibrate": "--calibrate",
     "backend": "--backend",
     "fused": "--no-fused",
     "direct_forces": "--direct-forces",
@@ -60,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--verify", metavar="FRAMES", help="also compare on these frames (any file ASE reads)"
+    )
+    result.add_argument(
+        "--calibrate",
+        metavar="FRAMES",
+        help="of a committee: store the factor from deviations to errors on these labeled frames",
     )
     result.add_argument(
         "--no-fused",
@@ -128,6 +134,7 @@ def _main(argv: Sequence[str] | None) -> int:
             direct_forces=args.direct_forces,
             head=args.head,
             species=None if args.species is None else _symbols(args.species),
+            calibrate=args.calibrate,
         )
         print(summarize(report))
     return 0
@@ -179,6 +186,11 @@ def describe(metadata: dict[str, Any]) -> str:
             table_forces_error="in forces {:.1e}",
         ),
         "committee": _listed(metadata, committee="{} networks; results are means over them"),
+        "deviations": _listed(
+            metadata.get("deviation_factors") or {},
+            energy="times {:.3g} give errors of energies",
+            forces="times {:.3g} those of forces",
+        ),
         "forces": "direct: no gradient of the energy, no virial, energy is not conserved" * direct,
         "compiled for": _listed(
             metadata.get("target", {}), device="{}", processor="{}", torch="PyTorch {}"

@@ -25,6 +25,7 @@ from tdn.inference.compiled_model import (
 from tdn.inference.network import InferenceNetwork
 from tdn.network.base import Network, model_dtype, set_dtype
 from tdn.network.checkpoint import DTYPES, load_model
+from tdn.network.potential import Potential
 from tdn.system.atomic_files import atomic_write, check_writable
 from tdn.system.devices import select_device
 from tdn.system.errors import TDNError, UsageError
@@ -81,6 +82,7 @@ def export_model(
     direct_forces: bool = False,
     head: str | None = None,
     species: Sequence[str] | None = None,
+    calibrate: str | Path | None = None,
 ) -> ExportReport:
     """Compile the network of a checkpoint, check it, and write it.
 
@@ -101,6 +103,8 @@ def export_model(
     head : which head of a network that was trained on several levels of theory
     species : chemical symbols of the elements to keep; None keeps all. Tables grow with the square
         of their number
+    calibrate : file of frames with labels, from which the factors between the deviations of a
+        committee and its errors are found and stored
 
     Returns
     -------
@@ -121,6 +125,8 @@ def export_model(
     place = select_device(device)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     output = _output_path(checkpoints, output, backend)
+    if calibrate is not None and len(checkpoints) == 1:
+        raise UsageError("--calibrate is for committees; give several checkpoints")
     check_writable(output)
     if backend == AOTINDUCTOR:
         from . import machine_code  # takes a second to import
@@ -162,6 +168,9 @@ def export_model(
     for model, training, error, effect in zip(stored, trainings, errors, effects, strict=True):
         described.append(build_metadata(model, precision, training, fused, error, effect))
     metadata = described[0] if len(described) == 1 else committee_metadata(described)
+    if calibrate is not None:
+        say("comparing deviations with errors")
+        metadata["deviation_factors"] = _deviation_factors(stored, calibrate)
     reference = build_reference(networks, precision)
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
     module = deployed_module(networks[precision])
@@ -190,6 +199,21 @@ def export_model(
     return ExportReport(
         output, len(archive), time.perf_counter() - start, compiled.metadata, deviations
     )
+
+
+def _deviation_factors(models: list[Network], path: str | Path) -> dict[str, float]:
+    """Factors from the deviations of a committee to its errors on the frames of a file."""
+    from tdn.data import build_graphs, read_frames
+    from tdn.evaluation.calibration import deviation_factors
+
+    graphs = build_graphs(read_frames(path), models[0].atomic_numbers, models[0].r_max)
+    factors = deviation_factors([Potential(model).eval() for model in models], graphs)
+    if not factors:
+        raise TDNError(
+            f"--calibrate {path}: no frame has an energy or forces to compare with; give labeled "
+            "frames that the networks were not trained on"
+        )
+    return factors
 
 
 def _in_precision(model: Network, dtype: torch.dtype) -> Network:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 MODEL is a checkpoint (model.pt) or a compiled file; FRAMES is any file that ASE reads. Errors are
 mean absolute (MAE) and root mean square (RMSE); forces and stresses count per component, and frames
-that lack a label are evaluated for those they have. Runs (md, scan) start from one frame and need
+that lack a label are evaluated for those they have. For a committee, how well the deviation of its
+members predicts the error follows. Runs (md, scan) start from one frame and need
 no labels. tdn-eval COMMAND --help lists the options.
 
 examples:
@@ -30,6 +31,7 @@ examples:
   tdn-eval errors run/model.pt water.xyz --split test
   tdn-eval errors water.tdn.pth test.xyz --output evaluation --energy-key REF_energy
   tdn-eval errors run/model.pt test.xyz --worst 20 -o worst.xyz
+  tdn-eval errors committee.tdn.pth test.xyz -o evaluation
   tdn-eval md run/model.pt test.xyz --temperature 500 --steps 20000 -o dynamics
   tdn-eval md run/model.pt test.xyz --engine lammps
   tdn-eval scan run/model.pt test.xyz 0 1
@@ -212,6 +214,12 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
     from tdn.data import LabelKeys, build_graphs, read_frames
     from tdn.data.frames import drop_bad_labels
 
+    from .calibration import (
+        calibrations,
+        calibrations_to_json,
+        evaluate_committee,
+        format_calibrations,
+    )
     from .errors import error_tables, evaluate, format_rows, tables_to_json, worst_frames
 
     potential, atomic_numbers, r_max = _load(arguments, device)
@@ -241,7 +249,13 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
             f"no frame of {arguments.frames} has energy, forces or stress under a common name; "
             "name them with --energy-key, --forces-key and --stress-key"
         )
-    evaluation = evaluate(potential, graphs, arguments.batch_size, device, progress=True)
+    deviations = None
+    if getattr(potential, "num_members", 1) > 1:
+        evaluation, deviations = evaluate_committee(
+            potential, graphs, arguments.batch_size, device, progress=True
+        )
+    else:
+        evaluation = evaluate(potential, graphs, arguments.batch_size, device, progress=True)
     symbols = [chemical_symbols[n] for n in atomic_numbers]
     tables = error_tables(evaluation, [frame.config_type for frame in frames], symbols)
     counts = np.array([[label is not None for label in row] for row in labels]).sum(axis=0)
@@ -253,17 +267,25 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
     if tables["all"]["forces"] is not None and len(tables["elements"]) > 1:
         print()
         print(format_rows(tables["elements"]))
-    _write_numbers(arguments, tables_to_json(tables))
+    values = tables_to_json(tables)
+    found = {}
+    if deviations is not None:
+        found = calibrations(evaluation, deviations, potential.metadata.get("deviation_factors"))
+        print(f"\n{format_calibrations(found)}")
+        values["calibration"] = calibrations_to_json(found)
+    _write_numbers(arguments, values)
     if worst_file is not None:
         chosen = worst_frames(evaluation, arguments.worst)
         _write_worst(worst_file, frames, evaluation, chosen)
         print(f"\nworst {len(chosen)} frames, the worst first: {worst_file}")
     if arguments.output is not None:
-        from .figures import cumulative_errors, parity
+        from .figures import calibration_curves, cumulative_errors, parity
 
         folder = Path(arguments.output)
         parity(folder / "parity.png", {Path(arguments.frames).stem: evaluation})
         cumulative_errors(folder / "cumulative.png", evaluation, symbols)
+        if found:
+            calibration_curves(folder / "calibration.png", found)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Figures of evaluations: parity, cumulative errors, a stability run, a bond scan."""
+"""Figures of evaluations: parity, cumulative errors, calibration, stability, a bond scan."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tdn.system.atomic_files import atomic_write
 
 from .bond_scan import Scan
+from .calibration import SHARES, Calibration
 from .errors import Evaluation, errors, frame_errors
 from .stability import Stage
 
@@ -95,6 +96,21 @@ def _points(
         if known.any():
             found[label] = (reference[known], predicted[known])
     return found
+
+
+def calibration_curves(path: Path, found: dict[str, Calibration]) -> None:
+    """Observed against expected share of errors within the bounds that a committee gives."""
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="#555555", lw=0.9)
+    for (name, one), color in zip(found.items(), COLORS, strict=False):
+        label = f"{name}: {one.used:.3g} times the deviation, area {one.area:.3f}"
+        axes.plot(SHARES, one.observed, color=color, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlabel="expected share of errors", ylabel="observed share")
+    clean_axes(axes)
+    axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+    save_figure(figure, path)
 
 
 def cumulative_errors(path: Path, evaluation: Evaluation, symbols: Sequence[str]) -> bool:

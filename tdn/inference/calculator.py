@@ -61,7 +61,9 @@ class TDNCalculator(Calculator):
 
     The file of a committee gives means over its n networks. ``results`` then also has
     ``energy_std`` (eV), the standard deviation of the energy, and ``forces_std`` (eV/angstrom, one
-    number per atom), sqrt(sum over networks |f_i - mean f_i|^2 / n).
+    number per atom), sqrt(sum over networks |f_i - mean f_i|^2 / n). Where the file stores factors
+    (``tdn-export --calibrate``) there are ``energy_error`` and ``forces_error`` as well: the same
+    times the factor, the errors to expect (root mean square, of a force's length).
 
     Examples
     --------
@@ -172,3 +174,5 @@ class TDNCalculator(Calculator):
         if "forces_std" in found:
             self.results["energy_std"] = found["energy_std"].item()
             self.results["forces_std"] = found["forces_std"].cpu().numpy()
+            for name, factor in (self.metadata.get("deviation_factors") or {}).items():
+                self.results[f"{name}_error"] = factor * self.results[f"{name}_std"]

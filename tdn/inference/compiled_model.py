@@ -151,13 +151,7 @@ class CompiledModel:
         if self.num_members == 1:
             found = self.evaluate_edges(graph.species, graph.edge_index, edge_vec, graph.num_atoms)
             return self._results(graph, edge_vec, *found)
-        members = self.member_results(graph)
-        stacked = {name: torch.stack([m[name] for m in members]) for name in members[0]}
-        results = {name: values.mean(dim=0) for name, values in stacked.items()}
-        results["energy_std"] = stacked["energy"].std(dim=0, correction=0)
-        variance = (stacked["forces"] - results["forces"]).square().sum(dim=2).mean(dim=0)
-        results["forces_std"] = variance.sqrt()
-        return results
+        return over_members(self.member_results(graph))
 
     def _results(self, graph: Graph, edge_vec: Tensor, *found: Tensor) -> dict[str, Tensor]:
         return potential.assemble(
@@ -190,6 +184,16 @@ class CompiledModel:
             name: largest(value - torch.tensor(expected[name], **double))
             for name, value in compared.items()
         }
+
+
+def over_members(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over the results of several networks, with ``energy_std`` and ``forces_std``."""
+    stacked = {name: torch.stack([m[name] for m in members]) for name in members[0]}
+    results = {name: values.mean(dim=0) for name, values in stacked.items()}
+    results["energy_std"] = stacked["energy"].std(dim=0, correction=0)
+    variance = (stacked["forces"] - results["forces"]).square().sum(dim=2).mean(dim=0)
+    results["forces_std"] = variance.sqrt()
+    return results
 
 
 def largest(values: Tensor) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from structures import CONFIGS, STRUCTURES, random_model
 
 from tdn import TDNCalculator
@@ -165,3 +167,57 @@ def test_precisions_that_differ(export, checkpoints, tmp_path):
         export_model([checkpoints[0], other], tmp_path / "c.tdn.pth")
     with pytest.raises(UsageError, match="no checkpoint given"):
         export_model([], tmp_path / "c.tdn.pth")
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory) -> Path:
+    """Frames whose labels are those of the members' mean plus errors of known size."""
+    path = tmp_path_factory.mktemp("labeled") / "frames.xyz"
+    generator = np.random.default_rng(0)
+    networks = [Potential(model) for model in models()]
+    frames = []
+    for name in ("cluster", "triclinic"):
+        for _ in range(10):
+            atoms = STRUCTURES[name]()
+            atoms.positions += 0.05 * generator.normal(size=atoms.positions.shape)
+            graph = graph_from_atoms(atoms, [1, 8], 4.0)
+            alone = [network(graph) for network in networks]
+            forces = np.stack([r["forces"].numpy() for r in alone])
+            mean = forces.mean(axis=0)
+            sigma = np.sqrt(((forces - mean) ** 2).sum(axis=2).mean(axis=0))[:, None]
+            error = 2.5 * sigma / np.sqrt(3) * generator.normal(size=mean.shape)
+            energies = np.array([r["energy"].item() for r in alone])
+            energy = energies.mean() + 0.4 * energies.std() * generator.normal()
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=mean + error)
+            frames.append(atoms)
+    ase.io.write(path, frames)
+    return path
+
+
+def test_factors_between_deviations_and_errors_are_stored(checkpoints, labeled, capsys, tmp_path):
+    output = tmp_path / "calibrated.tdn.pth"
+    command = [*map(str, checkpoints), "-o", str(output), "--no-fused"]
+    assert main([*command, "--calibrate", str(labeled)]) == 0
+    assert "deviations" in capsys.readouterr().out
+    factors = load_compiled(output).metadata["deviation_factors"]
+    atoms = ase.io.read(labeled)
+    total = sum(len(a) for a in ase.io.read(labeled, ":"))
+    # a root mean square of 3 M normal numbers is known to 1 / sqrt(6 M); weights by sigma^2 leave
+    # fewer effective ones, a tenth at the very least: four standard errors
+    assert factors["forces"] == pytest.approx(2.5, rel=4 / np.sqrt(0.6 * total))
+    assert factors["energy"] == pytest.approx(0.4, rel=4 / np.sqrt(0.2 * 20))
+    atoms.calc = TDNCalculator(output, device="cpu")
+    atoms.get_forces()
+    for name, factor in factors.items():
+        deviation, error = (atoms.calc.results[f"{name}_{kind}"] for kind in ("std", "error"))
+        assert np.array_equal(error, factor * deviation)
+
+
+def test_calibration_needs_a_committee_and_labels(checkpoints, tmp_path):
+    with pytest.raises(UsageError, match="several checkpoints"):
+        export_model(checkpoints[0], tmp_path / "a.tdn.pth", calibrate="frames.xyz")
+    bare = tmp_path / "bare.xyz"
+    ase.io.write(bare, STRUCTURES["cluster"]())
+    with pytest.raises(TDNError, match="no frame has an energy or forces"):
+        export_model(checkpoints, tmp_path / "a.tdn.pth", calibrate=bare)
+    assert not (tmp_path / "a.tdn.pth").exists()
