@@ -1,6 +1,7 @@
 """The benchmarks run to their end and measure something, at their smallest sizes."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -28,8 +29,9 @@ CASES = {
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
     "weak_scaling": ([], r"2, 3072"),
     "busy_core": (["--files"], r"one core busy"),
+    "suite": ([], r"diamond, 8 frames, .*max_epochs=1"),
 }
-IN_LAMMPS = ("lammps_md", "weak_scaling", "busy_core")
+IN_LAMMPS = ("lammps_md", "weak_scaling", "busy_core", "suite")
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +102,35 @@ def test_devices_that_are_not_there(name, script):
         script(name, "--device", "gpu")
     with pytest.raises(UsageError, match=r"^--device = 'cuda:99': this machine has "):
         script(name, "--device", "cuda:99")
+
+
+def test_suite_goes_on_and_says_what_is_not_at_hand(script, capsys, tmp_path):
+    arguments = [
+        "--files",
+        str(tmp_path),
+        "--data",
+        str(tmp_path),
+        "Mo",
+        "--change",
+        "train.seed=3",
+    ]
+    assert script("suite", *arguments, "--table") == 0
+    assert re.search(r"^Mo, .* not finished$", capsys.readouterr().out, re.MULTILINE)
+    assert script("suite", *arguments) == 0  # a set that is not there is no failure
+    assert re.search(r"^Mo, .* not at hand: ", capsys.readouterr().out, re.MULTILINE)
+    errors = {"energy": {"mae": 1.5, "rmse": 2.5}, "forces": {"mae": 35.0, "rmse": 45.0}}
+    folder = tmp_path / f"Mo_train.seed=3{QUICK_CHANGES}"
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps({**errors, "minutes": 60.0, "speed": 9.0}))
+    assert script("suite", *arguments) == 0  # finished: nothing is trained
+    row = re.search(r"^Mo, .*max_epochs=1 (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert [float(word) for word in row[1].split()] == [1.5, 2.5, 35, 45, 2.24, 90, 60, 9]
+    with pytest.raises(UsageError, match="expected NAME or NAME:FRAMES with a name of acac"):
+        script("suite", "--files", str(tmp_path), "Mo:0")
+
+
+# what --quick, which the fixture gives, adds to the name of a folder
+QUICK_CHANGES = "_model.num_channels=4_model.l_max=1_train.max_epochs=1"
 
 
 def test_read_loops_of_lammps(monkeypatch):
