@@ -242,6 +242,12 @@ class TrainConfig:
         "a validation loss above this times the last good one brings good weights back; 0: never",
         minimum=0.0,
     )
+    patience: int | None = _option(
+        None,
+        "epochs without a lower validation loss, in the first half of a run, after which it "
+        "returns to its best weights, lets the learning rate fall and ends; null: never",
+        minimum=1,
+    )
     init_from: str | None = _option(
         None, "model.pt to start from: its network, with species and E0 of these data"
     )

@@ -147,7 +147,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
     if not trainer.fit():
         done = trainer.progress
         print(
-            f"stopped in epoch {done.epoch + 1} of {config.train.max_epochs}; the state is in "
+            f"stopped in epoch {done.epoch + 1} of {trainer.last_epoch}; the state is in "
             f"{trainer.last_file}. Run the same command again to go on"
             + (f"; {trainer.model_file} holds the best model so far" if done.best_epoch else "")
         )
@@ -193,7 +193,7 @@ def _steps_of(config: Config) -> str:
 
 
 def _say_where(trainer: Trainer) -> None:
-    done, last = trainer.progress, trainer.config.train.max_epochs
+    done, last = trainer.progress, trainer.last_epoch
     if done.epoch >= last:
         print(
             f"this run is finished ({done.epoch} epochs): figures and tables are written again. "

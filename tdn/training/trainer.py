@@ -30,6 +30,7 @@ from .optimizer.build import build_optimizer, column_splits, parameter_groups
 from .optimizer.flat_parameters import FlatParameters
 from .optimizer.schedule import Schedule
 from .optimizer.weight_average import WeightAverage
+from .patience import Patience, last_epoch, schedule_epoch
 from .recovery import MAX_SKIPPED, Recovery
 from .run.csv_log import Log
 from .run.display import Display
@@ -106,6 +107,9 @@ class Trainer:
         self.schedule = Schedule.from_config(settings, self.steps_per_epoch)
         self.progress = Progress()
         self.recovery = Recovery(self.model, self.optimizer, self.average, settings.max_loss_jump)
+        self.patience = Patience(
+            self.flat.tensors, self.average, settings.patience, settings.max_epochs
+        )
         self._best_model = copy.deepcopy(self.model)
         self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
         self._saved = self._clock = time.monotonic()
@@ -115,6 +119,11 @@ class Trainer:
     @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs of the run: ``train.max_epochs``, or less where it cools down early."""
+        return last_epoch(self.progress, self.config.train.max_epochs)
 
     @property
     def last_file(self) -> Path:
@@ -160,7 +169,7 @@ class Trainer:
         with StopRequest() as stop:
             self.display.start(settings.max_epochs, self.steps_per_epoch, progress)
             try:
-                while progress.epoch < settings.max_epochs:
+                while progress.epoch < self.last_epoch:
                     if not self._epoch(stop):
                         self.save()
                         return False
@@ -215,8 +224,10 @@ class Trainer:
         progress, settings = self.progress, self.config.train
         # packed epochs differ in length: the schedule counts in those of nominal length
         nominal = self.steps_per_epoch
-        position = progress.epoch * nominal + progress.batch * nominal / (steps or nominal)
-        rate = self.schedule(position) * progress.rate_factor
+        epoch = schedule_epoch(
+            progress, progress.epoch + progress.batch / (steps or nominal), settings.max_epochs
+        )
+        rate = self.schedule(epoch * nominal) * progress.rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.config.model.attention_dropout > 0:
@@ -225,7 +236,7 @@ class Trainer:
         parts = [(level, self.loader.get(chosen)) for level, chosen in self._shares(batches)]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
-        loss = self.loss.at(position / (nominal * settings.max_epochs))
+        loss = self.loss.at(epoch / settings.max_epochs)
         self.flat.zero_grad()
         terms = torch.zeros_like(counts)
         for level, graph in parts:
@@ -261,7 +272,7 @@ class Trainer:
         means = [value / count for value in progress.sums[:4]]
         progress.epoch += 1
         progress.batch, progress.sums = 0, [0.0] * 5
-        last = progress.epoch == settings.max_epochs
+        last = progress.epoch == self.last_epoch
         names = ("train_loss", "train_energy_loss", "train_forces_loss", "train_stress_loss")
         row: dict[str, float | None] = {
             "epoch": progress.epoch,
@@ -272,8 +283,11 @@ class Trainer:
         found: dict[str, Errors | None] = {}
         if last or progress.epoch % settings.valid_interval == 0:
             with self.average.applied():
-                found, metric = self._validate(row, means[0])
+                found, metric, at_start = self._validate(row, means[0])
             self._judge(metric)
+            if len(self.dataset.valid) and (text := self.patience.watch(at_start, progress)):
+                self.recovery.keep()
+                self.display.warn(text)
         progress.seconds = time.monotonic() - self._clock
         row["seconds"] = progress.seconds
         for log in logs:
@@ -283,21 +297,24 @@ class Trainer:
 
     def _validate(
         self, row: dict[str, float | None], train_loss: float
-    ) -> tuple[dict[str, Errors | None], float]:
+    ) -> tuple[dict[str, Errors | None], float, float]:
         """Errors and loss of the averaged weights, which are in the model now; keeps the best.
 
-        The best is the best at the end of the run. The loss that is returned, for `_judge`, has the
-        weights of this epoch: energies that do not count yet may vary as they like.
+        The best is the best at the end of the run. The losses that are returned have the weights of
+        this epoch, for `_judge`: energies that do not count yet may vary as they like; and of the
+        first one, for `Patience`: epochs compare.
         """
         progress = self.progress
         found: dict[str, Errors | None] = {}
-        metric = present = train_loss
+        metric = present = at_start = train_loss
         if len(self.dataset.valid):
             evaluation = self.evaluate("valid")
             found = errors(evaluation)
             metric = self.loss.of_evaluation(evaluation)
-            of_now = self.loss.at(progress.epoch / self.config.train.max_epochs)
+            total = self.config.train.max_epochs
+            of_now = self.loss.at(schedule_epoch(progress, progress.epoch, total) / total)
             present = metric if of_now is self.loss else of_now.of_evaluation(evaluation)
+            at_start = self.loss.at(0.0).of_evaluation(evaluation)
             row["valid_loss"] = metric
             for name, error in found.items():
                 if error is not None:
@@ -310,7 +327,7 @@ class Trainer:
             self._best_metadata = training_metadata(
                 self.config.train, self.dataset, self.model, progress, self.ranks.size, found
             )
-        return found, present
+        return found, present, at_start
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
         """Evaluate a subset with the weights as they are, or with another model; on all ranks."""
@@ -386,6 +403,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "good": self.recovery.good,
+            "patience": self.patience.state_dict(),
         }
         config = config_to_dict(self.config)
         save_state(self.last_file, self.progress, config, self.dataset.fingerprint, tensors)
@@ -398,3 +416,4 @@ class Trainer:
         self.progress = Progress(**content["progress"])
         self._clock = time.monotonic() - self.progress.seconds
         self.recovery.good = content["good"]
+        self.patience.load_state_dict(content.get("patience", {"best": []}))

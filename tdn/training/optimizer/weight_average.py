@@ -39,6 +39,12 @@ class WeightAverage:
         for average, parameter in zip(self._average, self._parameters, strict=True):
             average.lerp_(parameter, share)
 
+    def restart(self) -> None:
+        """Forget all weights so far: the next ones begin the average anew."""
+        self.steps = 0
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.copy_(parameter.detach())
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the average into the model within a block."""

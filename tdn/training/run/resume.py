@@ -57,6 +57,9 @@ class Progress:
     skipped : batches in a row with a non-finite loss
     restores : how often the last good weights were brought back after losses that were not finite
     jumps : the same after finite validation losses that jumped
+    lowest, lowest_epoch : lowest validation loss that `tdn.training.patience` has seen, and when
+    cooling_from : epoch after which the run cooled down early; 0: it did not
+    cooling_epochs : epochs that this takes
     """
 
     epoch: int = 0
@@ -71,6 +74,10 @@ class Progress:
     skipped: int = 0
     restores: int = 0
     jumps: int = 0
+    lowest: float = float("inf")
+    lowest_epoch: int = 0
+    cooling_from: int = 0
+    cooling_epochs: int = 0
 
 
 def save_state(
