@@ -53,6 +53,33 @@ def test_few_frames_ask_for_smooth_functions(folder, frames, smoothness):
     assert load_config("a.yaml").model.radial_smoothness == smoothness
 
 
+def test_few_frames_of_molecules_ask_for_a_third_layer(folder):
+    """Also in a large box, but not in a small one, where neighbors are images."""
+    molecules = [labelled(water_like(seed)) for seed in range(24)]
+    crystal = [labelled(water_like(seed, pbc=True)) for seed in range(24)]
+    boxed = [labelled(water_like(seed)) for seed in range(24)]
+    for atoms in boxed:
+        atoms.set_cell([30, 30, 30])
+        atoms.pbc = True
+    for name, images, layers in (("m", molecules, 3), ("c", crystal, 2), ("b", boxed, 3)):
+        ase.io.write(f"{name}.xyz", images)
+        assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
+        assert load_config(f"{name}.yaml").model.num_layers == layers
+
+
+def test_energies_count_at_the_end_and_runs_may_end_early(folder):
+    ase.io.write("a.xyz", [labelled(water_like(seed)) for seed in range(24)])
+    ase.io.write("four.xyz", [labelled(water_like(seed)) for seed in range(4)])
+    for name, validated in (("a", True), ("four", False)):
+        assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
+        settings = load_config(f"{name}.yaml").train
+        assert settings.final_energy_weight == 300
+        if validated:  # a tenth of the run
+            assert settings.patience == round(settings.max_epochs / 10)
+        else:
+            assert settings.patience is None
+
+
 def test_isolated_atoms_give_e0(folder, capsys):
     ase.io.write("a.xyz", [*isolated_atoms(), *(labelled(water_like(s)) for s in range(20))])
     assert main(["--init", "a.xyz"]) == 0
@@ -90,6 +117,7 @@ def test_keys_of_stresses_are_found(folder, capsys):
     config = load_config("a.yaml")
     assert (config.data.energy_key, config.data.stress_key) == ("e_energy", "REF_virial")
     assert config.data.forces_key is None and config.train.stress_weight == 1.0
+    assert config.train.final_energy_weight is None  # no forces that would teach before
     assert "ATTENTION: no frame has forces; under other keys: 'f'; energies alone" in text
     assert main(["a.yaml", *SMALL]) == 0
 

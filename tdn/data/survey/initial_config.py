@@ -34,6 +34,9 @@ BYTES_PER_ATOM, BYTES_PER_EDGE, MEMORY_PART = 60_000, 10_000, 0.25
 FEW_FRAMES = 1000
 # steps per epoch below which batches are not made larger, and steps of a whole run
 MIN_STEPS, RUN_STEPS = 60, 40_000
+# weight of the energy at the end of a run, and the part of it without a better validation loss
+# that is waited for
+FINAL_ENERGY_WEIGHT, PATIENCE = 300, 0.1
 COUNTED_FRAMES = 50
 
 
@@ -94,7 +97,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         f"  r_max: {r_max:g}",
         f"  l_max: {default.l_max}",
         f"  num_channels: {default.num_channels}  # accuracy and cost grow with it: 32 to 128",
-        f"  num_layers: {default.num_layers}",
+        *_layer_lines(counted, species, r_max, training),
         "  # smooth functions of the distance and no nonlinearity beside the products of messages",
         "  # were the most accurate on a molecule",
         "  gate: false",
@@ -117,6 +120,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         f"  # {steps} steps per epoch, about {steps * epochs} in all",
         f"  max_epochs: {epochs}",
         f"  learning_rate: {TrainConfig().learning_rate:g}",
+        *_patience_lines(epochs, with_splits or _valid_fraction(total) > 0),
         *_weight_lines(found),
     ]
     return "\n".join(lines) + "\n"
@@ -204,13 +208,42 @@ def _attention(
     return lines
 
 
+def _valid_fraction(total: int) -> float:
+    return 0.1 if total >= 20 else (0.2 if total >= 5 else 0)
+
+
+def _layer_lines(frames: list[Frame], species: list[str], r_max: float, training: int) -> list[str]:
+    """Layers of messages: three for few frames of molecules."""
+    numbers = [atomic_numbers[s] for s in species]
+    # molecules in a large box count as such: no neighbor is an image
+    molecules = all(not g.edge_shift.any() for g in build_graphs(frames, numbers, r_max))
+    if not molecules or training > FEW_FRAMES:
+        return [f"  num_layers: {ModelConfig().num_layers}"]
+    return [
+        "  # a third layer brings few frames of molecules a sixth off the errors far from them; a",
+        "  # crystal has no use for it",
+        "  num_layers: 3",
+    ]
+
+
+def _patience_lines(epochs: int, validated: bool) -> list[str]:
+    """Early stopping, where there is something to judge by."""
+    if not validated:
+        return []
+    return [
+        "  # some data are learned by heart long before the end: the run then goes back to its",
+        "  # best weights, lowers the learning rate and ends",
+        f"  patience: {max(5, round(PATIENCE * epochs))}",
+    ]
+
+
 def _split_lines(
     with_splits: bool, splits: dict[str, int], total: int, keys: LabelKeys, streaming: bool
 ) -> list[str]:
     if with_splits:
         counts = ", ".join(f"{n} {c}" for n, c in splits.items())
         return [f"  split_key: {keys.split or 'split'}  # {counts}"]
-    fraction = 0.1 if total >= 20 else (0.2 if total >= 5 else 0)
+    fraction = _valid_fraction(total)
     count = max(1, round(fraction * total))
     if streaming:
         count = min(count, DataConfig().evaluation_frames)
@@ -309,4 +342,9 @@ def _weight_lines(found: Survey) -> list[str]:
     for name in ("energy", "forces", "stress"):
         if not found.labels[name]:
             lines.append(f"  {name}_weight: 0  # no frame has {name}")
+    if found.labels["energy"] and found.labels["forces"]:
+        lines += [
+            "  # forces teach most; energies become exact once the learning rate is small",
+            f"  final_energy_weight: {FINAL_ENERGY_WEIGHT}",
+        ]
     return lines
