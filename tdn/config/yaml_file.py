@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,25 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         If the file is missing, is no YAML, or anything in it is not understood.
     """
     path = Path(path)
+    values = read_yaml(path, SECTIONS)
+    if values.get("train") is None:
+        values["train"] = {}
+    if isinstance(values["train"], dict):
+        values["train"].setdefault("run_dir", TrainConfig.run_dir)
+    change_paths(values, lambda name: path.parent / name.expanduser())
+    for override in overrides:
+        apply_override(values, override)
+    return config_from_dict(values)
+
+
+def read_yaml(path: Path, sections: Iterable[str]) -> dict[str, Any]:
+    """A YAML file with sections, without looking into them.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing or no YAML.
+    """
     if not path.is_file():
         raise UsageError(f"configuration file {path} not found; give the path of a YAML file")
     try:
@@ -53,15 +72,10 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         reason = printable(" ".join(str(error).split()), 300)
         raise UsageError(f"configuration file {path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"configuration file {path}: expected sections model, data and train")
-    if values.get("train") is None:
-        values["train"] = {}
-    if isinstance(values["train"], dict):
-        values["train"].setdefault("run_dir", TrainConfig.run_dir)
-    change_paths(values, lambda name: path.parent / name.expanduser())
-    for override in overrides:
-        _apply_override(values, override)
-    return config_from_dict(values)
+        *names, last = sections
+        expected = f"{', '.join(names)} and {last}"
+        raise UsageError(f"configuration file {path}: expected sections {expected}")
+    return values
 
 
 def change_paths(values: dict[str, Any], change: Callable[[Path], Path]) -> None:
@@ -83,7 +97,14 @@ def _each(value: Any, change: Callable[[Path], Path]) -> Any:
     return str(change(Path(value))) if isinstance(value, str) else value
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one value of nested dictionaries from ``section.key=value``.
+
+    Raises
+    ------
+    UsageError
+        If the text is not understood.
+    """
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or len(parts) != 2:
@@ -104,8 +125,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def defaults_yaml() -> str:
     """All keys with their defaults and their help as comments, a valid configuration file."""
+    return sections_yaml(SECTIONS)
+
+
+def sections_yaml(sections: dict[str, type]) -> str:
+    """Sections that are described by dataclasses, as `defaults_yaml` writes them."""
     lines = []
-    for name, cls in SECTIONS.items():
+    for name, cls in sections.items():
         lines += [f"# {(cls.__doc__ or '').splitlines()[0]}", f"{name}:"]
         for option in dataclasses.fields(cls):
             value = list(option.default) if isinstance(option.default, tuple) else option.default

@@ -1,0 +1,255 @@
+"""Configuration of ``tdn-distill``: sections, defaults, checks, YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tdn.system.errors import UsageError
+from tdn.system.printable import printable
+
+from .schema import ModelConfig, TrainConfig, _nearest, _option, _section
+from .yaml_file import apply_override, read_yaml, sections_yaml
+
+# seconds of the units of a time
+UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The calculator that labels structures."""
+
+    calculator: str = _option("", "ASE calculator as module:Name")
+    arguments: dict[str, Any] | None = _option(None, "arguments of its constructor")
+    python: str | None = _option(
+        None, "interpreter of the environment that has it; null: this environment"
+    )
+    workers: int | str = _option(1, "processes that label at the same time, or dask")
+    scheduler: str | None = _option(
+        None, "workers: dask: address of the scheduler, tcp://host:8786"
+    )
+    threads: int = _option(1, "threads of each process", minimum=1)
+    isolated_atoms: bool = _option(True, "ask it for energies E0 of isolated atoms")
+
+
+@dataclass(frozen=True)
+class SeedsConfig:
+    """Structures to start from, and what is made of them; each number is per structure."""
+
+    structures: str | tuple[str, ...] = _option((), "files in any format that ASE reads")
+    atoms: int = _option(64, "supercells have at least this many atoms", minimum=1)
+    rattles: int = _option(16, "with random displacements", minimum=0)
+    rattle: float = _option(0.25, "largest deviation of displacements (RMS), angstrom", minimum=0)
+    strains: int = _option(12, "with another volume", minimum=0)
+    strain: float = _option(0.06, "largest change of lengths", minimum=0, maximum=0.5)
+    shears: int = _option(8, "with a random symmetric strain", minimum=0)
+    shear: float = _option(0.05, "largest component of it", minimum=0, maximum=0.5)
+    vacancies: int = _option(4, "without one atom", minimum=0)
+    surfaces: int = _option(3, "cut along a face of the cell, with vacuum between", minimum=0)
+    vacuum: float = _option(8.0, "width of the vacuum, angstrom", minimum=0.1)
+    exchanges: int = _option(2, "with two atoms of different elements exchanged", minimum=0)
+    substitutions: dict[str, str] | None = _option(None, "elements that replace others, {Na: K}")
+    replaced: int = _option(4, "with some atoms replaced in this way", minimum=0)
+    seed: int = _option(0, "of all random numbers", minimum=0, maximum=2**31)
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """Train, explore, select, label: how often, where, how far."""
+
+    max_rounds: int = _option(6, "rounds at most", minimum=1)
+    committee: int = _option(3, "networks of the committee", minimum=2)
+    steps: int = _option(1500, "steps of the optimizer in a round", minimum=1)
+    final_steps: int = _option(8000, "steps of the last training", minimum=1)
+    frames: int = _option(40, "frames to label in a round, at most", minimum=1)
+    temperatures: tuple[float, ...] = _option((300.0, 600.0, 900.0), "of the dynamics, K")
+    pressures: tuple[float, ...] = _option((), "GPa; empty: constant volume")
+    melt: float | None = _option(
+        None, "K: also melt there, hold at the highest temperature, quench to the lowest"
+    )
+    engine: str = _option("lammps", "what moves the atoms", choices=("lammps", "ase"))
+    md_steps: int = _option(3000, "steps of each run", minimum=20)
+    timestep: float | None = _option(
+        None, "fs; null: 0.5 with hydrogen, 1 with other light atoms, else 2", minimum=0.01
+    )
+    lower: float | None = _option(
+        None,
+        "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: 0.06 of "
+        "the RMS force",
+        minimum=0.0,
+    )
+    upper: float | None = _option(
+        None, "deviation beyond which a frame is left out; null: 1.2 of the RMS force", minimum=0.0
+    )
+    stop_share: float = _option(
+        0.02, "stop when a smaller share of the frames is above lower", minimum=0.0, maximum=1.0
+    )
+    target_forces: float | None = _option(
+        None, "stop when the RMSE of validation forces is below this, meV/angstrom", minimum=0.0
+    )
+    max_labels: int | None = _option(None, "labels at most", minimum=1)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The network: keys of tdn-train."""
+
+    model: dict[str, Any] | None = _option(None, "keys of tdn-train's section model")
+    train: dict[str, Any] | None = _option(None, "keys of tdn-train's section train")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the result is compared in."""
+
+    heldout: int = _option(8, "held-out frames of each run of the student", minimum=1)
+    teacher_steps: int = _option(
+        600, "steps of the teacher's own dynamics at each temperature; 0: none", minimum=0
+    )
+    temperatures: tuple[float, ...] = _option((), "K, of these dynamics; empty: lowest and highest")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and for how long."""
+
+    folder: str = _option("distilled", "folder for everything that a run writes")
+    budget: str | None = _option(None, "time for all of it, such as 30min or 2h")
+    jobs: int | None = _option(
+        None, "trainings and dynamics at the same time; null: as many as cores", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A whole configuration file."""
+
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+SECTIONS = {
+    "teacher": TeacherConfig,
+    "seeds": SeedsConfig,
+    "rounds": RoundsConfig,
+    "student": StudentConfig,
+    "report": ReportConfig,
+    "run": RunConfig,
+}
+# keys of tdn-train that the rounds decide
+OWN_KEYS = ("run_dir", "init_from", "max_epochs", "seed")
+
+
+def load_distill_config(path: str | Path, overrides: Sequence[str] = ()) -> DistillConfig:
+    """Read a YAML file and apply ``section.key=value`` overrides.
+
+    Paths in the file are relative to its folder, those in overrides to the current one.
+
+    Raises
+    ------
+    UsageError
+        If anything in it is not understood.
+    """
+    path = Path(path)
+    values = read_yaml(path, SECTIONS)
+    _join_paths(values, path.parent)
+    for override in overrides:
+        apply_override(values, override)
+    return distill_config_from_dict(values)
+
+
+def _join_paths(values: dict[str, Any], folder: Path) -> None:
+    if values.get("run") is None:
+        values["run"] = {}
+    if isinstance(values["run"], dict):
+        name = values["run"].get("folder", RunConfig.folder)
+        if isinstance(name, str):
+            values["run"]["folder"] = str(folder / Path(name).expanduser())
+    seeds = values.get("seeds")
+    if isinstance(seeds, dict) and "structures" in seeds:
+        names = seeds["structures"]
+        names = [names] if isinstance(names, str) else names
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            seeds["structures"] = [str(folder / Path(name).expanduser()) for name in names]
+
+
+def distill_config_from_dict(values: dict[str, Any]) -> DistillConfig:
+    """Build a configuration from nested dictionaries, with every check.
+
+    Raises
+    ------
+    UsageError
+        With the key, what was found and what was expected.
+    """
+    for name in values:
+        if name not in SECTIONS:
+            raise UsageError(
+                f"unknown section '{printable(name)}'; {_nearest(str(name), list(SECTIONS))}"
+            )
+    config = DistillConfig(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
+    _check(config)
+    return config
+
+
+def _check(config: DistillConfig) -> None:
+    teacher, rounds = config.teacher, config.rounds
+    if not teacher.calculator:
+        raise UsageError(
+            "teacher.calculator is not set; expected module:Name of an ASE calculator, such as "
+            "sevenn.calculator:SevenNetCalculator"
+        )
+    if isinstance(teacher.workers, str) and teacher.workers != "dask":
+        raise UsageError(f"teacher.workers = {teacher.workers!r}: expected a number or dask")
+    if isinstance(teacher.workers, int) and teacher.workers < 1:
+        raise UsageError(f"teacher.workers = {teacher.workers}: expected at least 1")
+    if teacher.scheduler is not None and teacher.workers != "dask":
+        raise UsageError("teacher.scheduler needs teacher.workers: dask")
+    if not config.seeds.structures:
+        raise UsageError("seeds.structures is empty; name a file with a structure")
+    if not rounds.temperatures or min(rounds.temperatures) <= 0:
+        raise UsageError("rounds.temperatures: expected one or more temperatures above 0 K")
+    if rounds.lower is not None and rounds.upper is not None and rounds.upper <= rounds.lower:
+        raise UsageError(
+            f"rounds.upper = {rounds.upper:g} is not above rounds.lower = {rounds.lower:g}"
+        )
+    for name, cls in (("model", ModelConfig), ("train", TrainConfig)):
+        section = getattr(config.student, name) or {}
+        _section(cls, section, f"student.{name}")
+        for key in OWN_KEYS:
+            if name == "train" and key in section:
+                raise UsageError(f"student.train.{key} is decided by the rounds; remove it")
+    seconds_of(config.run.budget)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """``90s``, ``30min``, ``1.5h`` or ``1d`` in seconds.
+
+    Raises
+    ------
+    UsageError
+        For anything else.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(s|min|h|d)\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise UsageError(f"budget {text!r}: expected a time such as 90s, 30min, 2h or 1d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def distill_defaults_yaml() -> str:
+    """All keys with their defaults and their help as comments."""
+    return sections_yaml(SECTIONS)
+
+
+def distill_config_to_dict(config: DistillConfig) -> dict[str, Any]:
+    """Plain values, as `distill_config_from_dict` takes them."""
+    return dataclasses.asdict(config)
