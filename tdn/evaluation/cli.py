@@ -11,6 +11,8 @@ from tdn.system.atomic_files import check_writable, write_json
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
 
+from .comparison import cli as comparison
+
 if TYPE_CHECKING:
     import ase
     import torch
@@ -35,10 +37,11 @@ examples:
   tdn-eval md run/model.pt test.xyz --temperature 500 --steps 20000 -o dynamics
   tdn-eval md run/model.pt test.xyz --engine lammps
   tdn-eval scan run/model.pt test.xyz 0 1
+  tdn-eval compare sevenn.calculator:SevenNetCalculator run/model.pt nacl.cif
 """
 # what the name of a file with frames ends with, where -o may also be a folder
 FRAME_SUFFIXES = (".xyz", ".extxyz")
-COMMANDS = ("errors", "md", "scan")
+COMMANDS = ("errors", "md", "scan", "compare")
 # smallest values of options
 MINIMA = {"batch_size": 1, "worst": 1, "steps": 1, "frame": 1, "points": 11}
 POSITIVE = ("temperature", "timestep")
@@ -48,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="tdn-eval",
-        description="Errors of a potential against reference frames, stability and smoothness.",
+        description="Errors of a potential, its stability and smoothness, against another one.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -122,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     scan.add_argument("i", type=int, metavar="I", help="atom that stays, counted from zero")
     scan.add_argument("j", type=int, metavar="J", help="atom that moves")
     scan.add_argument("--points", type=int, default=401, help="of the scan (401)")
+    comparison.add_parser(commands)
     return result
 
 
@@ -137,6 +141,8 @@ def _main(argv: list[str]) -> int:
             f"tdn-eval errors {' '.join(argv)}"
         )
     arguments = parser().parse_args(argv)
+    if arguments.command == "compare":
+        return comparison.run(arguments)
     _check_numbers(arguments)
     if arguments.json:
         check_writable(arguments.json)

@@ -73,7 +73,8 @@ def _run_segment(
             return
         if segment.kind is not None:
             atoms = ase.Atoms(work.numbers, work.positions, cell=work.cell, pbc=work.pbc)
-            result.samples.append(Sample(atoms, segment.kind, deviation))
+            energy, forces = work.get_potential_energy(), work.get_forces()
+            result.samples.append(Sample(atoms, segment.kind, deviation, energy, forces))
 
 
 def _dynamics(

@@ -72,11 +72,14 @@ class Sample:
     ----------
     kind : of its segment
     deviation : largest of its atoms, eV/angstrom; NaN without a committee
+    energy, forces : eV, eV/angstrom [N, 3]; None where the program does not tell
     """
 
     atoms: ase.Atoms
     kind: str
     deviation: float
+    energy: float | None = None
+    forces: np.ndarray | None = None
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class Distillation:
         self.source = CalculatorSource(
             teacher.calculator, teacher.arguments or {}, teacher.python, teacher.threads
         )
+
+    @property
+    def teacher_for_report(self) -> CalculatorSource:
+        """The teacher with all threads, since nothing else runs beside it then."""
+        return replace(self.source, threads=self.jobs)
 
     def check(self, folder: Path) -> tuple[list[ase.Atoms], TeacherReport]:
         """Ask the teacher about the first structure of each composition."""

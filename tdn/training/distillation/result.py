@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+from tdn.data import read_frames
+from tdn.data.frames import Frame
+from tdn.evaluation.comparison.cli import crystals_among
+from tdn.evaluation.comparison.compare import Subjects, compare
+from tdn.evaluation.comparison.dynamics import Case
+from tdn.evaluation.comparison.report import as_text, write_report
+from tdn.evaluation.comparison.section import Pair, Section
 from tdn.evaluation.dynamics.lammps import elements_of, write_start
 from tdn.evaluation.dynamics.plan import THERMOSTAT, sensible_timestep
+from tdn.evaluation.teachers.calculator import ExternalCalculator
+from tdn.inference.calculator import TDNCalculator
 from tdn.system.atomic_files import atomic_write
 
 from .committee import Committee, export
-from .loop import Distillation
-from .progress import say
+from .held_out import HeldOut, visit
+from .initial_config import is_molecular
+from .loop import HELD_OUT, Distillation
+from .progress import say, warn
 
 EXAMPLE = """\
 # {temperature:g} K with the distilled potential: lmp -in in.example
@@ -38,9 +50,12 @@ fix             move all nve
 fix             bath all langevin ${{temperature}} ${{temperature}} {damping:g} 4711
 
 thermo          100
-thermo_style    custom step temp pe etotal press density spcpu
+thermo_style    custom step temp pe etotal press vol
 run             ${{steps}}
 """
+# steps of the teacher's dynamics below which g(r) says nothing
+FEWEST_STEPS = 100
+EVERY = 5
 
 
 def write_result(whole: Distillation, committee: Committee) -> None:
@@ -52,25 +67,152 @@ def write_result(whole: Distillation, committee: Committee) -> None:
         If a file cannot be written or an evaluation fails.
     """
     top = whole.folder.path
+    if _finished(top, committee):
+        say(f"this run is finished: {top / 'report.html'}")
+        return
     _copy(committee.models[committee.best], top / "model.pt")
     _copy(committee.compiled, top / "committee.tdn.pth")
-    compiled = top / "model.tdn.pth"
-    if not compiled.exists() or compiled.stat().st_mtime < committee.compiled.stat().st_mtime:
-        export([top / "model.pt"], compiled)
-        (top / "export.log").unlink()
-    atoms = whole.structures[0]
+    export([top / "model.pt"], top / "model.tdn.pth")
+    (top / "export.log").unlink()
+    _write_example(whole)
+    found = visit(whole, committee)
+    whole.label(found.candidates, HELD_OUT + int(committee.folder.name[-2:]), "held-out: labels")
+    _write_report(whole, committee, found)
+    (top / "report.done").write_text(committee.folder.name)
+    say(f"\nreport: {top / 'report.html'}\nnext: cd {top} && lmp -in in.example")
+
+
+def _finished(top: Path, committee: Committee) -> bool:
+    """Whether the report is that of this committee."""
+    mark = top / "report.done"
+    return mark.exists() and mark.read_text() == committee.folder.name
+
+
+def _write_example(whole: Distillation) -> None:
+    top, rounds, atoms = whole.folder.path, whole.config.rounds, whole.structures[0]
     boundary = write_start(top / "start.data", atoms)
     with atomic_write(top / "in.example") as temporary:
         temporary.write_text(
             EXAMPLE.format(
-                temperature=min(whole.config.rounds.temperatures),
+                temperature=min(rounds.temperatures),
                 boundary=boundary,
                 elements=" ".join(elements_of(atoms)),
-                timestep=1e-3 * (whole.config.rounds.timestep or sensible_timestep(atoms)),
+                timestep=1e-3 * (rounds.timestep or sensible_timestep(atoms)),
                 damping=THERMOSTAT,
             )
         )
-    say(f"next: lmp -in {top / 'in.example'}")
+
+
+def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> None:
+    """Teacher against student; what cannot be computed is left out with its reason."""
+    top, config = whole.folder.path, whole.config
+    teacher = ExternalCalculator(whole.teacher_for_report, whole.folder.teacher / "report")
+    student = TDNCalculator(top / "model.tdn.pth")
+    structures = [f.atoms for name in _names(config.seeds.structures) for f in read_frames(name)]
+    solids = [atoms for atoms in structures if not is_molecular(atoms)]
+    tests = whole.labels.frames(split="test")
+    training = whole.labels.frames()
+    subjects = Subjects(
+        crystals=crystals_among(solids),
+        frames=tests,
+        cases=_cases(whole, found),
+        atoms=whole.structures[0],
+        model=top / "model.tdn.pth" if config.rounds.engine == "lammps" else None,
+        committee=TDNCalculator(top / "committee.tdn.pth"),
+        exact=TDNCalculator(top / "model.pt", dtype="float64"),
+        training=training,
+        temperatures=config.rounds.temperatures,
+        threads=whole.jobs,
+    )
+    pair = Pair(teacher, student, ("teacher", "student"))
+    try:
+        sections = compare(pair, subjects, lambda title: say(f"report: {title}"))
+    finally:
+        teacher.close()
+    sections.insert(min(1, len(sections)), _history(whole, committee, training))
+    labeled, aside = whole.labels.counts()
+    summary = (
+        f"{', '.join(whole.species)} from {config.teacher.calculator} {whole.teacher['version']}: "
+        f"{labeled} labels ({len(tests)} held out"
+        + (f", {aside} structures set aside" if aside else "")
+        + f"), {whole.budget.used / 60:.0f} minutes."
+    )
+    write_report(top, f"Distilled: {top.absolute().name}", summary, sections)
+    whole.budget.write()
+    print(as_text(sections))
+
+
+def _cases(whole: Distillation, found: HeldOut) -> list[Case]:
+    """Dynamics from where the student's own runs ended, as far as the time allows."""
+    report = whole.config.report
+    if not report.teacher_steps or not found.starts:
+        return []
+    temperatures = {temperature for temperature, _ in found.starts.values()}
+    wanted = report.temperatures or (min(temperatures), max(temperatures))
+    chosen = {n: s for n, s in found.starts.items() if s[0] in wanted}
+    cost = whole.teacher["seconds_per_atom"] * sum(len(a) for _, a in chosen.values())
+    steps = min(report.teacher_steps, whole.budget.report_seconds() / max(1.25 * cost, 1e-9))
+    if steps < FEWEST_STEPS:
+        warn(
+            f"no dynamics of the teacher in the report: {FEWEST_STEPS} steps do not fit into the "
+            "rest of the budget"
+        )
+        return []
+    return [
+        Case(
+            name=name,
+            start=atoms,
+            temperature=temperature,
+            timestep=whole.config.rounds.timestep or sensible_timestep(atoms),
+            equilibration=int(steps) // 4,
+            steps=int(steps),
+            every=EVERY,
+        )
+        for name, (temperature, atoms) in chosen.items()
+    ]
+
+
+def _history(whole: Distillation, committee: Committee, training: list[Frame]) -> Section:
+    """What each round brought."""
+    section = Section(
+        "Rounds",
+        f"{len(training)} frames for training and validation in the end; all were chosen among "
+        "what the committee visited, but for the seeds of the first round.",
+        [
+            "round",
+            "labels",
+            "validation forces (meV/Å)",
+            "above the bound",
+            "chosen",
+            "broken runs",
+        ],
+    )
+    number = 0
+    while (whole.folder.round(number) / "selection.json").exists():
+        here = whole.folder.round(number)
+        values = json.loads((here / "selection.json").read_text())
+        done = Committee(here, committee.size)
+        forces = done.errors("valid")[done.best].get("forces", float("nan"))
+        labels = len(whole.labels.frames(number))
+        section.rows.append(
+            [
+                str(number + 1),
+                str(labels),
+                f"{forces:.1f}",
+                f"{100 * values['above'] / max(values['total'], 1):.1f} %",
+                str(values["chosen"]),
+                str(len(values["broken"])),
+            ]
+        )
+        section.values[str(number + 1)] = {**values, "labels": labels, "forces_meV_per_A": forces}
+        number += 1
+    forces = committee.errors("valid")[committee.best].get("forces", float("nan"))
+    section.rows.append(["last training", str(len(training)), f"{forces:.1f}", "", "", ""])
+    return section
+
+
+def _names(structures: str | tuple[str, ...]) -> list[str]:
+    return [structures] if isinstance(structures, str) else list(structures)
 
 
 def _copy(source: Path, target: Path) -> None:

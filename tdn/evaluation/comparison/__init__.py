@@ -1,0 +1,1 @@
+"""Two calculators side by side: what they say about crystals, liquids, errors and time."""
