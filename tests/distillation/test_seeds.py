@@ -1,0 +1,111 @@
+"""The first structures: sizes, kinds, reproducibility."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from tdn.config.distillation import SeedsConfig
+from tdn.system.errors import UsageError
+from tdn.training.distillation.initial_config import is_molecular
+from tdn.training.distillation.seeds import make_seeds, read_structures, supercell
+
+
+@pytest.mark.parametrize(
+    "atoms, wanted, expected",
+    [
+        (bulk("Cu", cubic=True), 64, 108),  # a cube stays a cube
+        (bulk("NaCl", "rocksalt", a=5.6, cubic=True), 64, 64),
+        (bulk("Cu", cubic=True) * (1, 1, 4), 64, 64),  # the long axis waits
+        (molecule("H2O"), 64, 3),
+    ],
+)
+def test_supercells_are_large_enough_and_compact(atoms, wanted, expected):
+    big = supercell(atoms, wanted)
+    assert len(big) == expected
+    if big.pbc.all():
+        lengths = big.cell.lengths()
+        assert lengths.max() < 1.05 * max(lengths.min(), atoms.cell.lengths().max())
+
+
+def config(**values) -> SeedsConfig:
+    return SeedsConfig(structures=("x",), **values)
+
+
+def test_kinds_do_what_they_are_called():
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True) * 2
+    values = config(substitutions={"Na": "K"}, strains=11, strain=0.05)
+    found: dict[str, list] = {}
+    for candidate in make_seeds([salt], values):
+        found.setdefault(candidate.kind, []).append(candidate.atoms)
+    assert {kind: len(frames) for kind, frames in found.items()} == {
+        "structure": 1,
+        "rattle": values.rattles,
+        "strain": 11,
+        "shear": values.shears,
+        "vacancy": values.vacancies,
+        "surface": values.surfaces,
+        "exchange": values.exchanges,
+        "substitution": values.replaced,
+    }
+    volumes = np.array([a.get_volume() for a in found["strain"]]) / salt.get_volume()
+    # lengths from 1 + 0.05 (2/11 - 1) to 1.05, in equal steps
+    assert np.allclose(volumes ** (1 / 3), 1 + 0.05 * (2 * np.arange(1, 12) / 11 - 1), atol=1e-12)
+    moved = [np.sqrt(((a.positions - salt.positions) ** 2).mean()) for a in found["rattle"]]
+    assert 0.8 * values.rattle < max(moved) < 1.2 * values.rattle
+    assert all(len(a) == 63 for a in found["vacancy"])
+    assert all(
+        np.isclose(a.cell.lengths().max(), 11.2 + values.vacuum) and len(a) == 64
+        for a in found["surface"]
+    )
+    for atoms in found["exchange"]:
+        assert (atoms.numbers != salt.numbers).sum() == 2
+        assert sorted(atoms.numbers) == sorted(salt.numbers)
+    potassium = [(a.numbers == 19).sum() for a in found["substitution"]]
+    assert potassium == [8, 16, 24, 32]
+    assert all((a.numbers == 17).sum() == 32 for a in found["substitution"])
+
+
+def test_a_shear_is_a_pure_strain():
+    atoms = bulk("Cu", cubic=True) * 2
+    for candidate in make_seeds([atoms], config()):
+        if candidate.kind == "shear":
+            strain = np.linalg.solve(atoms.cell.array, candidate.atoms.cell.array) - np.eye(3)
+            assert np.allclose(strain, strain.T, atol=1e-14)
+            assert np.abs(strain).max() <= 0.05
+
+
+def test_a_molecule_is_only_rattled_and_exchanged():
+    kinds = {candidate.kind for candidate in make_seeds([molecule("H2O")], config())}
+    assert kinds == {"structure", "rattle", "exchange"}
+
+
+def test_the_same_seed_gives_the_same_structures():
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    one, same, other = (
+        np.concatenate([c.atoms.positions for c in make_seeds([atoms], config(seed=seed))])
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_substituting_what_is_not_there_is_refused(workplace):
+    values = SeedsConfig(structures="cu.cif", substitutions={"Na": "K"})
+    with pytest.raises(UsageError, match=r"no structure contains 'Na'; they contain Cu"):
+        read_structures(values)
+    values = SeedsConfig(structures="cu.cif", substitutions={"Cu": "Kx"})
+    with pytest.raises(UsageError, match=r"'Kx' is not a chemical symbol"):
+        read_structures(values)
+
+
+def test_molecular_matter_is_recognized():
+    dry_ice = bulk("C", "fcc", a=5.6, cubic=True)
+    for atom in list(dry_ice):
+        for shift in (-1.16, 1.16):
+            dry_ice += type(dry_ice)("O", [atom.position + np.array([1, 1, 1]) * shift / 3**0.5])
+    assert is_molecular(dry_ice)
+    assert is_molecular(molecule("H2O"))
+    assert not is_molecular(bulk("C", "diamond", a=3.57, cubic=True))
+    assert not is_molecular(bulk("NaCl", "rocksalt", a=5.6, cubic=True))
