@@ -220,6 +220,12 @@ def _check(config: DistillConfig) -> None:
         raise UsageError(
             f"rounds.upper = {rounds.upper:g} is not above rounds.lower = {rounds.lower:g}"
         )
+    other = [t for t in config.report.temperatures if t not in rounds.temperatures]
+    if other:
+        raise UsageError(
+            f"report.temperatures: {other[0]:g} K is none of rounds.temperatures "
+            f"({', '.join(f'{t:g}' for t in rounds.temperatures)})"
+        )
     for name, cls in (("model", ModelConfig), ("train", TrainConfig)):
         section = getattr(config.student, name) or {}
         _section(cls, section, f"student.{name}")

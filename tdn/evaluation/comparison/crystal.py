@@ -20,7 +20,7 @@ STRETCHES = np.linspace(0.96, 1.04, 9)
 # strain of the finite differences; the error is of second order in it
 STRAIN = 5e-3
 # eV/angstrom
-RELAXED, MOST_STEPS = 2e-3, 200
+RELAXED, MOST_STEPS = 1e-3, 300
 # eV/angstrom; atoms of a strained cell with smaller forces stay where they are
 AT_REST = 1e-4
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import ase
 import numpy as np
 from ase.calculators.calculator import Calculator
@@ -72,7 +74,9 @@ def frequencies(crystal: ase.Atoms, calculator: Calculator) -> list[list[float]]
         scaled_positions=crystal.get_scaled_positions(),
     )
     repeats = np.ceil(LENGTH / crystal.cell.lengths()).astype(int)
-    phonon = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what releases before did by default
+        phonon = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto")
     phonon.generate_displacements(distance=DISPLACEMENT)
     forces = []
     for displaced in phonon.supercells_with_displacements:

@@ -63,11 +63,15 @@ def run(config: DistillConfig) -> None:
     """
     whole = Distillation(config)
     _check_lammps(config)
-    with whole.folder.locked():
-        whole.folder.keep_config(config)
-        committee, labels = whole.run()
-        with labels:
-            write_result(whole, committee)
+    try:
+        with whole.folder.locked():
+            whole.folder.keep_config(config)
+            committee, labels = whole.run()
+            with labels:
+                write_result(whole, committee)
+    except OSError as error:  # a full disk, a folder that is gone
+        where = error.filename or config.run.folder
+        raise TDNError(f"cannot write {where}: {error.strerror}; then run it again") from error
 
 
 def _check_lammps(config: DistillConfig) -> None:
