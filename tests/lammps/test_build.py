@@ -49,6 +49,7 @@ def test_without_plugin(
     from tdn_lammps.cli import main
 
     monkeypatch.setenv("TDN_LIB_DIR", str(tmp_path / "nothing"))
+    monkeypatch.delenv("LAMMPS_PLUGIN_PATH", raising=False)  # set where a test imported lammps
     (tmp_path / "in.plain").write_text("units lj\n")
     (tmp_path / "in.tdn").write_text(TDN_INPUT)
     plain = run_lmp("in.plain", "-log", "none", cwd=tmp_path, timeout=120)
