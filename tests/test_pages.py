@@ -85,6 +85,8 @@ BEFORE = {
 @pytest.mark.parametrize("page", with_blocks("python"))
 def test_python(page, folder):
     name = page.relative_to(ROOT).as_posix()
+    if name == "docs/engines.md":
+        pytest.importorskip("torch_sim", reason="needs torch-sim-atomistic")
     code = "\n".join([BEFORE.get(name, ""), *blocks(page, "python")])
     code = code.replace('device="cuda"', 'device="cpu"')
     done = run([sys.executable, "-c", code], folder)

@@ -53,7 +53,8 @@ def state_of(folder: Path) -> dict[str, torch.Tensor]:
     for state in parts.get("soap", {"state": {}})["state"].values():
         for name, part in state.items():
             if isinstance(part, dict):  # eigenvectors have no sign of their own, the mean has one
-                tensors[f"soap.{name}"] = part["exp_avg"]
+                left, right = part["left_basis"], part["right_basis"]
+                tensors[f"soap.{name}"] = left @ part["mean"] @ right.mT
     best, _ = load_model(folder / "run" / "model.pt")
     return tensors | {f"best.{k}": v for k, v in best.state_dict().items()}
 
