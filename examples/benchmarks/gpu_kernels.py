@@ -22,7 +22,6 @@ from gpu_report import Budget, Report, gpu_parser
 from measure import best_times, chosen_device, files, machine, require_compiled
 from models import NETWORKS, compiled_file
 from operators import network_operators
-from profile_step import evaluate
 from systems import system
 from torch.profiler import ProfilerActivity, profile
 
@@ -104,13 +103,14 @@ def kernels(report: Report, name: str, num_atoms: int, device: torch.device, fol
     model = load_compiled(compiled_file(name, "water", folder), device)
     atoms = system("water", num_atoms)
     graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max).to(device)
-    plain = best_times({"step": lambda: evaluate(model, graph)}, 5, device=device)["step"]
+    edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
+    plain = best_times({"step": lambda: model.evaluate_edges(*edges)}, 5, device=device)["step"]
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     repeats = 3
     with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(repeats):
-            evaluate(model, graph)
+            model.evaluate_edges(*edges)
         if on_gpu:
             torch.cuda.synchronize(device)
     scale = 1 / repeats / num_atoms
