@@ -307,6 +307,38 @@ def test_reports_of_the_sanitizer(module, log, errors):
     assert module("gpu_sanitizer").count_errors(log) == errors
 
 
+SANITIZER = """#!/bin/sh
+# takes its own options and runs the program, like compute-sanitizer; finds as much as it is told
+while [ "$1" != "$PYTHON" ]; do
+  case $1 in --tool) tool=$2 ;; --log-file) log=$2 ;; esac
+  shift
+done
+"$@" || exit
+if [ $tool = racecheck ]; then echo "========= RACECHECK SUMMARY: $HAZARDS hazards displayed" > $log
+else echo "========= ERROR SUMMARY: 0 errors" > $log; fi
+if [ $HAZARDS != 0 ]; then exit 86; fi
+"""
+
+
+@pytest.mark.parametrize("hazards", [0, 2])
+def test_tools_run_the_problems_of_the_tests(module, monkeypatch, tmp_path, capsys, hazards):
+    """With a program in place of compute-sanitizer, on the processor."""
+    script, report = module("gpu_sanitizer"), module("gpu_report")
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(SANITIZER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("HAZARDS", str(hazards))
+    arguments = script.argparse.Namespace(
+        tools=["memcheck", "racecheck"], operators=["gate"], seconds=120.0
+    )
+    rows = report.Report(None)
+    assert script.run_tools(rows, str(program), arguments) == (hazards == 0)
+    assert [(row.name, row.value) for row in rows.rows] == [("memcheck", 0), ("racecheck", hazards)]
+    assert all(row.note == "all 14 problems" for row in rows.rows)
+    assert rows.exit_code() == int(hazards > 0)
+
+
 LMP = """#!/bin/sh
 for k in 1 2 3; do
   echo "Loop time of $k on 1 procs for 10 steps with 100 atoms"

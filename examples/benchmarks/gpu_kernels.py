@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gpu_report import Budget, Report, gpu_parser
+from gpu_report import Budget, Report, card, gpu_parser
 from measure import best_times, chosen_device, files, machine, require_compiled
 from models import NETWORKS, compiled_file
 from operators import network_operators
@@ -50,6 +50,8 @@ def limits(report: Report, device: torch.device, quick: bool) -> tuple[float, fl
         rates[dtype] = 2 * size**3 / seconds
         name = str(dtype).removeprefix("torch.")
         report.add(f"matrix product of {name}", rates[dtype] / 1e12, "TFlop/s")
+    if device.type == "cuda":
+        report.add("clock right after it", card("clocks.sm"), "MHz")
     return copied, rates[torch.float32]
 
 

@@ -37,7 +37,7 @@ class Part:
 
 @dataclass
 class Result:
-    """How a part ended; ``detail`` is its last line."""
+    """How a part ended; ``detail`` is its last line, or how many figures it has left."""
 
     name: str
     status: str
@@ -103,8 +103,9 @@ def run_part(
         process.wait()
         status = TIMED_OUT
     reader.join(10)
-    detail = first_line("".join(lines), last=True)
-    return Result(part.name, status, time.monotonic() - began, detail, read_rows(part.rows))
+    rows, last = read_rows(part.rows), first_line("".join(lines), last=True)
+    detail = f"{len(rows)} figures" if rows and status == PASSED else last
+    return Result(part.name, status, time.monotonic() - began, detail, rows)
 
 
 def read_rows(path: Path | None) -> list[dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,15 @@ from pathlib import Path
 from measure import Table
 
 from tdn.system.atomic_files import atomic_write
+
+
+def card(quantity: str) -> float | None:
+    """What nvidia-smi says about the first card, as in ``clocks.sm``; None if it does not."""
+    command = ["nvidia-smi", f"--query-gpu={quantity}", "--format=csv,noheader,nounits", "-i", "0"]
+    try:
+        return float(subprocess.run(command, capture_output=True, text=True).stdout)
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

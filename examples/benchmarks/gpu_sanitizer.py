@@ -1,11 +1,12 @@
 """The operators under compute-sanitizer: memory errors, races in shared memory, barriers.
 
     python examples/benchmarks/gpu_sanitizer.py
-    python examples/benchmarks/gpu_sanitizer.py --tools racecheck --select gate
+    python examples/benchmarks/gpu_sanitizer.py --tools racecheck --operators gate
 
-Runs the small tests of the operators (tests/ops/test_cuda.py) under each tool, all at once, and
-counts what it reports of the kernels of TDN. PyTorch hands out parts of large blocks of memory, in
-which the tool could not see where an array ends, so that is switched off.
+Runs the small problems of the tests of the operators (tests/ops/cases.py) under each tool, all
+tools at once, and counts what they report of the kernels of TDN. Operators take turns, and after a
+time no further problem starts. PyTorch hands out parts of large blocks of memory, in which a tool
+could not see where an array ends, so that is switched off.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from gpu_report import Budget, Report
 
 from tdn.system.command import run_main
@@ -27,12 +30,15 @@ from tdn.system.errors import TDNError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("memcheck", "racecheck", "synccheck")
-SELECT = "test_derivatives_agree_with_reference"
-ERRORS_FOUND = 86  # exit code of the tool where it reports something
+# those with kernels of their own
+OPERATORS = ("cp_message", "convolution", "density", "node_product", "gate")
+ERRORS_FOUND = 86  # exit code of a tool that reports something
+ENDING = 15.0  # seconds kept for the last problem and the end of the tools
+FACTOR = 20.0  # tolerance, in those of the CPU, as tests/ops/test_cuda.py
 
 
 def find_sanitizer() -> str | None:
-    """The program, on the path or where CUDA and its profilers are installed."""
+    """The program, on the path or where CUDA is installed."""
     folders = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     candidates = ["compute-sanitizer", *(f"{f}/bin/compute-sanitizer" for f in folders if f)]
     candidates += ["/usr/local/cuda/bin/compute-sanitizer"]
@@ -40,12 +46,30 @@ def find_sanitizer() -> str | None:
     return next(filter(None, map(shutil.which, candidates)), None)
 
 
-def start(program: str, tool: str, select: str, log: Path, output) -> subprocess.Popen:
-    """One tool over the tests; its reports go to ``log``, what pytest prints to ``output``."""
+def run_problems(operators: list[str], device: str, budget: Budget) -> int:
+    """What runs under the tools: each problem against the reference."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from ops import cases
+
+    shapes = [[(name, shape) for shape in cases.OPERATORS[name][1]] for name in operators]
+    turns = [case for turn in zip_longest(*shapes) for case in turn if case is not None]
+    for done, (name, shape) in enumerate(turns):
+        if budget.left < 0:
+            print(f"{done} of {len(turns)} problems")
+            break
+        cases.check(cases.make(name, **shape), device, FACTOR)
+    else:
+        print(f"all {len(turns)} problems")
+    return 0
+
+
+def start(
+    program: str, tool: str, operators: list[str], seconds: float, log: Path, output
+) -> subprocess.Popen:
+    """One tool; its reports go to ``log``, what the problems print to ``output``."""
     command = [program, "--tool", tool, "--kernel-regex", "kns=tdn", "--log-file", str(log)]
-    command += ["--error-exitcode", str(ERRORS_FOUND)]
-    command += [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", select]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "tests/ops/test_cuda.py"]
+    command += ["--error-exitcode", str(ERRORS_FOUND), sys.executable, __file__, "--problems"]
+    command += ["--seconds", f"{seconds:.0f}", "--operators", *operators]
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -58,43 +82,54 @@ def count_errors(log: str) -> int | None:
     return sum(int(a or b) for a, b in totals) if totals else None
 
 
-def _main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, metavar="NAME")
-    parser.add_argument("--select", default=SELECT, help=f"tests, as pytest -k (default {SELECT})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
-    parser.add_argument("--seconds", type=float, default=600.0, help="end the tools after (600)")
-    arguments = parser.parse_args()
-    import torch
-
-    if not torch.cuda.is_available():
-        print("not run: no GPU")
-        return 0
-    program = find_sanitizer()
-    if program is None:
-        raise TDNError("compute-sanitizer was not found; install it or set CUDA_HOME")
-    report, budget, failed = Report(arguments.json), Budget(arguments.seconds), False
+def run_tools(report: Report, program: str, arguments: argparse.Namespace) -> bool:
+    """A row for each tool; whether all of them passed."""
+    budget, passed = Budget(arguments.seconds), True
     with TemporaryDirectory() as folder:
-        outputs = {tool: Path(folder, f"{tool}.out") for tool in arguments.tools}
-        logs = {tool: Path(folder, f"{tool}.log") for tool in arguments.tools}
+        paths = {t: (Path(folder, f"{t}.log"), Path(folder, f"{t}.out")) for t in arguments.tools}
         running = {}
-        for tool, path in outputs.items():
-            with open(path, "w") as output:
-                running[tool] = start(program, tool, arguments.select, logs[tool], output)
+        for tool, (log, output) in paths.items():
+            with open(output, "w") as stream:
+                seconds = arguments.seconds - ENDING
+                running[tool] = start(program, tool, arguments.operators, seconds, log, stream)
         for tool, process in running.items():
             try:
                 code = process.wait(max(0.1, budget.left))
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
-            log = logs[tool].read_text(errors="replace") if logs[tool].exists() else ""
-            errors = count_errors(log)
-            last = (outputs[tool].read_text(errors="replace").strip().splitlines() or [""])[-1]
-            report.add(f"{tool}", errors, "reports", at_most=0, note=last)
+            log, output = (
+                path.read_text(errors="replace") if path.exists() else "" for path in paths[tool]
+            )
+            errors, lines = count_errors(log), output.strip().splitlines() or [""]
+            report.add(tool, errors, "reports", at_most=0, note=lines[-1][:60])
             if code != 0 or errors is None:
-                failed = True
-                print(f"{tool}: exit code {code}; begins:\n" + "\n".join(log.splitlines()[:40]))
-    return int(failed or report.exit_code())
+                passed = False
+                print(f"{tool}: exit code {code}", *log.splitlines()[:40], *lines[-20:], sep="\n")
+    return passed
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, metavar="NAME")
+    parser.add_argument(
+        "--operators", nargs="+", choices=OPERATORS, default=OPERATORS, metavar="NAME"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--seconds", type=float, default=600.0, help="time limit (default 600)")
+    parser.add_argument("--problems", action="store_true", help="for use by this script")
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.problems:
+        return run_problems(arguments.operators, device, Budget(arguments.seconds))
+    if device == "cpu":
+        print("not run: no GPU")
+        return 0
+    program = find_sanitizer()
+    if program is None:
+        raise TDNError("compute-sanitizer was not found; install it or set CUDA_HOME")
+    report = Report(arguments.json)
+    return int(not run_tools(report, program, arguments) or report.exit_code())
 
 
 if __name__ == "__main__":

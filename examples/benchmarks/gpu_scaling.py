@@ -20,7 +20,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_report import Budget, Report, gpu_parser
+from gpu_report import Budget, Report, card, gpu_parser
 from lammps_runs import read_loops
 from measure import chosen_device, files, machine, require_compiled
 from models import NETWORKS, compiled_file
@@ -69,15 +69,6 @@ class Size:
     memory: float | None
 
 
-def card_memory() -> float | None:
-    """GB in use on the first card."""
-    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"]
-    try:
-        return float(subprocess.run(command, capture_output=True, text=True).stdout) * 2**20 / 1e9
-    except (OSError, ValueError):
-        return None
-
-
 def run_sizes(
     script: Path, counts: list[int], budget: float, threads: int
 ) -> tuple[list[Size], str]:
@@ -96,7 +87,8 @@ def run_sizes(
         if line.startswith("Loop time"):
             loops += 1
             if loops % 3 == 2:  # the first timed run of a size: everything is allocated
-                memory.append(card_memory())
+                used = card("memory.used")  # MiB
+                memory.append(None if used is None else used * 2**20 / 1e9)
     code = process.wait()
     timed_out = code == -signal.SIGKILL and not timer.is_alive()
     timer.cancel()

@@ -36,6 +36,7 @@ LARGE = {
     "gate": [{"degrees": degrees, "channels": 64, "num_nodes": 2000} for degrees in range(1, 8)],
     "degree_linear": [{"num_nodes": 2000, "degrees": 4, "channels": 33, "channels_out": 3}],
 }
+GPU_CASES = [*CASES, *((name, shape) for name, shapes in LARGE.items() for shape in shapes)]
 SMALL = [
     ("cp_message", {"num_centers": 3, "num_nodes": 4, "num_edges": 6, "rank": 2, "channels": 3}),
     (
@@ -53,21 +54,14 @@ def gpu(compiled) -> None:
     require_gpu()
 
 
-@pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "shape"), GPU_CASES, ids=str)
 def test_derivatives_agree_with_reference(name, shape):
     """Other sums, other elementary functions: to ten times the tolerance of the CPU.
 
     Twice that for convolutions, whose sums over ranks and channels of random products cancel.
-    `compute-sanitizer` runs these (examples/benchmarks/gpu_sanitizer.py), so problems are small.
     """
     factor = 20 if name in ("convolution", "density") else 10
     check(make(name, **shape), DEVICE, factor)
-
-
-@pytest.mark.parametrize("name", LARGE)
-def test_derivatives_of_large_problems_agree_with_reference(name):
-    for shape in LARGE[name]:
-        test_derivatives_agree_with_reference(name, shape)
 
 
 @pytest.mark.parametrize(("name", "shape"), SMALL, ids=str)
