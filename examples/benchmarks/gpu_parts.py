@@ -102,7 +102,8 @@ def run_part(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         status = TIMED_OUT
-    reader.join(10)
+    reader.join()
+    process.stdout.close()
     rows, last = read_rows(part.rows), first_line("".join(lines), last=True)
     detail = f"{len(rows)} figures" if rows and status == PASSED else last
     return Result(part.name, status, time.monotonic() - began, detail, rows)

@@ -69,7 +69,7 @@ def read_report(text: str, demangle) -> list[Kernel]:
 def short(name: str) -> str:
     """A kernel without its launcher and namespaces."""
     inner = re.search(rf"(?:{WRAPPERS})<(.*)>\(", name)
-    name = inner[1] if inner else name.partition("(")[0]
+    name = inner[1].strip() if inner else name.partition("(")[0]
     for part in ("tdn::cuda::", "(anonymous namespace)::", "tdn::"):
         name = name.replace(part, "")
     return re.sub(r"\((?:NodePass|GatePass|bool|int)\)", "", name)

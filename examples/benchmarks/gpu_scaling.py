@@ -82,14 +82,15 @@ def run_sizes(
     timer = threading.Timer(max(1.0, budget), lambda: os.killpg(process.pid, signal.SIGKILL))
     timer.start()
     text, memory, loops = "", [], 0
-    for line in process.stdout:
-        text += line
-        if line.startswith("Loop time"):
-            loops += 1
-            if loops % 3 == 2:  # the first timed run of a size: everything is allocated
-                used = card("memory.used")  # MiB
-                memory.append(None if used is None else used * 2**20 / 1e9)
-    code = process.wait()
+    with process:
+        for line in process.stdout:
+            text += line
+            if line.startswith("Loop time"):
+                loops += 1
+                if loops % 3 == 2:  # the first timed run of a size: everything is allocated
+                    used = card("memory.used")  # MiB
+                    memory.append(None if used is None else used * 2**20 / 1e9)
+    code = process.returncode
     timed_out = code == -signal.SIGKILL and not timer.is_alive()
     timer.cancel()
     errors = [line for line in text.splitlines() if "ERROR" in line]
