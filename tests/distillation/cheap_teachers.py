@@ -28,8 +28,8 @@ class Counting(EMT):
 class Nan(EMT):
     """Has no numbers for structures with less than ``fewest`` atoms."""
 
-    def __init__(self, fewest: int = 0, **keys):
-        super().__init__(**keys)
+    def __init__(self, fewest: int = 0):
+        super().__init__()
         self.fewest = fewest
 
     def calculate(self, *arguments, **keys):

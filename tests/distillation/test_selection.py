@@ -17,7 +17,7 @@ from tdn.training.distillation.selection import Bounds, find_bounds, select
 
 def test_farthest_points_of_a_line():
     known = np.array([[0.0, 0.0]])
-    found = np.array([[1.0, 5.0], [10.0, 5.0], [5.0, 5.0], [9.5, 5.0], [0.0, 5.0]])
+    found = np.array([[1.0, 0.0], [10.0, 0.0], [5.0, 0.0], [9.5, 0.0], [0.0, 0.0]])
     # 10 is farthest from 0; then the middle; then what is farthest from 0, 5 and 10
     assert farthest_points(known, found, 3) == [1, 2, 0]
     assert farthest_points(known, found, 10)[:3] == [1, 2, 0]

@@ -14,8 +14,8 @@ from .section import Pair, Section, comparing_columns
 
 # angstrom, of the displaced atom, and of the supercell's shortest vector at least
 DISPLACEMENT, LENGTH = 0.02, 9.0
-# in reciprocal vectors of the primitive cell
-POINTS = ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.5, 0.5))
+# in reciprocal vectors of the primitive cell; of fcc they are Gamma, L, X and W
+POINTS = ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.25, 0.75))
 # THz; smaller frequencies are the acoustic ones at the zone center
 ZERO = 0.1
 
@@ -92,5 +92,4 @@ def frequencies(crystal: ase.Atoms, calculator: Calculator) -> list[list[float]]
     phonon.produce_force_constants()
     phonon.symmetrize_force_constants()
     phonon.run_qpoints(POINTS)
-    found = phonon.get_qpoints_dict()["frequencies"]
-    return [sorted(map(float, row)) for row in found]
+    return [sorted(map(float, row)) for row in phonon.qpoints.frequencies]

@@ -17,6 +17,8 @@ from tdn.system.version import __version__
 
 from .section import Section
 
+# characters of a cell on a terminal
+WIDEST = 60
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -56,6 +58,9 @@ def as_text(sections: Sequence[Section]) -> str:
         if not section.rows and section.text:
             lines.append(f"  {section.text}")
         rows = [section.columns, *section.rows] if section.columns else section.rows
+        rows = [
+            [cell if len(cell) <= WIDEST else cell[:WIDEST] + "..." for cell in r] for r in rows
+        ]
         if not rows:
             continue
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
