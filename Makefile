@@ -23,7 +23,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
-	@echo "distill-demo: rock salt and its melt from SevenNet-0, without data (examples/nacl/run)"
+	@echo "distill-demo: rock salt and its melt from SevenNet-0, without data (examples/distillation/run)"
 	@echo "test:    everything that needs no GPU"
 	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
@@ -75,7 +75,7 @@ $(TEACHER)/.done:
 	@touch $@
 
 distill-demo: $(STAMP)/plugin $(TEACHER)/.done
-	$(BIN)/tdn-distill examples/nacl/distill.yaml teacher.python=$(abspath $(TEACHER)/bin/python)
+	$(BIN)/tdn-distill examples/distillation/distill.yaml teacher.python=$(abspath $(TEACHER)/bin/python)
 
 # Files in parallel, the tests of one file after each other: they share what they build.
 TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
@@ -133,4 +133,4 @@ format: $(STAMP)/packages
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build examples/water/run examples/nacl/run
+	rm -rf build examples/water/run examples/distillation/run
