@@ -147,4 +147,10 @@ def _label_with_dask(
             for index, atoms in enumerate(structures)
         }
         for future in as_completed(list(futures)):
-            yield futures[future], future.result()
+            try:
+                answer = future.result()
+            except TDNError:
+                raise
+            except Exception as error:  # of Dask: a structure that ends every worker
+                answer = f"{type(error).__name__}: {error}"
+            yield futures[future], answer
