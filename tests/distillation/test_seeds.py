@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 
 from tdn.config.distillation import SeedsConfig
 from tdn.system.errors import UsageError
@@ -19,6 +19,7 @@ from tdn.training.distillation.seeds import make_seeds, read_structures, superce
         (bulk("NaCl", "rocksalt", a=5.6, cubic=True), 64, 64),
         (bulk("Cu", cubic=True) * (1, 1, 4), 64, 64),  # the long axis waits
         (molecule("H2O"), 64, 3),
+        (fcc111("Cu", (1, 1, 4), vacuum=None), 60, 64),  # a slab repeats in its plane only
     ],
 )
 def test_supercells_are_large_enough_and_compact(atoms, wanted, expected):

@@ -54,8 +54,9 @@ def supercell(atoms: ase.Atoms, wanted: int) -> ase.Atoms:
     if not atoms.pbc.any():
         return atoms
     repeats = np.ones(3, dtype=int)
-    heights = 1 / np.linalg.norm(np.linalg.pinv(atoms.cell.array), axis=0)
-    heights[~atoms.pbc] = np.inf
+    heights = np.full(3, np.inf)
+    inverse = np.linalg.pinv(atoms.cell.array)[:, atoms.pbc]
+    heights[atoms.pbc] = 1 / np.linalg.norm(inverse, axis=0)
     while len(atoms) * repeats.prod() < wanted:
         thinnest = heights * repeats
         # equal heights grow together: a cubic cell stays cubic
