@@ -229,12 +229,12 @@ def test_frames_without_a_label_are_set_aside_and_the_run_goes_on(tmp_path, monk
     assert main(["distill.yaml"]) == 0
     captured = capsys.readouterr()
     assert "1 of 12 frames have no label and are set aside: NaN or infinity" in captured.err
-    (aside,) = ase.io.read("run/set_aside.xyz", ":")
-    assert len(aside) == 31 and aside.info["reason"].startswith("NaN")
-    assert "1 structures set aside" in (folder / "run" / "report.html").read_text()
-    # it is not asked for again
+    # the seed, and what the dynamics of the vacancy brought
+    aside = ase.io.read("run/set_aside.xyz", ":")
+    assert all(len(atoms) == 31 and atoms.info["reason"].startswith("NaN") for atoms in aside)
+    assert f"{len(aside)} structures set aside" in (folder / "run" / "report.html").read_text()
     with LabelStore(folder / "run" / "labels.lmdb", {}) as labels:
-        assert labels.counts()[1] == 1
+        assert labels.counts()[1] == len(aside)
 
 
 def test_two_runs_in_one_folder_are_refused(finished, monkeypatch, capsys):
