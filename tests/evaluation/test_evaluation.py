@@ -285,7 +285,9 @@ def test_commands_have_only_options_with_an_effect(folder, capsys, command, argu
 def test_a_missing_command_is_named(capsys):
     assert main(["model.pt", "frames.xyz"]) == 2
     error = capsys.readouterr().err
-    assert "expected errors, md, scan, as in: tdn-eval errors model.pt frames.xyz\n" in error
+    assert (
+        "expected errors, md, scan, compare, as in: tdn-eval errors model.pt frames.xyz\n" in error
+    )
     assert error.count("\n") == 1
 
 
