@@ -71,6 +71,7 @@ def run_programs(
     at_once: int = 1,
     threads: int | None = None,
     watch: Callable[[], None] = lambda: None,
+    ended: Callable[[int, int], None] = lambda index, code: None,
 ) -> list[int]:
     """Run programs, some at the same time; their exit codes.
 
@@ -79,6 +80,7 @@ def run_programs(
     at_once : how many run at the same time
     threads : of each
     watch : called ten times a second while they run
+    ended : called with the number of a program that has ended and its exit code
 
     Raises
     ------
@@ -98,6 +100,7 @@ def run_programs(
             for index, process in list(running.items()):
                 if process.poll() is not None:
                     codes[index] = running.pop(index).returncode
+                    ended(index, codes[index])
     finally:
         for process in running.values():
             process.terminate()

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from structures import TRAINED_MODEL, water_cluster
 
 from tdn.config.distillation import RoundsConfig
+from tdn.evaluation.dynamics import lammps
 from tdn.evaluation.dynamics.in_ase import run_in_ase
-from tdn.evaluation.dynamics.lammps import input_script, read_run
+from tdn.evaluation.dynamics.lammps import input_script, read_run, run_in_lammps
 from tdn.evaluation.dynamics.plan import Plan, Segment, sensible_timestep
 from tdn.system.errors import TDNError
 from tdn.training.distillation.exploration import MAX_RUNS, plan_exploration
 from tdn.training.distillation.seeds import Candidate
+from tdn_export import export_model
 
 COPPER = bulk("Cu", "fcc", a=3.6, cubic=True) * 2
 
@@ -54,9 +57,26 @@ def test_frames_of_lammps_are_read_with_their_deviations(tmp_path):
 
 
 def test_a_run_without_a_first_step_is_an_error(tmp_path):
+    (tmp_path / "exit_code").write_text("1")
     (tmp_path / "log.lammps").write_text("ERROR: Unrecognized pair style 'tdn' (force.cpp:1)\n")
     with pytest.raises(TDNError, match="does not know pair_style tdn; for the reason run: tdn-lam"):
         read_run(plan(), tmp_path, code=1)
+    assert not (tmp_path / "exit_code").exists()  # so that it is tried again
+
+
+@pytest.mark.lammps
+def test_a_run_that_has_ended_is_not_repeated(tmp_path, monkeypatch):
+    model = tmp_path / "model.tdn.pth"
+    export_model(TRAINED_MODEL, model)
+    water = water_cluster()
+    first = plan(atoms=water)
+    (one,) = run_in_lammps([first], model, tmp_path, committee=False)
+    assert [len(s.atoms) for s in one.samples] == [len(water)] * 5 and one.broken is None
+    monkeypatch.setattr(lammps, "run_programs", lambda programs, *_: [1 / 0 for _ in programs])
+    (same,) = run_in_lammps([first], model, tmp_path, committee=False)
+    assert np.array_equal(same.samples[-1].atoms.positions, one.samples[-1].atoms.positions)
+    with pytest.raises(ZeroDivisionError):  # another input is another run
+        run_in_lammps([plan(atoms=water, seed=2)], model, tmp_path, committee=False)
 
 
 def test_the_input_says_what_the_plan_says():

@@ -12,6 +12,7 @@ import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
+from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError
 from tdn.system.programs import Program, find_program, last_error, run_programs
 
@@ -19,6 +20,8 @@ from .plan import BAROSTAT, THERMOSTAT, Plan, Sample, Trajectory
 
 # bar
 GIGAPASCAL = 1e4
+# exit code of a run that has ended, in its folder
+ENDED = "exit_code"
 # room around a molecule, in angstrom
 VACUUM = 5.0
 
@@ -76,7 +79,11 @@ def write_start(path: Path, atoms: ase.Atoms) -> str:
         masses=True,
         units="metal",
     )
-    return " ".join("p" if periodic else "m" for periodic in start.pbc)
+    return _boundary(atoms)
+
+
+def _boundary(atoms: ase.Atoms) -> str:
+    return " ".join("p" if periodic else "m" for periodic in atoms.pbc)
 
 
 def input_script(plan: Plan, boundary: str, model: str, committee: bool) -> str:
@@ -132,6 +139,8 @@ def run_in_lammps(
 ) -> list[Trajectory]:
     """Run plans, some at the same time, each in a folder of its name.
 
+    A run that has ended there before, with the same input, is not repeated.
+
     Parameters
     ----------
     model : compiled file
@@ -144,20 +153,32 @@ def run_in_lammps(
         If LAMMPS or the plugin is missing, or a run ends before its first step.
     """
     lmp = find_program("lmp")
-    programs = []
+    programs, marks = [], []
     for plan in plans:
         here = folder / plan.name
         here.mkdir(parents=True, exist_ok=True)
-        for old in (*here.glob("*.dump"), here / "log.lammps"):
-            old.unlink(missing_ok=True)
-        boundary = write_start(here / "start.data", plan.atoms)
+        boundary = _boundary(plan.atoms)
         script = input_script(plan, boundary, str(model.absolute()), committee)
+        mark = here / ENDED
+        if mark.exists() and (here / "in.run").read_text() == script:
+            continue
+        for old in (*here.glob("*.dump"), here / "log.lammps", mark):
+            old.unlink(missing_ok=True)
+        write_start(here / "start.data", plan.atoms)
         (here / "in.run").write_text(script)
         command = (lmp, "-in", "in.run", "-log", "none")
         programs.append(Program(command, (here / "log.lammps").absolute(), here))
-    codes = run_programs(programs, at_once, threads, watch)
+        marks.append(mark)
+
+    def ended(index: int, code: int) -> None:
+        with atomic_write(marks[index]) as temporary:
+            temporary.write_text(str(code))
+
+    run_programs(programs, at_once, threads, watch, ended)
+    folders = [folder / plan.name for plan in plans]
     return [
-        read_run(plan, folder / plan.name, code) for plan, code in zip(plans, codes, strict=True)
+        read_run(plan, here, int((here / ENDED).read_text()))
+        for plan, here in zip(plans, folders, strict=True)
     ]
 
 
@@ -181,6 +202,7 @@ def read_run(plan: Plan, folder: Path, code: int = 0) -> Trajectory:
         if "Step" not in text:
             if "pair style 'tdn'" in reason:
                 reason = "it does not know pair_style tdn; for the reason run: tdn-lammps info"
+            (folder / ENDED).unlink(missing_ok=True)  # the next attempt tries again
             raise TDNError(f"LAMMPS ended before its first step: {reason} (see {log})")
         result.broken = reason
     for number, segment in enumerate(plan.segments):
