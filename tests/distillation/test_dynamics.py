@@ -23,7 +23,9 @@ COPPER = bulk("Cu", "fcc", a=3.6, cubic=True) * 2
 
 def plan(*segments: Segment, **values) -> Plan:
     segments = segments or (Segment("300 K", 300.0, 300.0, 20),)
-    return Plan("run", values.pop("atoms", COPPER), segments, 2.0, 5, **values)
+    return Plan(
+        "run", values.pop("atoms", COPPER), segments, values.pop("timestep", 2.0), 5, **values
+    )
 
 
 def frame(step: int, atoms, deviations) -> str:
@@ -69,14 +71,14 @@ def test_a_run_that_has_ended_is_not_repeated(tmp_path, monkeypatch):
     model = tmp_path / "model.tdn.pth"
     export_model(TRAINED_MODEL, model)
     water = water_cluster()
-    first = plan(atoms=water)
+    first = plan(atoms=water, timestep=0.25)
     (one,) = run_in_lammps([first], model, tmp_path, committee=False)
     assert [len(s.atoms) for s in one.samples] == [len(water)] * 5 and one.broken is None
     monkeypatch.setattr(lammps, "run_programs", lambda programs, *_: [1 / 0 for _ in programs])
     (same,) = run_in_lammps([first], model, tmp_path, committee=False)
     assert np.array_equal(same.samples[-1].atoms.positions, one.samples[-1].atoms.positions)
     with pytest.raises(ZeroDivisionError):  # another input is another run
-        run_in_lammps([plan(atoms=water, seed=2)], model, tmp_path, committee=False)
+        run_in_lammps([plan(atoms=water, timestep=0.25, seed=2)], model, tmp_path, committee=False)
 
 
 def test_the_input_says_what_the_plan_says():
