@@ -89,7 +89,7 @@ def test_text_forms():
     "source, message",
     [
         (teacher("Unordered"), "depends on the order of the atoms"),
-        (teacher("NoForces"), "cannot label a structure of 16 atoms with Cu"),
+        (teacher("NoForces"), "NoForces gives no forces; choose a calculator that does"),
         (teacher("Nan", fewest=100), "gives NaN or infinity for a structure of 16 atoms with Cu"),
     ],
 )

@@ -25,6 +25,10 @@ class WorkerDied(TDNError):
     """The process of a calculator ended instead of answering."""
 
 
+class NoForces(TDNError):
+    """A calculator has energies alone."""
+
+
 @dataclass(frozen=True)
 class Label:
     """What a calculator says about a structure.
@@ -134,7 +138,7 @@ class CalculatorProcess:
         if "error" in answer:
             raise TDNError(f"{self.name} fails: {printable(answer['error'], 300)}")
         if answer["forces"] is None:
-            raise TDNError(f"{self.name} gives no forces; choose a calculator that does")
+            raise NoForces(f"{self.name} gives no forces; choose a calculator that does")
         stress = answer["stress"]
         return Label(
             energy=answer["energy"],

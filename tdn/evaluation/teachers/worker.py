@@ -57,9 +57,12 @@ def label(calculator, request):
     energy = atoms.get_potential_energy()
     free = calculator.results.get("free_energy")
     result = {"energy": float(energy if free is None else free)}
-    forces = calculator.get_property("forces", atoms)
-    result["forces"] = None if forces is None else forces.tolist()
-    result["stress"] = None
+    result["forces"] = result["stress"] = None
+    try:
+        forces = calculator.get_property("forces", atoms)
+        result["forces"] = None if forces is None else forces.tolist()
+    except NotImplementedError:
+        pass
     if atoms.pbc.any() and atoms.cell.rank == 3:
         try:
             result["stress"] = [float(x) for x in atoms.get_stress()]

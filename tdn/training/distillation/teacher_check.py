@@ -9,7 +9,7 @@ import ase
 import numpy as np
 
 from tdn.data.statistics import LARGEST_BINDING
-from tdn.evaluation.teachers.process import CalculatorProcess, Label
+from tdn.evaluation.teachers.process import CalculatorProcess, Label, NoForces
 from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.system.errors import TDNError
 
@@ -92,6 +92,8 @@ def _checked(process: CalculatorProcess, atoms: ase.Atoms) -> Label:
     what = f"a structure of {len(atoms)} atoms with {', '.join(sorted(set(atoms.symbols)))}"
     try:
         label = process.label(atoms)
+    except NoForces:
+        raise
     except TDNError as error:
         raise TDNError(
             f"the teacher cannot label {what}: {error}; choose one that knows these elements, or "
