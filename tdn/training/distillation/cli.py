@@ -1,4 +1,4 @@
-"""Command ``tdn-distill``: a fast potential from a structure and a slow calculator, without data."""
+"""Command ``tdn-distill``: a potential from a structure and a slow calculator, without data."""
 
 from __future__ import annotations
 
