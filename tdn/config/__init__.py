@@ -9,6 +9,7 @@ from .schema import (
     config_to_dict,
     data_config_from_dict,
     model_config_from_dict,
+    stored_model_config,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "config_to_dict",
     "data_config_from_dict",
     "model_config_from_dict",
+    "stored_model_config",
 ]

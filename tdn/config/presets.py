@@ -22,6 +22,26 @@ PAPER: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
     "attention_dropout": 0.2,
     "avg_num_atoms": 36.6,
+    "avg_num_neighbors": 18.6,
+    "constants": "released",
+}
+PAPER_DATA: dict[str, Any] = {"atomic_energies": "none", "energy_scale": "none"}
+# AdamW without decay is Adam; the rate falls to a tenth after the third epoch without progress
+PAPER_TRAIN: dict[str, Any] = {
+    "max_epochs": 100,
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "weight_decay": 0.0,
+    "learning_rate": 5e-4,
+    "min_learning_rate": 0.0,
+    "warmup_epochs": 0.0,
+    "schedule": "plateau",
+    "plateau_epochs": 3,
+    "clip_norm": 0.0,
+    "ema_decay": 0.0,
+    "loss": "molecule",
+    "energy_weight": 1.0,
+    "forces_weight": 1.0,
 }
 
 # docs/training.md compares them; medium is what the program does without a preset
@@ -38,22 +58,28 @@ LARGE: dict[str, Any] = {
 }
 
 PRESETS = {"nano": NANO, "small": SMALL, "medium": MEDIUM, "large": LARGE, "paper": PAPER}
+# what a preset says about the other sections
+OTHER_SECTIONS = {"paper": {"data": PAPER_DATA, "train": PAPER_TRAIN}}
 
 
 def apply_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what the preset of a ``model`` section says about keys that the section lacks.
+    """Fill in what ``model.preset`` says about keys that the sections lack.
 
     Parameters
     ----------
-    values : the section as it was written; unknown presets are left to the checks of its keys
+    values : sections as they were written; unknown presets and sections that are no dictionaries
+        are left to the checks of their keys
     """
-    name = values.get("preset")
+    model = values.get("model")
+    name = model.get("preset") if isinstance(model, dict) else None
     if not isinstance(name, str) or name not in PRESETS:
         return values
-    resolved = {**PRESETS[name], **values}
-    if name != "paper":
-        return resolved
-    l_max = resolved["l_max"]
-    if "rank" not in values and isinstance(l_max, int):
-        resolved["rank"] = max(1, 7 * l_max**2)  # the schedule 7 L^2 of section 4.1
+    resolved = dict(values)
+    for section, preset in {"model": PRESETS[name], **OTHER_SECTIONS.get(name, {})}.items():
+        written = values.get(section) or {}
+        if isinstance(written, dict):
+            resolved[section] = {**preset, **written}
+    l_max = resolved["model"].get("l_max")
+    if name == "paper" and "rank" not in model and isinstance(l_max, int):
+        resolved["model"]["rank"] = max(1, 7 * l_max**2)  # the schedule 7 L^2 of section 4.1
     return resolved

@@ -110,6 +110,12 @@ class ModelConfig:
     avg_num_atoms: float | None = _option(
         None, "attention: divide energies by the root of this; null: plain sum", minimum=1e-6
     )
+    constants: str = _option(
+        "unit_variance",
+        "attention: couplings, silu, gates and initial weights of unit variance, or those of the "
+        "released code of the paper",
+        choices=("unit_variance", "released"),
+    )
     zbl: bool = _option(False, "add the ZBL repulsion of nuclei at short distance")
     avg_num_neighbors: float | None = _option(
         None, "normalization of messages; null: mean of the training data", minimum=1e-6
@@ -148,8 +154,8 @@ class DataConfig:
     config_type_key: str = _option("config_type", "key of the name that groups frames in tables")
     atomic_energies: str | dict[str, float] = _option(
         "auto",
-        "E0: auto (isolated-atom frames, else least squares), isolated, least_squares, "
-        "or a value in eV per symbol",
+        "E0: auto (isolated-atom frames, else least squares), isolated, least_squares, none "
+        "(zero), or a value in eV per symbol",
     )
     isolated_atoms: str | None = _option(None, "file with one frame per isolated atom")
     stage: str = _option(
@@ -187,8 +193,8 @@ class DataConfig:
     )
     energy_scale: str = _option(
         "global",
-        "scale of energies: RMS force of all atoms, or of each element",
-        choices=("global", "per_species"),
+        "scale of energies: RMS force of all atoms, or of each element; none: one eV",
+        choices=("global", "per_species", "none"),
     )
 
 
@@ -217,7 +223,13 @@ class TrainConfig:
     min_learning_rate: float = _option(1e-5, "learning rate at the end", minimum=0.0)
     warmup_epochs: float = _option(1.0, "epochs of linear warm-up", minimum=0.0)
     schedule: str = _option(
-        "cosine", "learning-rate schedule", choices=("cosine", "linear", "constant")
+        "cosine",
+        "learning-rate schedule; plateau: a tenth whenever the validation loss has not fallen for "
+        "plateau_epochs",
+        choices=("cosine", "linear", "constant", "plateau"),
+    )
+    plateau_epochs: int = _option(
+        3, "validations without a lower loss, after which plateau lowers the rate", minimum=1
     )
     weight_decay: float = _option(
         1e-6, "decoupled weight decay, of arrays of several indices", minimum=0.0
@@ -235,7 +247,11 @@ class TrainConfig:
     )
     forces_weight: float = _option(10.0, "weight of the forces in the loss", minimum=0.0)
     stress_weight: float = _option(1.0, "weight of the virial per atom in the loss", minimum=0.0)
-    loss: str = _option("huber", "loss function", choices=("mse", "huber", "mae"))
+    loss: str = _option(
+        "huber",
+        "loss function; molecule: absolute energies per atom, RMS of the forces of each frame",
+        choices=("mse", "huber", "mae", "molecule"),
+    )
     huber_delta: float = _option(0.1, "where the Huber loss turns linear", minimum=1e-6)
     max_loss_jump: float = _option(
         10.0,
@@ -344,8 +360,6 @@ def _section(cls: type, values: Any, name: str) -> Any:
     if not isinstance(values, dict):
         found = printable(repr(values))
         raise UsageError(f"section '{name}': expected key: value lines, found {found}")
-    if cls is ModelConfig:
-        values = apply_preset(values)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     converted = {}
@@ -383,6 +397,7 @@ def config_from_dict(values: dict[str, Any]) -> Config:
         if name not in SECTIONS:
             near = _nearest(str(name), list(SECTIONS))
             raise UsageError(f"unknown section '{printable(name)}'; {near}")
+    values = apply_preset(values)
     return Config(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
 
 
@@ -397,5 +412,14 @@ def data_config_from_dict(values: dict[str, Any], name: str = "data") -> DataCon
 
 
 def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """Build the configuration of a network alone, as checkpoints store it."""
+    """Build the configuration of a network alone."""
+    return _section(ModelConfig, apply_preset({"model": values})["model"], "model")
+
+
+def stored_model_config(values: dict[str, Any]) -> ModelConfig:
+    """The configuration of a network as a checkpoint stores it, complete.
+
+    A key that it lacks is newer than the checkpoint and has the default of the program: what the
+    preset says today is not what it said when the network was built.
+    """
     return _section(ModelConfig, values, "model")

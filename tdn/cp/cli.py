@@ -11,6 +11,7 @@ from tdn.system.atomic_files import check_writable
 from tdn.system.command import run_main
 from tdn.system.errors import UsageError
 
+from .factors import without_normalization
 from .library import CPFactors, decompose, load_factors, save_factors, shipped_ranks, smallest_exact
 from .options import SolverOptions
 
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rank", type=int, help="solve for factors of this CP rank")
     add("--scan", action="store_true", help="find the smallest rank of an exact decomposition")
     add("--fixed", action="store_true", help="keep every path coefficient at 1")
+    add("--bare", action="store_true", help="the sum of Wigner blocks without normalization")
     add("--band", type=float, nargs=2, default=(0.8, 1.25), metavar=("LOW", "HIGH"),
         help="allowed range of the path coefficients")  # fmt: skip
     add("--starts", type=int, default=10, help="random starts per rank")
@@ -103,11 +105,22 @@ def _main(argv: list[str] | None) -> int:
         }
         if arguments.scan:
             factors = smallest_exact(arguments.l_max, arguments.paths, **solving)
+            factors = without_normalization(factors) if arguments.bare else factors
         else:
-            factors = decompose(arguments.l_max, arguments.rank, arguments.paths, **solving)
+            factors = decompose(
+                arguments.l_max,
+                arguments.rank,
+                arguments.paths,
+                normalized=not arguments.bare,
+                **solving,
+            )
     else:
         factors = load_factors(
-            arguments.l_max, arguments.paths, free_coefficients=not arguments.fixed, **shape
+            arguments.l_max,
+            arguments.paths,
+            free_coefficients=not arguments.fixed,
+            normalized=not arguments.bare,
+            **shape,
         )
     print(report(factors))
     print(f"{'seconds':<20}{time.perf_counter() - began:.1f}")

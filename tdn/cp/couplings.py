@@ -109,6 +109,7 @@ def coupling_tensor(
     l_max2: int | None = None,
     l_max3: int | None = None,
     coefficients: np.ndarray | None = None,
+    normalized: bool = True,
 ) -> np.ndarray:
     """Dense coupling tensor M[k, i, j] (k: output, i: first input, j: second input).
 
@@ -119,6 +120,8 @@ def coupling_tensor(
         Largest degrees, as in :func:`coupling_paths`.
     coefficients : [P], optional
         Path coefficients c_p (default 1).
+    normalized : bool
+        With n_{l3}; otherwise the bare sum of c_p W_p, as in the code of arXiv 2507.01131.
 
     Returns
     -------
@@ -134,7 +137,8 @@ def coupling_tensor(
             "one per path"
         )
     tensor = np.zeros((dimension(l_max3), dimension(l_max1), dimension(l_max2)))
-    for path, c, n in zip(paths, coefficients, path_normalization(paths), strict=True):
+    norms = path_normalization(paths) if normalized else np.ones(len(paths))
+    for path, c, n in zip(paths, coefficients, norms, strict=True):
         tensor[degree_slice(path.l3), degree_slice(path.l1), degree_slice(path.l2)] = (
             c * n * wigner_3j(path)
         )

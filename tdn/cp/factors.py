@@ -55,6 +55,9 @@ class CPFactors:
         parity paths also the inversion), in float64.
     float32_error : float
         Relative Frobenius error of the same factors in float32 arithmetic.
+    normalized : bool
+        Whether they stand for the tensor with the normalization per output degree, or for the bare
+        sum of Wigner blocks.
     """
 
     input1: np.ndarray
@@ -68,6 +71,7 @@ class CPFactors:
     relative_error: float
     equivariance_error: float
     float32_error: float
+    normalized: bool = True
 
     @property
     def rank(self) -> int:
@@ -111,6 +115,7 @@ class CPFactors:
             self.l_max_input2,
             self.l_max_output,
             self.path_coefficients,
+            self.normalized,
         )
 
 
@@ -121,13 +126,13 @@ def measured_factors(
     l_max2: int,
     l_max3: int,
     paths: str,
+    normalized: bool = True,
 ) -> CPFactors:
-    """Factors ``[output, input1, input2]`` of the normalized tensor with measured errors."""
+    """Factors ``[output, input1, input2]`` of a coupling tensor with measured errors."""
     output, input1, input2 = balance(factors)
     tensor = reconstruct([output, input1, input2])
-    target = coupling_tensor(
-        coupling_paths(l_max1, l_max2, l_max3, paths), l_max1, l_max2, l_max3, coefficients
-    )
+    path_list = coupling_paths(l_max1, l_max2, l_max3, paths)
+    target = coupling_tensor(path_list, l_max1, l_max2, l_max3, coefficients, normalized)
     return CPFactors(
         input1=input1,
         input2=input2,
@@ -142,6 +147,7 @@ def measured_factors(
             tensor, l_max1, l_max2, l_max3, inversion=paths == "parity"
         ),
         float32_error=float32_error(input1, input2, output),
+        normalized=normalized,
     )
 
 
@@ -169,12 +175,32 @@ def restrict(factors: CPFactors, l_max: int, l_max_input2: int, l_max_output: in
         degree_scale(p, l_max_output)
         for p in (tuple(p for p in factors.coupling_paths if p.l3 <= l_max_output), small)
     )
-    output = factors.output[: dimension(l_max_output)] * (new / old)[:, None]
+    output = factors.output[: dimension(l_max_output)]
+    if factors.normalized:
+        output = output * (new / old)[:, None]
     return measured_factors(
         [output, factors.input1[: dimension(l_max)], factors.input2[: dimension(l_max_input2)]],
         factors.path_coefficients[[index[path] for path in small]],
         *wanted,
         factors.paths,
+        factors.normalized,
+    )
+
+
+def without_normalization(factors: CPFactors) -> CPFactors:
+    """Factors of the bare sum of Wigner blocks, as exact as those of the normalized tensor.
+
+    An approximation of the one is not the best of the other, since degrees weigh differently.
+    """
+    wanted = (factors.l_max_input1, factors.l_max_input2, factors.l_max_output)
+    scale = degree_scale(factors.coupling_paths, factors.l_max_output)[:, None]
+    output = np.divide(factors.output, scale, out=np.zeros_like(factors.output), where=scale > 0)
+    return measured_factors(
+        [output, factors.input1, factors.input2],
+        factors.path_coefficients,
+        *wanted,
+        factors.paths,
+        normalized=False,
     )
 
 
@@ -217,7 +243,7 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 def save_factors(path: str | Path, factors: CPFactors) -> None:
     """Write factors to an npz file (no pickle)."""
     names = ("l_max_input1", "l_max_input2", "l_max_output", "paths")
-    names += ("relative_error", "equivariance_error", "float32_error")
+    names += ("relative_error", "equivariance_error", "float32_error", "normalized")
     arrays = {n: getattr(factors, n) for n in ("input1", "input2", "output", "path_coefficients")}
     write_npz(Path(path), arrays, {name: getattr(factors, name) for name in names})
 

@@ -27,7 +27,15 @@ from tdn.system.errors import TDNError
 
 from .algebra import CPProblem, orthogonal_terms
 from .couplings import coupling_paths, coupling_tensor, dimension
-from .factors import CPFactors, degree_scale, measured_factors, read_factors, restrict, save_factors
+from .factors import (
+    CPFactors,
+    degree_scale,
+    measured_factors,
+    read_factors,
+    restrict,
+    save_factors,
+    without_normalization,
+)
 from .newton import levenberg_marquardt
 from .options import SolverOptions
 from .solver import scan_ranks, solve_cp
@@ -52,6 +60,7 @@ def decompose(
     *,
     l_max_input2: int | None = None,
     l_max_output: int | None = None,
+    normalized: bool = True,
     options: SolverOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CPFactors:
@@ -66,6 +75,8 @@ def decompose(
     paths : {"parity", "all"}
     l_max_input2, l_max_output : int, optional
         Largest degrees of the second input and of the output (default ``l_max``).
+    normalized : bool
+        Of the tensor with the normalization per output degree, or of the bare sum of Wigner blocks.
     options : SolverOptions, optional
     progress : callable, optional
         Receives one line per random start.
@@ -75,11 +86,12 @@ def decompose(
     options = options or SolverOptions()
     solution = solve_cp(CPProblem.from_degrees(path_list, *wanted), rank, options, progress)
     factors, coefficients = solution.factors, solution.coefficients
-    factors[0] = factors[0] * degree_scale(path_list, wanted[2])[:, None]
-    if not solution.exact:  # an approximation is best in the metric of the normalized tensor
-        problem = CPProblem.from_degrees(path_list, *wanted, normalized=True)
-        factors, coefficients = levenberg_marquardt(problem, factors, coefficients, options)
-    return measured_factors(factors, coefficients, *wanted, paths)
+    if normalized:
+        factors[0] = factors[0] * degree_scale(path_list, wanted[2])[:, None]
+        if not solution.exact:  # an approximation is best in the metric of the normalized tensor
+            problem = CPProblem.from_degrees(path_list, *wanted, normalized=True)
+            factors, coefficients = levenberg_marquardt(problem, factors, coefficients, options)
+    return measured_factors(factors, coefficients, *wanted, paths, normalized)
 
 
 def smallest_exact(
@@ -107,6 +119,7 @@ def full_rank_factors(
     l_max_input2: int | None = None,
     l_max_output: int | None = None,
     rank: int | None = None,
+    normalized: bool = True,
 ) -> CPFactors:
     """Exact factors with c_p = 1 from singular value decompositions, without a solver.
 
@@ -115,17 +128,25 @@ def full_rank_factors(
     """
     wanted = _degrees(l_max, l_max_input2, l_max_output)
     path_list = coupling_paths(*wanted, paths)
-    _, factors = orthogonal_terms(coupling_tensor(path_list, *wanted))
+    ones = np.ones(len(path_list))
+    _, factors = orthogonal_terms(coupling_tensor(path_list, *wanted, ones, normalized))
     factors = [f[:, :rank] for f in factors]
-    return measured_factors(factors, np.ones(len(path_list)), *wanted, paths)
+    return measured_factors(factors, ones, *wanted, paths, normalized)
 
 
 def file_name(
-    l_max1: int, l_max2: int, l_max3: int, paths: str, rank: int, free_coefficients: bool
+    l_max1: int,
+    l_max2: int,
+    l_max3: int,
+    paths: str,
+    rank: int,
+    free_coefficients: bool,
+    normalized: bool = True,
 ) -> str:
     """Name of the file of a decomposition, in the package and in the cache."""
     gauge = "free" if free_coefficients else "fixed"
-    return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}.npz"
+    metric = "" if normalized else "_bare"
+    return f"cp_{l_max1}-{l_max2}-{l_max3}_{paths}_r{rank}_{gauge}{metric}.npz"
 
 
 def cache_folder() -> Path:
@@ -152,6 +173,7 @@ def load_factors(
     l_max_input2: int | None = None,
     l_max_output: int | None = None,
     free_coefficients: bool = True,
+    normalized: bool = True,
     exact_only: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> CPFactors:
@@ -171,6 +193,9 @@ def load_factors(
     free_coefficients : bool
         Whether path coefficients c_p are solved for within a band around 1, or fixed at 1 as in
         arXiv 2507.01131. Fixing them needs an explicit ``rank``.
+    normalized : bool
+        Of the tensor with the normalization per output degree, or of the bare sum of Wigner blocks,
+        as in the code of arXiv 2507.01131.
     exact_only : bool
         Raise unless the decomposition is exact.
     progress : callable, optional
@@ -195,8 +220,9 @@ def load_factors(
     coupling_paths(*wanted, paths)  # checks the arguments
     if rank is None:
         factors = _default_factors(wanted, paths, free_coefficients)
+        factors = factors if normalized else without_normalization(factors)
     else:
-        factors = _factors_of_rank(wanted, paths, rank, free_coefficients, progress)
+        factors = _factors_of_rank(wanted, paths, rank, free_coefficients, normalized, progress)
     if exact_only and not factors.exact:
         raise TDNError(
             f"the rank-{factors.rank} decomposition for degrees {wanted}, paths={paths!r} has a "
@@ -246,16 +272,27 @@ def _factors_of_rank(
     paths: str,
     rank: int,
     free: bool,
+    normalized: bool,
     progress: Callable[[str], None] | None,
 ) -> CPFactors:
     """Factors of a given rank from the package, the cache, or the solver."""
     if rank < 1:
         raise TDNError(f"CP rank is {rank}, expected at least 1")
-    name = file_name(*wanted, paths, rank, free)
+    name = file_name(*wanted, paths, rank, free, normalized)
     if (SHIPPED / name).is_file():
         return read_factors(SHIPPED / name)
+    if not normalized:  # exact factors of the one tensor are exact factors of the other
+        shipped = SHIPPED / file_name(*wanted, paths, rank, free)
+        if shipped.is_file() and (factors := read_factors(shipped)).exact:
+            return without_normalization(factors)
     if rank >= full_rank(wanted):
-        return full_rank_factors(wanted[0], paths, l_max_input2=wanted[1], l_max_output=wanted[2])
+        return full_rank_factors(
+            wanted[0],
+            paths,
+            l_max_input2=wanted[1],
+            l_max_output=wanted[2],
+            normalized=normalized,
+        )
     cached = cache_folder() / name
     if cached.is_file():
         return read_factors(cached)
@@ -269,6 +306,7 @@ def _factors_of_rank(
             paths,
             l_max_input2=wanted[1],
             l_max_output=wanted[2],
+            normalized=normalized,
             options=options,
             progress=progress,
         )
@@ -277,11 +315,17 @@ def _factors_of_rank(
 
 
 def paper_rank(schedule: str, l_max: int) -> int:
-    """CP rank of a schedule of the paper: ``7L``, ``7L^2``, ``16log^2(L+1)`` or ``(L+1)^4``."""
+    """CP rank of a schedule of the paper: ``7L``, ``7L^2``, ``16log^2(L+1)`` or ``(L+1)^4``.
+
+    The third is rounded up; its form in the released code, which cuts the square of the logarithm
+    to an integer first, is ``16int(log^2(L+1))`` (16 for L = 2 and 3, 32 for L = 4, and 0, taken as
+    one, for L = 1).
+    """
     schedules = {
         "7L": 7 * l_max,
         "7L^2": 7 * l_max**2,
         "16log^2(L+1)": math.ceil(16 * math.log(l_max + 1) ** 2),
+        "16int(log^2(L+1))": 16 * int(math.log(l_max + 1) ** 2),
         "(L+1)^4": (l_max + 1) ** 4,
     }
     if schedule not in schedules:

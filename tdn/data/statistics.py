@@ -15,7 +15,7 @@ from tdn.system.errors import TDNError, UsageError
 
 from .frames import Frame
 
-E0_METHODS = ("auto", "isolated", "least_squares")
+E0_METHODS = ("auto", "isolated", "least_squares", "none")
 # angstrom between periodic images; beyond it an atom has the energy of a free one
 FREE_DISTANCE = 10.0
 # eV per atom; no matter is bound so strongly
@@ -155,7 +155,7 @@ def find_atomic_energies(
     Parameters
     ----------
     setting : ``auto`` (isolated atoms where there are any, least squares for the rest),
-        ``isolated``, ``least_squares``, or a value in eV per symbol
+        ``isolated``, ``least_squares``, ``none`` (zero), or a value in eV per symbol
     species : chemical symbols of the model
     frames : training frames without isolated atoms
     isolated : frames of isolated atoms
@@ -177,6 +177,8 @@ def find_atomic_energies(
             f"data.atomic_energies = {setting!r}: expected {', '.join(E0_METHODS)} or a value "
             "per symbol, e.g. {H: -13.6, O: -2041.8}"
         )
+    if setting == "none":
+        return AtomicEnergies(dict.fromkeys(species, 0.0), dict.fromkeys(species, "none"))
     known = {} if setting == "least_squares" else isolated_energies(isolated)
     known = {s: known[s] for s in species if s in known}
     if setting == "isolated":
@@ -221,6 +223,13 @@ def _check_complete(values: dict[str, float], species: Sequence[str], advice: st
     missing = [s for s in species if s not in values]
     if missing:
         raise TDNError(f"no E0 for element {', '.join(missing)}: {advice}")
+
+
+def energy_scale(frames: Sequence[Frame], species: Sequence[str], setting: str) -> np.ndarray:
+    """Energy scale of every element, [S] in eV: `force_scale` as ``data.energy_scale`` says."""
+    if setting == "none":
+        return np.ones(len(species))
+    return force_scale(frames, species, setting == "per_species")
 
 
 def force_scale(frames: Sequence[Frame], species: Sequence[str], per_species: bool) -> np.ndarray:

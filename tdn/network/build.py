@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from ase.data import atomic_numbers as number_of_symbol
 
-from tdn.config import ModelConfig, model_config_from_dict
+from tdn.config import ModelConfig, stored_model_config
 from tdn.cp import load_factors
 from tdn.system.errors import TDNError
 
@@ -44,6 +44,7 @@ def check_config(config: ModelConfig) -> None:
     for key, value, needed in (
         ("forces", config.forces, "gradient"),
         ("path_coefficients", config.path_coefficients, "free"),
+        ("constants", config.constants, "unit_variance"),
         ("preset", config.preset == "paper", False),
     ):
         if value != needed:
@@ -76,6 +77,7 @@ def build_model(config: ModelConfig, seed: int | None = None) -> Network:
         paths=config.paths,
         rank=config.rank,
         free_coefficients=config.path_coefficients == "free",
+        normalized=config.constants != "released",
     )
     config = dataclasses.replace(config, rank=factors.rank)
     return _network(config, CPMatrices.from_factors(factors), seed)
@@ -104,7 +106,7 @@ def stored_config(values: dict[str, Any]) -> ModelConfig:
 
     Where the configuration leaves the rank of the CP factors open, the stored matrices have it.
     """
-    config = model_config_from_dict(values["config"])
+    config = stored_model_config(values["config"])
     if config.rank is not None:
         return config
     rows = num_components(config.l_max)

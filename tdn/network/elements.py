@@ -11,7 +11,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from tdn.config import ModelConfig, model_config_from_dict
+from tdn.config import ModelConfig, stored_model_config
 from tdn.system.errors import TDNError
 from tdn.system.printable import printable
 
@@ -75,7 +75,7 @@ def select_species(content: dict[str, Any], species: Sequence[str], path: str | 
     TDNError
         If the checkpoint lacks one of them, or none is given.
     """
-    config = model_config_from_dict(content["config"])
+    config = stored_model_config(content["config"])
     unknown = [symbol for symbol in species if symbol not in config.species]
     if unknown or not species:
         found = f"has no element {printable(unknown[0])}" if unknown else "must keep an element"

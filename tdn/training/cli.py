@@ -34,6 +34,7 @@ examples:
   tdn-train water.yaml train.max_epochs=50 model.num_channels=32 train.run_dir=small
   tdn-train --defaults > config.yaml
   tdn-train --init water.xyz -o water.yaml
+  tdn-train --import-released tdn_best_model.pth -o model.pt
   torchrun --nproc-per-node 2 -m tdn.training water.yaml      (two processes, or two GPUs)
 """
 
@@ -63,7 +64,17 @@ def parser() -> argparse.ArgumentParser:
         "--init", metavar="FRAMES", help="print a configuration that fits a file of frames and exit"
     )
     result.add_argument(
-        "-o", "--output", metavar="FILE", help="with --init: write the configuration to this file"
+        "--import-released",
+        metavar="FILE",
+        help="turn weights of the released code of arXiv 2507.01131 into a checkpoint (-o), exit; "
+        "model.r_max, model.avg_num_atoms and model.avg_num_neighbors may be given",
+    )
+    result.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="with --init: write the configuration to this file; with --import-released: the "
+        "checkpoint",
     )
     return result
 
@@ -84,13 +95,20 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
         print(defaults_yaml())
         return 0
     if arguments.init is not None:
+        if arguments.import_released is not None:
+            raise UsageError("--init and --import-released exclude each other; give one of them")
         if arguments.config is not None:
             raise UsageError(
                 f"--init and a configuration ({arguments.config}): expected one of them"
             )
         return _init(arguments.init, arguments.output)
+    if arguments.import_released is not None:
+        given = [arguments.config, *arguments.overrides] if arguments.config else []
+        return _import_released(arguments.import_released, arguments.output, given)
     if arguments.output is not None:
-        raise UsageError("--output is for --init; a run writes to train.run_dir")
+        raise UsageError(
+            "--output is for --init and --import-released; a run writes to train.run_dir"
+        )
     if arguments.config is None:
         raise UsageError(
             "no configuration file given: tdn-train config.yaml (tdn-train --defaults prints one)"
@@ -184,6 +202,40 @@ def _init(frames: str, output: str | None) -> int:
     marked = text.count("ATTENTION")
     look = f"read what it says after ATTENTION ({marked} times), then" if marked else "next:"
     print(f"{output} written; {look} tdn-train {output}")
+    return 0
+
+
+def _import_released(source: str, output: str | None, given: list[str]) -> int:
+    """Write a checkpoint of the network whose weights the released code stored."""
+    from tdn.system.atomic_files import check_writable
+
+    if output is None:
+        raise UsageError("--import-released needs -o FILE, e.g. -o model.pt")
+    constants: dict[str, float] = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        known = ("model.r_max", "model.avg_num_atoms", "model.avg_num_neighbors")
+        if key not in known:
+            raise UsageError(f"{text!r} with --import-released: expected {', '.join(known)}=value")
+        try:
+            constants[key.removeprefix("model.")] = float(value)
+        except ValueError:
+            raise UsageError(f"{text!r}: expected a number after =") from None
+    check_writable(output)
+    if Path(output).exists():
+        raise TDNError(f"{output} exists already; choose another name or remove it")
+
+    from tdn.network.checkpoint import save_model
+    from tdn.published import load_released, read_released
+
+    model = load_released(read_released(source), **constants)
+    save_model(output, model, {"imported_from": "released code of arXiv 2507.01131"})
+    config = model.config
+    print(
+        f"{output} written: l_max {config.l_max}, {config.num_channels} channels, "
+        f"{config.num_layers} blocks, {len(config.species)} elements, r_max {config.r_max:g} A, "
+        "direct forces, no E0"
+    )
     return 0
 
 

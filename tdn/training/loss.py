@@ -23,7 +23,8 @@ def penalty(name: str, delta: float) -> Callable[[Tensor], Tensor]:
     """The function rho of the mean square error s = e^2 over a label's components.
 
     ``mse``: e^2. ``mae``: |e|. ``huber``: e^2 up to delta, then delta (2 |e| - delta), so that
-    small errors count as in ``mse`` and outliers do not dominate.
+    small errors count as in ``mse`` and outliers do not dominate. ``molecule`` (arXiv 2507.01131):
+    |e|, and the forces of a frame, not of an atom, are one error (see `_molecule_rms`).
     """
 
     def mse(s: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def penalty(name: str, delta: float) -> Callable[[Tensor], Tensor]:
     def huber(s: Tensor) -> Tensor:
         return torch.where(s <= delta**2, s, delta * (2 * s.clamp(min=delta**2).sqrt() - delta))
 
-    functions = {"mse": mse, "mae": mae, "huber": huber}
+    functions = {"mse": mse, "mae": mae, "huber": huber, "molecule": mae}
     if name not in functions:
         raise UsageError(f"train.loss = {name!r}: expected one of {', '.join(functions)}")
     return functions[name]
@@ -59,6 +60,25 @@ def _masked_sum(
     error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
     square = error.square().mean(dim=1)
     return (weight * torch.where(known, rho(square), square)).sum()
+
+
+def _frame_of_atom(num_atoms: Tensor, total: int) -> Tensor:
+    """Index of the frame of each atom, int64 [N]."""
+    frames = torch.arange(len(num_atoms), device=num_atoms.device)
+    return frames.repeat_interleave(num_atoms.long(), output_size=total)
+
+
+def _molecule_rms(predicted: Tensor, label: Tensor, frame: Tensor, weight: Tensor) -> Tensor:
+    """Sum over frames of weight times the RMS of force errors (vector norms) over its atoms.
+
+    Atoms without a label take no part. A prediction that is NaN makes the sum NaN.
+    """
+    known = _labelled(label)
+    error = torch.where(known[:, None], predicted - label, torch.zeros_like(label))
+    count = torch.zeros_like(weight).index_add(0, frame, known.to(weight))
+    square = torch.zeros_like(weight).index_add(0, frame, error.square().sum(dim=1))
+    square = square / count.clamp(min=1)
+    return (weight * torch.where(square == 0, square, square.clamp(min=1e-30).sqrt())).sum()
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,14 @@ class Targets:
         rows = (self.energy[:, None], self.forces, self.virial.flatten(1))
         return torch.stack([_labelled(label).sum() for label in rows]).to(torch.float64)
 
+    def frames_with_forces(self) -> Tensor:
+        """How many frames have a force on some atom, float64."""
+        frame = _frame_of_atom(self.num_atoms, len(self.forces))
+        known = torch.zeros_like(self.energy).index_add(
+            0, frame, _labelled(self.forces).to(self.energy)
+        )
+        return (known > 0).sum().to(torch.float64)
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -110,13 +138,14 @@ class Loss:
     The error of a force is the norm of its vector over sqrt(3), that of a virial its Frobenius norm
     over 3 (root mean squares of components), so the loss is invariant under rotations whatever the
     penalty. Energies and virials are taken per atom, in eV. Penalties of a frame are multiplied by
-    its weight.
+    its weight. With ``molecule`` the forces of a frame are one error, the root mean square of their
+    vectors' norms, and the mean is over frames.
 
     Parameters
     ----------
     energy_weight, forces_weight, stress_weight : weights of the terms; at the end of a run, which
         validation judges by throughout
-    function : mse, huber or mae
+    function : mse, huber, mae or molecule
     delta : where Huber's turns linear, in eV and eV/angstrom
     initial_energy_weight : that of the first half of a run (see `at`); None: the same
     """
@@ -176,8 +205,11 @@ class Loss:
         energy = _masked_sum(
             prediction["energy"][:, None] / atoms, targets.energy[:, None] / atoms, weight, rho
         )
-        of_atom = weight.repeat_interleave(count.long(), output_size=len(targets.forces))
-        forces = _masked_sum(prediction["forces"], targets.forces, of_atom, rho)
+        frame = _frame_of_atom(count, len(targets.forces))
+        if self.function == "molecule":
+            forces = _molecule_rms(prediction["forces"], targets.forces, frame, weight)
+        else:
+            forces = _masked_sum(prediction["forces"], targets.forces, weight[frame], rho)
         if self.stress_weight == 0:  # some networks have no virial
             return torch.stack([energy, forces, torch.zeros_like(energy)])
         virial = _masked_sum(
@@ -190,7 +222,13 @@ class Loss:
 
     def counts(self, graph: Graph) -> Tensor:
         """How many frames or atoms have each label, float64 [3]."""
-        return Targets.of_graph(graph).counts()
+        return self._counts(Targets.of_graph(graph))
+
+    def _counts(self, targets: Targets) -> Tensor:
+        counts = targets.counts()
+        if self.function == "molecule":
+            counts[1] = targets.frames_with_forces()
+        return counts
 
     def terms(self, prediction: dict[str, Tensor], graph: Graph) -> Tensor:
         """Unweighted terms for energy, forces and virial, float64 [3]; zero without labels."""
@@ -202,7 +240,7 @@ class Loss:
         prediction = {name: torch.from_numpy(values) for name, values in predicted.items()}
         targets = Targets.of_evaluation(evaluation)
         sums = self._sums(prediction, targets)
-        return float(self.weighted(sums / targets.counts().clamp(min=1)))
+        return float(self.weighted(sums / self._counts(targets).clamp(min=1)))
 
     def weighted(self, terms: Tensor) -> Tensor:
         """The loss from its terms."""

@@ -28,7 +28,7 @@ from .batching import Batches
 from .loss import Loss
 from .optimizer.build import build_optimizer, column_splits, parameter_groups
 from .optimizer.flat_parameters import FlatParameters
-from .optimizer.schedule import Schedule
+from .optimizer.schedule import Schedule, lower_on_plateau
 from .optimizer.weight_average import WeightAverage
 from .patience import Patience, last_epoch, schedule_epoch
 from .recovery import MAX_SKIPPED, Recovery
@@ -365,6 +365,8 @@ class Trainer:
         else:
             progress.good_metric = metric
             self.recovery.keep()
+            if self.config.train.schedule == "plateau":
+                lower_on_plateau(progress, metric, self.config.train)
 
     def _bad_batch(self, indices: list[int]) -> None:
         """Leave a batch out; after several in a row bring the last good weights back."""

@@ -16,8 +16,8 @@ from tdn.data.frames import Frame, LabelKeys, require_labels
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import read_frames
 from tdn.data.statistics import (
+    energy_scale,
     find_atomic_energies,
-    force_scale,
     is_isolated_atom,
     mean_neighbors,
 )
@@ -70,7 +70,7 @@ def load_in_memory(config: Config, needs: tuple[bool, bool]) -> Dataset:
         **subsets,
         model_config=model,
         atomic_energies=energies,
-        scale=force_scale(parts["train"], model.species, config.data.energy_scale == "per_species"),
+        scale=energy_scale(parts["train"], model.species, config.data.energy_scale),
         num_isolated=len(isolated),
         fingerprint=_fingerprint(parts, isolated),
         warnings=[

@@ -20,7 +20,7 @@ from tdn.data.database.store import FrameStore
 from tdn.data.frames import Frame
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import kind_of, read_frames
-from tdn.data.statistics import find_atomic_energies, force_scale, is_isolated_atom, mean_neighbors
+from tdn.data.statistics import energy_scale, find_atomic_energies, is_isolated_atom, mean_neighbors
 from tdn.data.survey.checks import suspicious
 from tdn.data.survey.unit_checks import force_consistency
 from tdn.data.units import unit_factor
@@ -142,7 +142,7 @@ def load_streaming(config: Config, store: FrameStore, needs: tuple[bool, bool]) 
         test=subset("test"),
         model_config=model,
         atomic_energies=energies,
-        scale=force_scale(sample, species, data.energy_scale == "per_species"),
+        scale=energy_scale(sample, species, data.energy_scale),
         num_isolated=len(isolated),
         fingerprint=_fingerprint(store, config, parts, isolated),
         warnings=warnings,

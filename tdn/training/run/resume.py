@@ -53,13 +53,15 @@ class Progress:
     best_epoch : when it was reached
     good_metric : the last validation loss that raised no doubt
     seconds : time spent in training
-    rate_factor : factor on the learning rate, lowered after non-finite losses
+    rate_factor : factor on the learning rate, lowered after non-finite losses and on plateaus
     skipped : batches in a row with a non-finite loss
     restores : how often the last good weights were brought back after losses that were not finite
     jumps : the same after finite validation losses that jumped
     lowest, lowest_epoch : lowest validation loss that `tdn.training.patience` has seen, and when
     cooling_from : epoch after which the run cooled down early; 0: it did not
     cooling_epochs : epochs that this takes
+    plateau_best : lowest validation loss that ``schedule: plateau`` has seen
+    plateau_waited : validations since then, or since the learning rate fell
     """
 
     epoch: int = 0
@@ -78,6 +80,8 @@ class Progress:
     lowest_epoch: int = 0
     cooling_from: int = 0
     cooling_epochs: int = 0
+    plateau_best: float = float("inf")
+    plateau_waited: int = 0
 
 
 def save_state(
