@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tdn.system.errors import TDNError
 
-from .couplings import coupling_paths, coupling_tensor, degree_slice
+from .couplings import coupling_paths, coupling_tensor, degree_slice, dimension
 from .library import CPFactors, load_factors, paper_rank
 
 MODES = {
@@ -94,11 +94,30 @@ def from_components(features: Tensor, irreps: o3.Irreps | str) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
+def matrix_is_cheaper(components: tuple[int, int, int], rank: int, channels: int) -> bool:
+    """Whether a product with one-channel features is cheaper by a matrix than in rank space.
+
+    Both inputs go to rank space, are multiplied there and come back; or the second one turns the
+    coupling tensor into a matrix, once for all channels, which is applied to the first.
+
+    Parameters
+    ----------
+    components : D1, D2, D3 of the inputs and the output
+    rank : R
+    channels : of the first input
+    """
+    d1, d2, d3 = components
+    by_rank = rank * d2 + channels * rank * (d1 + d3 + 1)
+    by_matrix = d1 * d2 * d3 + channels * d1 * d3
+    return by_matrix < by_rank
+
+
 class CPTensorProduct(nn.Module):
     """Tensor product of two features through a CP decomposition of the coupling tensor.
 
     A replacement for ``e3nn.o3.TensorProduct``. Every degree of a feature has the same number of
-    channels.
+    channels. In mode uvu with one channel in the second input, as harmonics have it, the product is
+    a matrix per row, made once for all channels, where that is cheaper (`matrix_is_cheaper`).
 
     Parameters
     ----------
@@ -110,7 +129,8 @@ class CPTensorProduct(nn.Module):
         Coupling paths, see :func:`tdn.cp.couplings.coupling_paths`.
     rank : int or str, optional
         CP rank, or a schedule of the paper (``"7L"``, ``"7L^2"``, ``"16log^2(L+1)"``,
-        ``"(L+1)^4"``; path coefficients fixed at 1 then). Default: the exact decomposition.
+        ``"16int(log^2(L+1))"``, ``"(L+1)^4"``; path coefficients fixed at 1 then). Default: the
+        exact decomposition.
     shared_path_weights : bool
         One weight set for all coupling paths (the paper), or one per path.
     internal_weights : bool
@@ -186,6 +206,15 @@ class CPTensorProduct(nn.Module):
         self.weight_shape = shape if shared_path_weights else (len(self.coupling_paths), *shape)
         self.weight_numel = math.prod(self.weight_shape)
         self._register_factors(rank)
+        # harmonics, say, with a weight per channel of the result: see `matrix_is_cheaper`
+        components = tuple(dimension(l_max) for l_max, _ in parsed)
+        self.by_matrix = (
+            mode == "uvu"
+            and channels[1] == 1
+            and shared_path_weights
+            and not exact
+            and matrix_is_cheaper(components, self.rank, channels[0])
+        )
         self.weight = nn.Parameter(torch.randn(self.weight_shape)) if internal_weights else None
 
     def _register_factors(self, rank: int | str | None) -> None:
@@ -250,6 +279,11 @@ class CPTensorProduct(nn.Module):
         u, v = a.t() @ x, b.t() @ y  # [N, R, C1], [N, R, C2]
         return c @ torch.einsum(f"nr{in1},nr{in2},{batch}{weights}->nr{out}", u, v, w)
 
+    def _matrices(self, y: Tensor) -> Tensor:
+        """The coupling contracted with the second input, [N, D2] -> [N, D3, D1]."""
+        coupling = torch.einsum("kr,ir,jr->jki", self.output, self.input1, self.input2)
+        return (y @ coupling.flatten(1)).unflatten(1, coupling.shape[1:])
+
     def _block(self, s1: slice, s2: slice, s3: slice) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Coupling of some components, dense or as factors."""
         if self.exact:
@@ -273,7 +307,9 @@ class CPTensorProduct(nn.Module):
         if self.layout == "e3nn":
             x, y = to_components(x, self.irreps_in1), to_components(y, self.irreps_in2)
         w = self._weights(weight, x.shape[0]) * self.channel_norm
-        if self.shared_path_weights:
+        if self.by_matrix:
+            z = torch.bmm(self._matrices(y.squeeze(2)), x) * w.squeeze(-1).unsqueeze(-2)
+        elif self.shared_path_weights:
             everything = slice(None)
             z = self._couple(x, y, w, self._block(everything, everything, everything))
         else:

@@ -9,9 +9,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tdn.config import ModelConfig
 from tdn.ops import Edges
 
-from .layers import scaled_silu
+from .layers import SILU_SCALE, scaled_silu
+
+
+def activation_scales(config: ModelConfig) -> tuple[float, float]:
+    """Factors of silu and of the sigmoids that gate: of unit variance, or one, as released."""
+    return (1.0, 1.0) if config.constants == "released" else (SILU_SCALE, 2.0)
 
 
 class SharedLinear(nn.Module):
@@ -34,19 +40,42 @@ class GatedLinear(nn.Module):
 
     A `SharedLinear` to 2 C channels whose second half is used as gates; only the scalars of that
     half are computed.
+
+    Parameters
+    ----------
+    silu_scale, gate_scale : factors of silu and sigmoid (`activation_scales`)
     """
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, num_channels: int, silu_scale: float, gate_scale: float) -> None:
         super().__init__()
+        self.silu_scale = silu_scale
+        self.gate_scale = gate_scale
         self.value = SharedLinear(num_channels, num_channels)
         self.gate = nn.Parameter(torch.randn(num_channels, num_channels) / math.sqrt(num_channels))
         self.gate_bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
         value = self.value(x)
-        scalars = scaled_silu(value[:, :1])
+        scalars = scaled_silu(value[:, :1], self.silu_scale)
         gate = torch.sigmoid(x[:, :1] @ self.gate + self.gate_bias)
-        return torch.cat([scalars, value[:, 1:] * (2 * gate)], dim=1)
+        return torch.cat([scalars, value[:, 1:] * (self.gate_scale * gate)], dim=1)
+
+    def apart(self, scalars: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of scalars [E, C] and other components [E, D - 1, C], and gates not applied.
+
+        Returns
+        -------
+        scalars [E, C], rest [E, D - 1, C], gates of the rest [E, C]
+        """
+        bias = self.value.bias
+        assert bias is not None  # for TorchScript: not every linear map has one
+        value = torch.addmm(bias, scalars, self.value.weight)
+        gate = torch.addmm(self.gate_bias, scalars, self.gate)
+        return (
+            scaled_silu(value, self.silu_scale),
+            rest @ self.value.weight,
+            self.gate_scale * torch.sigmoid(gate),
+        )
 
 
 class EquivariantLayerNorm(nn.Module):
@@ -83,9 +112,10 @@ class EquivariantLayerNorm(nn.Module):
 class FeedForward(nn.Module):
     """Two channel mixings with a gate between."""
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gated = GatedLinear(num_channels)
+        num_channels = config.num_channels
+        self.gated = GatedLinear(num_channels, *activation_scales(config))
         self.out = SharedLinear(num_channels, num_channels)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, D, C] -> [N, D, C]
@@ -95,8 +125,10 @@ class FeedForward(nn.Module):
 class EnergyHead(nn.Module):
     """Energy of an atom from its scalars through one hidden layer."""
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        num_channels = config.num_channels
+        self.silu_scale, _ = activation_scales(config)
         self.mixing = nn.Parameter(
             torch.randn(num_channels, num_channels) / math.sqrt(num_channels)
         )
@@ -105,7 +137,7 @@ class EnergyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, scalars: Tensor) -> Tensor:  # [N, C] -> [N]
-        hidden = scaled_silu(scalars @ self.mixing + self.mixing_bias)
+        hidden = scaled_silu(scalars @ self.mixing + self.mixing_bias, self.silu_scale)
         return hidden @ self.weight + self.bias
 
 
@@ -143,13 +175,6 @@ def neighbor_softmax(logits: Tensor, envelope: Tensor, edges: Edges, constant: f
         total = torch.zeros_like(largest)
     total = total.index_add(0, edges.center, weights)
     return weights / total[edges.center]
-
-
-def message_edges(edges: Edges) -> Edges:
-    """The same centers, but every edge carries a feature of its own: edge e sends row e."""
-    count = edges.center.size(0)
-    rows = torch.arange(count + 1, device=edges.center.device)
-    return Edges(edges.center, rows[:count], edges.center_ptr, rows[:count], rows)
 
 
 def pad_degrees(scalars: Tensor, components: int) -> Tensor:

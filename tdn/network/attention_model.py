@@ -14,7 +14,8 @@ is counted from what the same network gives for the isolated atom:
 
     E_i = E0 + scale (e(x_i) - e(x_isolated))
 
-The preset ``paper`` takes these away again.
+The preset ``paper`` takes these away again, and takes the constants and the initial weights of the
+released code (``constants: released``).
 """
 
 import math
@@ -24,15 +25,16 @@ from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
-from tdn.ops import Edges, cp_message, exchange
+from tdn.ops import Edges, edge_message, edge_product, exchange, scalar_message
 
+from .attention_initialization import draw_released_weights
 from .attention_layers import (
     EnergyHead,
     EquivariantLayerNorm,
     FeedForward,
     GatedLinear,
     SharedLinear,
-    message_edges,
+    activation_scales,
     neighbor_softmax,
     pad_degrees,
     smooth_leaky_relu,
@@ -57,10 +59,9 @@ class DegreeEmbedding(nn.Module):
     A sum of messages from constant scalars, over the square root of the mean number of neighbors.
     """
 
-    def __init__(self, config: ModelConfig, factors: CPMatrices, avg_num_neighbors: float) -> None:
+    def __init__(self, config: ModelConfig, avg_num_neighbors: float) -> None:
         super().__init__()
         channels = config.num_channels
-        self.factors = factors
         self.expand = SharedLinear(channels, channels)
         self.radial = RadialProfile(config.num_gaussians, config.radial_hidden, channels)
         self.projection = SharedLinear(channels, channels, bias=False)
@@ -68,15 +69,14 @@ class DegreeEmbedding(nn.Module):
         self.norm = 1 / math.sqrt(avg_num_neighbors)
 
     def forward(
-        self, sh: Tensor, basis: Tensor, envelope: Tensor, edges: Edges, num_all: int
+        self, matrix: Tensor, basis: Tensor, envelope: Tensor, edges: Edges, num_all: int
     ) -> Tensor:
-        """[E, R] harmonics in rank space, [E, B], [E] -> [num_local, D, C]."""
+        """Matrices of the edges [E, D, D], [E, B], [E] -> [num_local, D, C]."""
         ones = torch.ones(1, 1, self.bias.size(0), dtype=basis.dtype, device=basis.device)
-        u = self.factors.input1[:1].t() * self.expand(ones)[0]  # [R, C]
-        u = u.unsqueeze(0).repeat(num_all, 1, 1)
+        u = self.expand(ones).repeat(num_all, 1, 1)  # [num_all, 1, C]
         w = self.radial(basis) * envelope.unsqueeze(1)  # [E, C]
-        a = cp_message(u, sh.unsqueeze(1), w.unsqueeze(1), edges)
-        message = torch.matmul(self.factors.output, a)  # [num_local, D, C]
+        # scalars need the first column of the matrices only
+        message = scalar_message(u, matrix[:, :, 0], w.unsqueeze(1), edges)  # [num_local, D, C]
         degree = torch.zeros_like(message[:, 0, 0]).index_add(0, edges.center, envelope)
         y = self.projection(message)
         scalars = y[:, :1] + degree.view(-1, 1, 1) * self.bias  # one bias from each neighbor
@@ -89,15 +89,13 @@ class GraphAttention(nn.Module):
     Parameters
     ----------
     config : the network's configuration
-    factors : the CP matrices; ``input1`` acts on features, ``input2`` on spherical harmonics
     """
 
-    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, heads = config.num_channels, config.num_heads
         self.num_heads = heads
         self.head_width = channels // heads
-        self.factors = factors
         self.merge_source = SharedLinear(channels, channels)
         self.merge_target = SharedLinear(channels, channels, bias=False)
         self.radial = RadialProfile(config.num_gaussians, config.radial_hidden, channels)
@@ -109,13 +107,13 @@ class GraphAttention(nn.Module):
         self.dropout = config.attention_dropout
         # what the softmax gives to no neighbor at all; the hard cutoff has the ordinary softmax
         self.softmax_constant = 0.0 if config.envelope is None else 1.0
-        self.value = GatedLinear(channels)
+        self.value = GatedLinear(channels, *activation_scales(config))
         self.projection = SharedLinear(channels, channels)
 
     def forward(
         self,
         x: Tensor,
-        sh: Tensor,
+        matrix: Tensor,
         basis: Tensor,
         envelope: Tensor,
         edges: Edges,
@@ -126,7 +124,7 @@ class GraphAttention(nn.Module):
         Parameters
         ----------
         x : [num_rows, D, C], local atoms first, then rows without neighbors
-        sh : [E, R], spherical harmonics in rank space
+        matrix : [E, D, D], coupling tensor times spherical harmonics
         basis : [E, B], radial basis
         envelope : [E]
         num_all : local atoms and ghosts
@@ -139,22 +137,20 @@ class GraphAttention(nn.Module):
         source = exchange(self.merge_source(x[:num_local]), num_all)
         target = self.merge_target(x[:num_local])
         w = self.radial(basis)  # [E, C]
-        z = source[edges.neighbor] + target[edges.center]  # [E, D, C]
-        z = torch.matmul(self.factors.input1.t(), z) * sh.unsqueeze(2)  # [E, R, C]
-        z = torch.matmul(self.factors.output, z) * w.unsqueeze(1)  # [E, D, C]
+        scalars, rest = edge_product(source, target, matrix, w, edges)  # z, [E, C], [E, D - 1, C]
 
-        logits = z[:, 0] @ self.logit_mixing + self.logit_bias
+        logits = torch.addmm(self.logit_bias, scalars, self.logit_mixing)
         logits = smooth_leaky_relu(logits.view(logits.size(0), self.num_heads, self.head_width))
         logits = (logits * self.logit_weight).sum(dim=2)  # [E, H]
         attention = neighbor_softmax(logits, envelope, edges, self.softmax_constant)
         attention = nn.functional.dropout(attention, self.dropout, self.training)
 
-        # the second product and the sum over neighbors in one: every edge sends its own value
-        value = torch.matmul(self.factors.input1.t(), self.value(z))  # [E, R, C]
+        # second product and sum over neighbors in one; gates are part of the weights
+        scalars, rest, gates = self.value.apart(scalars, rest)
         w = w.view(w.size(0), self.num_heads, self.head_width) * attention.unsqueeze(2)
-        w = w.flatten(1).unsqueeze(1)  # [E, 1, C]
-        a = cp_message(value, sh.unsqueeze(1), w, message_edges(edges))
-        y = torch.matmul(self.factors.output, a)  # [num_local, D, C]
+        w = w.flatten(1)  # [E, C]
+        w = torch.stack([w, w * gates], dim=1)
+        y = edge_message(scalars, rest, matrix, w, edges)  # [num_local, D, C]
         alone = y.new_zeros(x.size(0) - num_local, y.size(1), y.size(2))
         return self.projection(torch.cat([y, alone]))
 
@@ -162,47 +158,53 @@ class GraphAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm attention and gated feed-forward, each with a residual."""
 
-    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels, l_max, epsilon = config.num_channels, config.l_max, config.layer_norm_epsilon
         self.norm1 = EquivariantLayerNorm(channels, l_max, epsilon)
-        self.attention = GraphAttention(config, factors)
+        self.attention = GraphAttention(config)
         self.norm2 = EquivariantLayerNorm(channels, l_max, epsilon)
-        self.feed_forward = FeedForward(channels)
+        self.feed_forward = FeedForward(config)
 
     def forward(
         self,
         x: Tensor,
-        sh: Tensor,
+        matrix: Tensor,
         basis: Tensor,
         envelope: Tensor,
         edges: Edges,
         num_all: int,
     ) -> Tensor:
-        x = x + self.attention(self.norm1(x), sh, basis, envelope, edges, num_all)
+        x = x + self.attention(self.norm1(x), matrix, basis, envelope, edges, num_all)
         return x + self.feed_forward(self.norm2(x))
 
 
 class ForceHead(nn.Module):
     """Attention of its own, then one vector per atom from the features of degree one."""
 
-    def __init__(self, config: ModelConfig, factors: CPMatrices) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels = config.num_channels
-        self.attention = GraphAttention(config, factors)
+        self.attention = GraphAttention(config)
         self.weight = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
 
     def forward(
         self,
         x: Tensor,
-        sh: Tensor,
+        matrix: Tensor,
         basis: Tensor,
         envelope: Tensor,
         edges: Edges,
         num_all: int,
     ) -> Tensor:  # [num_rows, 3], in the order x, y, z of e3nn's harmonics of degree one
-        y = self.attention(x, sh, basis, envelope, edges, num_all)
+        y = self.attention(x, matrix, basis, envelope, edges, num_all)
         return y[:, 1:4] @ self.weight
+
+
+def _without_copies(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Earlier checkpoints name the factors again in every layer; the network holds them once."""
+    for name in [n for n in state if n.startswith(prefix) and ".factors." in n[len(prefix) :]]:
+        del state[name]
 
 
 class AttentionModel(Network):
@@ -221,6 +223,7 @@ class AttentionModel(Network):
         self.direct_forces = config.forces == "direct"
         self.subtract_isolated = config.subtract_isolated
         self.factors = factors
+        self.register_load_state_dict_pre_hook(_without_copies)
         self.embedding = nn.Parameter(torch.randn(self.num_species, channels))
         self.spherical_harmonics = SphericalHarmonics(
             list(range(l_max + 1)), normalize=True, normalization="component"
@@ -228,14 +231,14 @@ class AttentionModel(Network):
         self.basis = GaussianBasis(config.r_max, config.num_gaussians)
         hard = config.envelope is None
         self.envelope = HardCutoff() if hard else PolynomialEnvelope(config.r_max, config.envelope)
-        self.degree_embedding = DegreeEmbedding(config, factors, config.avg_num_neighbors)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(config, factors) for _ in range(config.num_layers)
-        )
+        self.degree_embedding = DegreeEmbedding(config, config.avg_num_neighbors)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
         self.norm = EquivariantLayerNorm(channels, l_max, config.layer_norm_epsilon)
-        self.energy_head = EnergyHead(channels)
+        self.energy_head = EnergyHead(config)
         self.energy_factor = 1 / math.sqrt(config.avg_num_atoms or 1.0)
-        self.force_head = ForceHead(config, factors) if self.direct_forces else None
+        self.force_head = ForceHead(config) if self.direct_forces else None
+        if config.constants == "released":
+            draw_released_weights(self)
 
     def forward(self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int) -> Tensor:
         """Energies of the first ``num_local`` atoms.
@@ -270,34 +273,34 @@ class AttentionModel(Network):
         """
         if self.force_head is None:
             raise RuntimeError("a network with forces: gradient has no direct forces")
-        x, sh, basis, envelope = self._features(species, edges, edge_vec, num_local)
+        x, matrix, basis, envelope = self._features(species, edges, edge_vec, num_local)
         energy = self._energies(x, species, edges, edge_vec, num_local)
-        forces = self.force_head(x, sh, basis, envelope, edges, species.size(0))
+        forces = self.force_head(x, matrix, basis, envelope, edges, species.size(0))
         forces = forces[:num_local].to(torch.float64)
         return energy, self.scale[species[:num_local]].unsqueeze(1) * forces
 
     def _features(
         self, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features [num_rows, D, C], harmonics in rank space [E, R], basis [E, B], envelope [E].
+        """Features [num_rows, D, C], matrices [E, D, D], basis [E, B] and envelope [E] of edges.
 
         Rows are the local atoms and, if wanted, one isolated atom of each species.
         """
         vectors = edge_vec.to(self.embedding.dtype)
         r = torch.linalg.vector_norm(vectors, dim=1)
-        sh = self.spherical_harmonics(vectors) @ self.factors.input2  # [E, R]
+        matrix = self.factors.matrices(self.spherical_harmonics(vectors))  # [E, D, D]
         basis = self.basis(r)
         envelope = self.envelope(r)
         num_all = species.size(0)
         scalars = self.embedding[species[:num_local]]
         x = pad_degrees(scalars, self.components) + self.degree_embedding(
-            sh, basis, envelope, edges, num_all
+            matrix, basis, envelope, edges, num_all
         )
         if self.subtract_isolated:
             x = torch.cat([x, pad_degrees(self.embedding, self.components)])
         for block in self.blocks:
-            x = block(x, sh, basis, envelope, edges, num_all)
-        return self.norm(x), sh, basis, envelope
+            x = block(x, matrix, basis, envelope, edges, num_all)
+        return self.norm(x), matrix, basis, envelope
 
     def _energies(
         self, x: Tensor, species: Tensor, edges: Edges, edge_vec: Tensor, num_local: int

@@ -4,7 +4,7 @@ from . import loading
 from .edges import edge_geometry, radial, sort_edges
 from .inference import convolution, density
 from .loading import is_compiled, library_path, use_reference
-from .messages import cp_message, exchange, scalar_message
+from .messages import cp_message, edge_message, edge_product, exchange, scalar_message
 from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
 from .sorted_edges import Edges
 
@@ -18,6 +18,8 @@ __all__ = [
     "degree_linear",
     "density",
     "edge_geometry",
+    "edge_message",
+    "edge_product",
     "exchange",
     "gate",
     "gate_with_scalars",

@@ -29,6 +29,10 @@ SCHEMAS = {
     " Tensor weight, Tensor input1, Tensor input2, Tensor output) -> Tensor",
     "degree_linear": "(Tensor x, Tensor weight) -> Tensor",
     "component_linear": "(Tensor x, Tensor matrix) -> Tensor",
+    "edge_product": f"(Tensor source, Tensor target, Tensor matrix, Tensor w, {_EDGES})"
+    " -> (Tensor, Tensor)",
+    "edge_message": "(Tensor scalars, Tensor rest, Tensor matrix, Tensor w, Tensor centre,"
+    " Tensor centre_ptr) -> Tensor",
     "gate": "(Tensor x, Tensor weight, float scale) -> Tensor",
     "gate_with_scalars": "(Tensor x, Tensor weight, float scale) -> (Tensor, Tensor)",
     "edge_geometry": "(Tensor edge_vec, int l_max, ScalarType dtype) -> (Tensor, Tensor)",
@@ -123,6 +127,8 @@ def _register_reference() -> torch.library.Library:
         ("node_product", reference.node_product),
         ("degree_linear", reference.degree_linear),
         ("component_linear", reference.component_linear),
+        ("edge_product", _with_edges(reference.edge_product)),
+        ("edge_message", reference.edge_message),
         ("gate", reference.gate),
         ("gate_with_scalars", reference.gate_with_scalars),
         ("edge_geometry", reference.edge_geometry),

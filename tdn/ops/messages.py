@@ -83,6 +83,87 @@ def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Ten
     return cp_message(x, harmonics, w, edges)
 
 
+def edge_product(
+    source: Tensor, target: Tensor, matrix: Tensor, w: Tensor, edges: Edges
+) -> tuple[Tensor, Tensor]:
+    """Products of an edge's matrix with the features of its two atoms, weighted by channel.
+
+    ``z_ij[k, c] = w_ij[c] sum_a K_ij[k, a] (x_j[a, c] + y_i[a, c])``
+
+    The matrix is the coupling tensor contracted with the harmonics of the edge, made once for all
+    channels and layers. Differentiable to any order in all tensors.
+
+    Parameters
+    ----------
+    source : Tensor [num_nodes, D, C]
+        x, of neighbors.
+    target : Tensor [num_centers, D, C]
+        y, of centers.
+    matrix : Tensor [E, D, D]
+        K.
+    w : Tensor [E, C]
+    edges : Edges
+        From :func:`sort_edges`.
+
+    Returns
+    -------
+    Tensor [E, C], Tensor [E, D - 1, C]
+        The scalar component and the others, apart: the gradient of a slice would be zero elsewhere,
+        and to fill and add that costs more than the product.
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or devices do not fit together.
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.edge_product(source, target, matrix, w, edges)
+    return torch.ops.tdn.edge_product(
+        source,
+        target,
+        matrix,
+        w,
+        edges.center,
+        edges.neighbor,
+        edges.center_ptr,
+        edges.by_neighbor,
+        edges.neighbor_ptr,
+    )
+
+
+def edge_message(scalars: Tensor, rest: Tensor, matrix: Tensor, w: Tensor, edges: Edges) -> Tensor:
+    """Sum the products of edges' matrices with features of the edges over the neighbors.
+
+    ``y_i[k, c] = sum_j sum_a K_ij[k, a] x_ij[a, c] w_ij[l, c]``, where l is 0 for the scalar
+    component a = 0 and the last one for the others. Differentiable to any order in all tensors.
+
+    Parameters
+    ----------
+    scalars, rest : Tensor [E, C], Tensor [E, D - 1, C]
+        x, the scalar component and the others.
+    matrix : Tensor [E, D, D]
+        K.
+    w : Tensor [E, 1 or 2, C]
+        One weight for all components, or one for scalars and one for the rest.
+    edges : Edges
+        From :func:`sort_edges`.
+
+    Returns
+    -------
+    Tensor [num_centers, D, C]
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or devices do not fit together.
+    """
+    if not torch.jit.is_scripting():
+        if loading.reference_forced():
+            return reference.edge_message(scalars, rest, matrix, w, edges.center, edges.center_ptr)
+    return torch.ops.tdn.edge_message(scalars, rest, matrix, w, edges.center, edges.center_ptr)
+
+
 def exchange(x: Tensor, num_all: int) -> Tensor:
     """Bring the rows of ghost atoms from the processes that own them.
 

@@ -117,7 +117,8 @@ def test_attention_against_loops():
         if name.endswith("bias"):
             parameter.copy_(torch.randn_like(parameter))
     edges = sort_edges(index, num_atoms, num_atoms)
-    found = layer(x, y @ layer.factors.input2, basis, envelope, edges, num_atoms)
+    matrix = torch.einsum("kij,ej->eki", coupling, y)
+    found = layer(x, matrix, basis, envelope, edges, num_atoms)
 
     def bias(value, scalar_bias):
         value = value.clone()
@@ -333,7 +334,13 @@ def test_learns_forces_of_a_molecule(preset, tmp_path):
                 "l_max": 1,
                 "attention_dropout": 0.0,
             },
-            "data": {"train": str(tmp_path / "frames.xyz"), "valid_fraction": 0.2},
+            "data": {
+                "train": str(tmp_path / "frames.xyz"),
+                "valid_fraction": 0.2,
+                # the preset takes labels as they are, as the released code does
+                "atomic_energies": "auto",
+                "energy_scale": "global",
+            },
             "train": {
                 "run_dir": str(tmp_path),
                 "max_epochs": 8,

@@ -2,6 +2,7 @@
 #include "convolution/convolution_kernels.h"
 #include "cp_message/cp_message_kernels.h"
 #include "degree_linear/degree_linear_kernels.h"
+#include "edge_matrix/edge_matrix_kernels.h"
 #include "gate/gate_kernels.h"
 #include "node_product/node_product_kernels.h"
 #include "radial/radial_kernels.h"
@@ -18,6 +19,7 @@ namespace tdn {
   extern const ConvolutionTable convolution_##isa;                                               \
   extern const DensityTable density_##isa;                                                       \
   extern const DegreeLinearTable degree_linear_##isa;                                            \
+  extern const EdgeMatrixTable edge_matrix_##isa;                                                \
   extern const GateTable gate_##isa;                                                             \
   extern const NodeProductTable node_product_##isa;                                              \
   extern const RadialKernelTable radial_##isa;                                                   \
@@ -72,6 +74,7 @@ const ComponentLinearTable &component_linear_table() { TDN_CHOOSE(component_line
 const ConvolutionTable &convolution_table() { TDN_CHOOSE(convolution) }
 const DensityTable &density_table() { TDN_CHOOSE(density) }
 const DegreeLinearTable &degree_linear_table() { TDN_CHOOSE(degree_linear) }
+const EdgeMatrixTable &edge_matrix_table() { TDN_CHOOSE(edge_matrix) }
 const GateTable &gate_table() { TDN_CHOOSE(gate) }
 const NodeProductTable &node_product_table() { TDN_CHOOSE(node_product) }
 const RadialKernelTable &radial_table() { TDN_CHOOSE(radial) }

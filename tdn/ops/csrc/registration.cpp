@@ -4,6 +4,7 @@
 #include "cp_message/cp_message_kernels.h"
 #include "degree_linear/degree_linear.h"
 #include "edge_geometry/edge_geometry.h"
+#include "edge_matrix/edge_matrix.h"
 #include "sorted_edges/sorted_edges.h"
 #include "exchange/exchange_ops.h"
 #include "gate/gate.h"
@@ -85,6 +86,16 @@ void define(Library &library)
   library.def("row_dot_adjoint(Tensor g, Tensor x, Tensor y, bool need_x, bool need_y)"
               " -> (Tensor, Tensor)");
   library.def("component_linear(Tensor x, Tensor matrix) -> Tensor");
+  library.def("edge_product(Tensor source, Tensor target, Tensor matrix, Tensor w, " TDN_EDGE_SCHEMA
+              ") -> (Tensor, Tensor)");
+  library.def("edge_product_adjoint(Tensor g_scalars, Tensor g_rest, Tensor source, Tensor target,"
+              " Tensor matrix, Tensor w, " TDN_EDGE_SCHEMA ", bool need_nodes, bool need_matrix,"
+              " bool need_w) -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("edge_message(Tensor scalars, Tensor rest, Tensor matrix, Tensor w, Tensor centre,"
+              " Tensor centre_ptr) -> Tensor");
+  library.def("edge_message_adjoint(Tensor g, Tensor scalars, Tensor rest, Tensor matrix, Tensor w,"
+              " Tensor centre, Tensor centre_ptr, bool need_features, bool need_matrix,"
+              " bool need_w) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
@@ -118,6 +129,10 @@ void implement_cpu(Library &library)
   library.impl("row_dot", row_dot_cpu);
   library.impl("row_dot_adjoint", row_dot_adjoint_cpu);
   library.impl("component_linear", component_linear_cpu);
+  library.impl("edge_product", edge_product_cpu);
+  library.impl("edge_product_adjoint", edge_product_adjoint_cpu);
+  library.impl("edge_message", edge_message_cpu);
+  library.impl("edge_message_adjoint", edge_message_adjoint_cpu);
 }
 
 #ifdef TDN_CUDA
@@ -157,6 +172,10 @@ void implement_tensor(Library &library)
   library.impl("edge_geometry", edge_geometry_tensor);
   library.impl("radial", radial_tensor);
   library.impl("component_linear", component_linear_tensor);
+  library.impl("edge_product", edge_product_tensor);
+  library.impl("edge_product_adjoint", edge_product_adjoint_tensor);
+  library.impl("edge_message", edge_message_tensor);
+  library.impl("edge_message_adjoint", edge_message_adjoint_tensor);
   library.impl("exchange", exchange_rows);
   library.impl("exchange_reverse", exchange_reverse_rows);
 }
@@ -190,6 +209,10 @@ void implement_meta(Library &library)
   library.impl("row_dot", row_dot_meta);
   library.impl("row_dot_adjoint", row_dot_adjoint_meta);
   library.impl("component_linear", component_linear_meta);
+  library.impl("edge_product", edge_product_meta);
+  library.impl("edge_product_adjoint", edge_product_adjoint_meta);
+  library.impl("edge_message", edge_message_meta);
+  library.impl("edge_message_adjoint", edge_message_adjoint_meta);
   library.impl("exchange", exchange_meta);
   library.impl("exchange_reverse", exchange_reverse_meta);
 }
@@ -213,6 +236,10 @@ void implement_autograd(Library &library)
   library.impl("edge_geometry_adjoint", edge_geometry_adjoint_autograd);
   library.impl("radial", radial_autograd);
   library.impl("component_linear", component_linear_autograd);
+  library.impl("edge_product", edge_product_autograd);
+  library.impl("edge_product_adjoint", edge_product_adjoint_autograd);
+  library.impl("edge_message", edge_message_autograd);
+  library.impl("edge_message_adjoint", edge_message_adjoint_autograd);
   library.impl("exchange", exchange_autograd);
   library.impl("exchange_reverse", exchange_reverse_autograd);
 }

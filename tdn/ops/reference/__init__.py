@@ -12,7 +12,7 @@ from .edges import (
     sort_edges,
 )
 from .inference import convolution, density
-from .messages import cp_message, exchange, scalar_message
+from .messages import cp_message, edge_message, edge_product, exchange, scalar_message
 from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "degree_linear",
     "density",
     "edge_geometry",
+    "edge_message",
     "edge_pointers",
+    "edge_product",
     "exchange",
     "gate",
     "gate_with_scalars",

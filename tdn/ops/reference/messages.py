@@ -59,6 +59,67 @@ def scalar_message(x: Tensor, harmonics: Tensor, w: Tensor, edges: Edges) -> Ten
     return a.index_add(0, edges.center, message)
 
 
+def edge_product(
+    source: Tensor, target: Tensor, matrix: Tensor, w: Tensor, edges: Edges
+) -> tuple[Tensor, Tensor]:
+    """See :func:`tdn.ops.edge_product`."""
+    num_edges = edges.neighbor.size(0)
+    if (
+        source.dim() != 3
+        or target.dim() != 3
+        or matrix.dim() != 3
+        or w.dim() != 2
+        or matrix.size(0) != num_edges
+        or w.size(0) != num_edges
+        or matrix.size(1) != matrix.size(2)
+        or source.size(0) != edges.neighbor_ptr.size(0) - 1
+        or target.size(0) != edges.center_ptr.size(0) - 1
+        or source.size(1) != matrix.size(1)
+        or source.size(2) != w.size(1)
+        or target.size(1) != matrix.size(1)
+        or target.size(2) != w.size(1)
+    ):
+        raise ValueError(
+            f"edge_product: expected source [num_nodes, D, C], target [num_centers, D, C], matrix "
+            f"[E, D, D], w [E, C] for {num_edges} edges, {edges.neighbor_ptr.size(0) - 1} nodes "
+            f"and {edges.center_ptr.size(0) - 1} centers, found {list(source.shape)}, "
+            f"{list(target.shape)}, {list(matrix.shape)}, {list(w.shape)}"
+        )
+    x = source.index_select(0, edges.neighbor) + target.index_select(0, edges.center)
+    z = torch.bmm(matrix, x) * w.unsqueeze(1)
+    return z[:, 0], z[:, 1:]
+
+
+def edge_message(
+    scalars: Tensor, rest: Tensor, matrix: Tensor, w: Tensor, center: Tensor, center_ptr: Tensor
+) -> Tensor:
+    """See :func:`tdn.ops.edge_message`, which takes the last two as part of the edges."""
+    if (
+        scalars.dim() != 2
+        or rest.dim() != 3
+        or matrix.dim() != 3
+        or w.dim() != 3
+        or matrix.size(0) != center.size(0)
+        or matrix.size(1) != matrix.size(2)
+        or scalars.size(0) != center.size(0)
+        or rest.size(0) != center.size(0)
+        or rest.size(1) != matrix.size(1) - 1
+        or rest.size(2) != scalars.size(1)
+        or w.size(0) != center.size(0)
+        or w.size(1) not in [1, 2]
+        or w.size(2) != scalars.size(1)
+    ):
+        raise ValueError(
+            f"edge_message: expected scalars [E, C], rest [E, D - 1, C], matrix [E, D, D], w "
+            f"[E, 1 or 2, C] for {center.size(0)} edges, found {list(scalars.shape)}, "
+            f"{list(rest.shape)}, {list(matrix.shape)}, {list(w.shape)}"
+        )
+    x = torch.cat([(scalars * w[:, 0]).unsqueeze(1), rest * w[:, -1:]], dim=1)
+    message = torch.bmm(matrix, x)
+    y = message.new_zeros([center_ptr.size(0) - 1, message.size(1), message.size(2)])
+    return y.index_add(0, center, message)
+
+
 def exchange(x: Tensor, num_all: int) -> Tensor:
     """See :func:`tdn.ops.exchange`; without a transport it is the identity."""
     if x.size(0) != num_all:
