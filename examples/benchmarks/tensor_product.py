@@ -1,13 +1,24 @@
-"""Time, memory and equivariance error of one equivariant message, by four routes.
+"""Time, memory and equivariance error of one equivariant product, at equal function.
 
-All routes compute the same function, m_i = sum_j w_ij * M(x_j, Y(r_ij)), with C channels, parity
-paths and one radial weight per channel:
+Two functions, each with parity paths and with all paths of SO(3):
 
-- ``CP per edge``: the factors act on every edge, as in arXiv 2507.01131. With exact factors, and
-  with the published approximate ones (rank 7 L^2, all paths) where they ship.
-- ``CP per node``: the factors act on nodes, edges only multiply and add (``tdn.ops.cp_message``).
-- ``dense``: the coupling tensor contracted with Y gives one D x D matrix per edge.
-- ``e3nn``: ``e3nn.o3.TensorProduct`` with the same instructions.
+- ``message``: m_i = sum_j w_ij * M(x_j, Y(r_ij)), C channels, e3nn's mode uvu with one weight per
+  channel and edge for all paths. ``e3nn uvu`` gets that weight for every path.
+- ``connected``: z_ij = sum_p W_p M_p(x_j, Y(r_ij)), a C x C matrix for each path and all edges, as
+  ``e3nn.o3.FullyConnectedTensorProduct`` has them; no sum over neighbors.
+
+Routes of a message, all but the last with exact factors, so that they compute the same:
+
+- ``rank space, edges``: to rank space and back on every edge.
+- ``rank space, nodes``: factors act on nodes, edges only multiply and add (``tdn.ops.cp_message``):
+  what the convolution network does.
+- ``matrix per edge``: the coupling contracted with Y, once for all channels, then
+  ``tdn.ops.edge_message``: what the attention network does, which makes the matrices once for all
+  layers (here they are made each time). ``matrix, PyTorch`` is the same by batched matrix products:
+  the order of the released code of arXiv 2507.01131.
+- ``e3nn uvu``.
+- ``released rank``: the matrix per edge from approximate factors of rank 7 L^2, all paths only.
+  That is another function: the column ``error`` says by how much.
 
     python examples/benchmarks/tensor_product.py --edges 2000 --l-max 4 -o tensor_product.png
 """
@@ -28,78 +39,151 @@ from torch import Tensor
 
 from tdn.cp import CPFactors, load_factors, paper_rank, shipped_ranks
 from tdn.cp.equivariance import wigner_d
-from tdn.cp.tensor_product import from_components, to_components, uniform_irreps
-from tdn.ops import Edges, cp_message, sort_edges
+from tdn.cp.tensor_product import CPTensorProduct, from_components, to_components, uniform_irreps
+from tdn.ops import Edges, cp_message, edge_message, sort_edges
 
-Route = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, D, C], Y [E, D], w [E, C] -> [N, D, C]
+# x [N, D, C], Y [E, D], w (of edges [E, C], or of paths [P, C, C]) -> features
+Route = Callable[[Tensor, Tensor, Tensor], Tensor]
+# for fewer paths e3nn takes minutes at the highest degrees
+LARGEST = {"parity": 6, "all": 4}
 
 
 @dataclass
 class Row:
     """One line of the table."""
 
+    paths: str
     l_max: int
     route: str
     rank: int
     forward: float  # s
     backward: float  # s, forward and backward together
     memory: float  # MiB
-    error: float
+    error: float  # of the function
+    equivariance: float
 
 
-def per_edge(factors: CPFactors, edges: Edges, num_nodes: int, like: Tensor) -> Route:
-    """CP product on every edge."""
-    a, b, c = (torch.as_tensor(f).to(like) for f in
-               (factors.input1, factors.input2, factors.output))  # fmt: skip
+@dataclass
+class Problem:
+    """Inputs of all routes.
+
+    Attributes
+    ----------
+    x : [N, D, C]; y : harmonics, [E, D]; w : [E, C]
+    """
+
+    factors: CPFactors
+    edges: Edges
+    x: Tensor
+    y: Tensor
+    w: Tensor
+
+    @property
+    def nodes(self) -> int:
+        return len(self.x)
+
+    @property
+    def channels(self) -> int:
+        return self.x.shape[2]
+
+    def matrices(self, factors: CPFactors | None = None) -> list[Tensor]:
+        """Factors ``[input1, input2, output]`` in the type of the inputs."""
+        chosen = factors or self.factors
+        return [torch.as_tensor(f).to(self.x) for f in
+                (chosen.input1, chosen.input2, chosen.output)]  # fmt: skip
+
+    def add_up(self, message: Tensor) -> Tensor:
+        """Sum over the neighbors of each node."""
+        total = message.new_zeros(self.nodes, *message.shape[1:])
+        return total.index_add(0, self.edges.center, message)
+
+
+def rank_space_on_edges(p: Problem) -> Route:
+    a, b, c = p.matrices()
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        u = a.t() @ x[edges.neighbor]  # [E, R, C]
-        message = c @ (u * (y @ b).unsqueeze(-1) * w.unsqueeze(1))  # [E, D, C]
-        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.center, message)
+        u = a.t() @ x[p.edges.neighbor]  # [E, R, C]
+        return p.add_up(c @ (u * (y @ b).unsqueeze(-1) * w.unsqueeze(1)))
 
     return route
 
 
-def per_node(factors: CPFactors, edges: Edges, like: Tensor) -> Route:
-    """CP product with the factors hoisted out of the edges."""
-    a, b, c = (torch.as_tensor(f).to(like) for f in
-               (factors.input1, factors.input2, factors.output))  # fmt: skip
+def rank_space_on_nodes(p: Problem) -> Route:
+    a, b, c = p.matrices()
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        return c @ cp_message(a.t() @ x, (y @ b).unsqueeze(1), w.unsqueeze(1), edges)
+        return c @ cp_message(a.t() @ x, (y @ b).unsqueeze(1), w.unsqueeze(1), p.edges)
 
     return route
 
 
-def dense(factors: CPFactors, edges: Edges, num_nodes: int, like: Tensor) -> Route:
-    """One D x D matrix per edge."""
-    coupling = torch.as_tensor(factors.target()).to(like)
+def matrix_per_edge(p: Problem, factors: CPFactors | None = None) -> Route:
+    a, b, c = p.matrices(factors)
+    coupling = torch.einsum("kr,ir,jr->jki", c, a, b)
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        matrix = torch.einsum("kij,ej->eki", coupling, y)
-        message = matrix @ x[edges.neighbor] * w.unsqueeze(1)
-        return x.new_zeros(num_nodes, *message.shape[1:]).index_add(0, edges.center, message)
+        matrix = (y @ coupling.flatten(1)).unflatten(1, coupling.shape[1:])
+        # two tensors, as the networks keep features of edges
+        scalars, rest = x[:, 0].contiguous(), x[:, 1:].contiguous()
+        features = scalars[p.edges.neighbor], rest[p.edges.neighbor]
+        return edge_message(*features, matrix, w.unsqueeze(1), p.edges)
 
     return route
 
 
-def e3nn_product(
-    factors: CPFactors, edges: Edges, num_nodes: int, channels: int, like: Tensor
-) -> Route:
-    """e3nn's tensor product, uvu, with the same path coefficients."""
-    irreps = uniform_irreps(factors.l_max, channels)
-    harmonics = uniform_irreps(factors.l_max, 1)
-    instructions = [(*path, "uvu", True) for path in factors.coupling_paths]
+def matrix_in_pytorch(p: Problem) -> Route:
+    a, b, c = p.matrices()
+    coupling = torch.einsum("kr,ir,jr->jki", c, a, b)
+
+    def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        matrix = (y @ coupling.flatten(1)).unflatten(1, coupling.shape[1:])
+        return p.add_up(torch.bmm(matrix, x[p.edges.neighbor]) * w.unsqueeze(1))
+
+    return route
+
+
+def e3nn_uvu(p: Problem) -> Route:
+    """e3nn's product with the path coefficients of the factors in its weights."""
+    irreps = uniform_irreps(p.factors.l_max, p.channels, p.factors.paths)
+    harmonics = uniform_irreps(p.factors.l_max, 1, p.factors.paths)
+    instructions = [(*path, "uvu", True) for path in p.factors.coupling_paths]
     product = o3.TensorProduct(
         irreps, harmonics, irreps, instructions, shared_weights=False, internal_weights=False
-    ).to(like)
-    c = torch.as_tensor(factors.path_coefficients).to(like)
+    ).to(p.x)
+    c = torch.as_tensor(p.factors.path_coefficients).to(p.x)
 
     def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         weight = (w.unsqueeze(1) * c[:, None]).flatten(1)
-        message = product(from_components(x, irreps)[edges.neighbor], y, weight)
-        total = message.new_zeros(num_nodes, message.shape[1])
-        return to_components(total.index_add(0, edges.center, message), irreps)
+        message = product(from_components(x, irreps)[p.edges.neighbor], y, weight)
+        return to_components(p.add_up(message), irreps)
+
+    return route
+
+
+def connected(p: Problem) -> Route:
+    """`CPTensorProduct` in mode uvw with a weight matrix for each path."""
+    irreps = [uniform_irreps(p.factors.l_max, n, p.factors.paths) for n in (p.channels, 1)]
+    product = CPTensorProduct(
+        *irreps, irreps[0], "uvw", paths=p.factors.paths, rank=p.factors.rank,
+        shared_path_weights=False,
+    ).to(p.x)  # fmt: skip
+
+    def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return product(x[p.edges.neighbor], y.unsqueeze(2), w.unsqueeze(2))
+
+    return route
+
+
+def e3nn_connected(p: Problem) -> Route:
+    irreps = uniform_irreps(p.factors.l_max, p.channels, p.factors.paths)
+    harmonics = uniform_irreps(p.factors.l_max, 1, p.factors.paths)
+    product = o3.FullyConnectedTensorProduct(
+        irreps, harmonics, irreps, shared_weights=True, internal_weights=False
+    ).to(p.x)
+
+    def route(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        flat = product(from_components(x, irreps)[p.edges.neighbor], y, w.flatten())
+        return to_components(flat, irreps)
 
     return route
 
@@ -152,64 +236,94 @@ def equivariance(route: Route, x: Tensor, y: Tensor, w: Tensor, l_max: int) -> f
     return ((route(d @ x, y @ d.t(), w) - expected).norm() / expected.norm()).item()
 
 
-def benchmark(l_max: int, arguments: argparse.Namespace) -> list[Row]:
-    """All routes at one degree."""
+def problem(l_max: int, paths: str, arguments: argparse.Namespace) -> Problem:
+    """Random features, directions and weights."""
     device = torch.device(arguments.device)
     num_nodes = max(arguments.edges // arguments.neighbours, 1)
-    channels = arguments.channels
     generator = torch.Generator().manual_seed(0)
-    centre = torch.arange(arguments.edges) % num_nodes
-    neighbour = torch.randint(num_nodes, (arguments.edges,), generator=generator)
-    edge_index = torch.stack([centre.sort().values, neighbour]).to(device)
-    edges = sort_edges(edge_index, num_nodes, num_nodes)
-    dim = (l_max + 1) ** 2
-    x = torch.randn(num_nodes, dim, channels, generator=generator).to(device)
+    center = torch.arange(arguments.edges) % num_nodes
+    neighbor = torch.randint(num_nodes, (arguments.edges,), generator=generator)
+    edge_index = torch.stack([center.sort().values, neighbor]).to(device)
     vectors = torch.randn(arguments.edges, 3, generator=generator)
-    y = o3.spherical_harmonics(list(range(l_max + 1)), vectors, True, normalization="component").to(
-        device
+    y = o3.spherical_harmonics(list(range(l_max + 1)), vectors, True, normalization="component")
+    dim = (l_max + 1) ** 2
+    return Problem(
+        load_factors(l_max, paths, None if (paths, l_max) in shipped_ranks() else 214),
+        sort_edges(edge_index, num_nodes, num_nodes),
+        torch.randn(num_nodes, dim, arguments.channels, generator=generator).to(device),
+        y.to(device),
+        torch.randn(arguments.edges, arguments.channels, generator=generator).to(device),
     )
-    w = torch.randn(arguments.edges, channels, generator=generator).to(device)
 
-    exact = load_factors(l_max, rank=None if ("parity", l_max) in shipped_ranks() else 214)
-    routes: dict[str, tuple[int, Route]] = {}
-    if l_max <= 4:
+
+def benchmark(l_max: int, paths: str, arguments: argparse.Namespace) -> list[Row]:
+    """All routes at one degree; those of one function are held against the first of them."""
+    p = problem(l_max, paths, arguments)
+    messages: dict[str, tuple[int, Route]] = {
+        "message: rank space, edges": (p.factors.rank, rank_space_on_edges(p)),
+        "message: rank space, nodes": (p.factors.rank, rank_space_on_nodes(p)),
+        "message: matrix per edge": (p.factors.rank, matrix_per_edge(p)),
+        "message: matrix, PyTorch": (p.factors.rank, matrix_in_pytorch(p)),
+        "message: e3nn uvu": (0, e3nn_uvu(p)),
+    }
+    if paths == "all":
         rank = paper_rank("7L^2", l_max)
-        published = load_factors(l_max, "all", rank, free_coefficients=False)
-        routes["CP per edge, published"] = (rank, per_edge(published, edges, num_nodes, x))
-    routes["CP per edge, exact"] = (exact.rank, per_edge(exact, edges, num_nodes, x))
-    routes["CP per node, exact"] = (exact.rank, per_node(exact, edges, x))
-    routes["dense"] = (0, dense(exact, edges, num_nodes, x))
-    routes["e3nn"] = (0, e3nn_product(exact, edges, num_nodes, channels, x))
+        released = load_factors(l_max, "all", rank, free_coefficients=False)
+        messages["message: released rank"] = (rank, matrix_per_edge(p, released))
+    rows = compare(p, messages, p.w, arguments)
+    if l_max <= 4:
+        count = len(p.factors.coupling_paths)
+        generator = torch.Generator().manual_seed(1)
+        w = torch.randn(count, p.channels, p.channels, generator=generator).to(p.x)
+        rows += compare(
+            p,
+            {
+                "connected: CPTensorProduct": (p.factors.rank, connected(p)),
+                "connected: e3nn": (0, e3nn_connected(p)),
+            },
+            w,
+            arguments,
+        )
+    return rows
 
+
+def compare(
+    p: Problem, routes: dict[str, tuple[int, Route]], w: Tensor, arguments: argparse.Namespace
+) -> list[Row]:
+    """Measure routes of one function."""
+    device = torch.device(arguments.device)
     rows = []
-    reference = routes["dense"][1](x, y, w)
+    reference = next(iter(routes.values()))[1](p.x, p.y, w)
     for name, (rank, route) in routes.items():
-        if "published" not in name:
-            torch.testing.assert_close(route(x, y, w), reference, rtol=1e-3, atol=1e-3)
-        leaves = [t.clone().requires_grad_() for t in (x, y, w)]
+        error = float((route(p.x, p.y, w) - reference).norm() / reference.norm())
+        if "released" not in name and error > 1e-3:
+            raise RuntimeError(f"{name} computes another function: difference {error:.1e}")
+        leaves = [t.clone().requires_grad_() for t in (p.x, p.y, w)]
 
         def both(route: Route = route, leaves: list[Tensor] = leaves) -> None:
             torch.autograd.grad(route(*leaves).square().sum(), leaves)
 
         def forward(route: Route = route) -> Tensor:
-            return route(x, y, w)
+            return route(p.x, p.y, w)
 
         rows.append(
             Row(
-                l_max,
+                p.factors.paths,
+                p.factors.l_max,
                 name,
                 rank,
                 seconds(forward, device),
                 seconds(both, device),
                 peak_memory(both, device),
-                equivariance(route, x, y, w, l_max),
+                error,
+                equivariance(route, p.x, p.y, w, p.factors.l_max),
             )
         )
     return rows
 
 
 def figure(rows: list[Row], path: Path, title: str) -> None:
-    """Time and memory against l_max, one line per route."""
+    """Time and memory of a message against l_max, one line per route; solid for parity paths."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -217,22 +331,25 @@ def figure(rows: list[Row], path: Path, title: str) -> None:
 
     fig, axes = plt.subplots(1, 3, figsize=(13, 4))
     panels = (
+        ("forward", "time, forward (ms)", 1e3),
         ("backward", "time, forward + backward (ms)", 1e3),
         ("memory", "peak memory (MiB)", 1),
-        ("error", "equivariance error (float32)", 1),
     )
+    names = [n for n in dict.fromkeys(row.route for row in rows) if n.startswith("message")]
     for axis, (field, label, factor) in zip(axes, panels, strict=True):
-        for name in dict.fromkeys(row.route for row in rows):
-            points = [row for row in rows if row.route == name]
-            axis.semilogy(
-                [row.l_max for row in points],
-                [factor * getattr(row, field) for row in points],
-                "o-",
-                label=name,
-            )
+        for number, name in enumerate(names):
+            for paths, style in (("parity", "o-"), ("all", "s--")):
+                points = [row for row in rows if (row.route, row.paths) == (name, paths)]
+                axis.semilogy(
+                    [row.l_max for row in points],
+                    [factor * getattr(row, field) for row in points],
+                    style,
+                    color=f"C{number}",
+                    label=f"{name.partition(': ')[2]}, {paths}" if points else None,
+                )
         axis.set_xlabel("l_max")
         axis.set_ylabel(label)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=6)
     fig.suptitle(title)
     fig.tight_layout()
     fig.savefig(path, dpi=150)
@@ -244,26 +361,40 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=4000)
     parser.add_argument("--neighbours", type=int, default=40, help="edges per node")
     parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--l-max", type=int, default=6)
+    parser.add_argument("--l-max", type=int, default=6, help="all paths: at most 4")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("-o", "--output", type=Path, default=Path("tensor_product.png"))
     arguments = parser.parse_args()
-    largest = 6
-    if not 1 <= arguments.l_max <= largest:
-        parser.error(f"--l-max is {arguments.l_max}, expected 1 to {largest}")
+    if not 1 <= arguments.l_max <= LARGEST["parity"]:
+        parser.error(f"--l-max is {arguments.l_max}, expected 1 to {LARGEST['parity']}")
     rows: list[Row] = []
-    print(machine() + "\n")
-    header = ("l_max", "route", "rank", "fwd (ms)", "fwd+bwd (ms)", "MiB", "equivariance")
-    print("{:>5}  {:<23} {:>5} {:>10} {:>13} {:>9} {:>13}".format(*header))
-    for l_max in range(1, arguments.l_max + 1):
-        for row in benchmark(l_max, arguments):
-            rows.append(row)
-            print(
-                f"{row.l_max:>5}  {row.route:<23} {row.rank or '-':>5} {1e3 * row.forward:>10.2f} "
-                f"{1e3 * row.backward:>13.2f} {row.memory:>9.1f} {row.error:>13.1e}",
-                flush=True,
-            )
-    title = f"{arguments.edges} edges, {arguments.channels} channels, {arguments.device}"
+    title = (
+        f"{arguments.edges} edges, {arguments.neighbours} of a node, {arguments.channels} "
+        f"channels, float32, {arguments.device}, {torch.get_num_threads()} threads"
+    )
+    print(f"{machine()}\n{title}\n")
+    header = (
+        "paths",
+        "l_max",
+        "route",
+        "rank",
+        "fwd (ms)",
+        "fwd+bwd (ms)",
+        "MiB",
+        "error",
+        "equi.",
+    )
+    print("{:<6} {:>5}  {:<26} {:>4} {:>9} {:>12} {:>8} {:>8} {:>8}".format(*header))
+    for paths, largest in LARGEST.items():
+        for l_max in range(1, min(arguments.l_max, largest) + 1):
+            for row in benchmark(l_max, paths, arguments):
+                rows.append(row)
+                print(
+                    f"{row.paths:<6} {row.l_max:>5}  {row.route:<26} {row.rank or '-':>4} "
+                    f"{1e3 * row.forward:>9.2f} {1e3 * row.backward:>12.2f} {row.memory:>8.1f} "
+                    f"{row.error:>8.1e} {row.equivariance:>8.1e}",
+                    flush=True,
+                )
     figure(rows, arguments.output, title)
     print(f"figure: {arguments.output}")
 

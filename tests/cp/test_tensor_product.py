@@ -13,6 +13,7 @@ from tdn.cp.tensor_product import (
     CPTensorProduct,
     NaryTensorProduct,
     from_components,
+    matrix_is_cheaper,
     to_components,
     uniform_irreps,
 )
@@ -148,6 +149,41 @@ def test_published_schedule_is_approximate_and_full_rank_is_not():
     error = (published(x, y, w) - expected).norm() / expected.norm()
     # relative_error is the expectation of this ratio for unit-variance inputs
     assert error == pytest.approx(published.factors.relative_error, rel=0.3)
+
+
+@pytest.mark.parametrize("layout", ["components", "e3nn"])
+@pytest.mark.parametrize("batched", [True, False])
+def test_matrix_per_row_equals_rank_space(batched, layout):
+    """Harmonics have one channel: both orders of the product are the same function."""
+    irreps = [uniform_irreps(2, c) for c in (8, 1, 8)]
+    product = CPTensorProduct(*irreps, "uvu", layout=layout)
+    assert product.by_matrix
+    inputs = [i.randn(6, -1) for i in irreps[:2]]
+    if layout == "components":
+        inputs = [to_components(v, i) for v, i in zip(inputs, irreps, strict=False)]
+    shape = (6, 8, 1) if batched else (8, 1)
+    variables = [v.requires_grad_() for v in (*inputs, torch.randn(shape))]
+    found = product(*variables)
+    gradients = torch.autograd.grad(found.square().sum(), variables)
+    product.by_matrix = False
+    expected = product(*variables)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    for a, b in zip(
+        gradients, torch.autograd.grad(expected.square().sum(), variables), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_order_by_cost():
+    """A matrix takes D1 D2 D3 to make and D1 D3 per channel, rank space R (D1 + D3 + 1)."""
+    assert matrix_is_cheaper((9, 9, 9), 17, 64)
+    assert not matrix_is_cheaper((9, 9, 9), 17, 1)
+    one = CPTensorProduct(*[uniform_irreps(2, 1)] * 3, "uvu")
+    assert not one.by_matrix
+    assert not make("uvu")[0].by_matrix, "two channels in the second input"
+    harmonics = [uniform_irreps(2, c) for c in (8, 1, 8)]
+    assert not CPTensorProduct(*harmonics, "uvu", shared_path_weights=False).by_matrix
+    assert not CPTensorProduct(*harmonics, "uvu", exact=True).by_matrix
 
 
 def test_unit_variance():
