@@ -75,6 +75,14 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 # what a block needs that its page only describes
 BEFORE = {
+    "docs/attention.md": f"""
+import numpy, torch
+archive = numpy.load({str(ROOT / "tests/files/released_small.npz")!r})
+state = {{k[6:]: torch.from_numpy(archive[k]) for k in archive.files if k.startswith("state/")}}
+for name in archive["copies_of_factors"]:
+    state[str(name)] = state[f"edge_embed.tp.cp_tp.{{str(name).rpartition('.')[2]}}"]
+torch.save(state, "tdn_best_model.pth")
+""",
     "docs/calculator.md": "from ase.io import read\natoms = read('frame.xyz')",
     "docs/data.md": "import subprocess\n"
     "subprocess.run('tdn-data convert train.xyz train.xyz -o all.lmdb', shell=True, check=True)",
