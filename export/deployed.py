@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdn.inference.network import inference_network
+from tdn.inference.network import InferenceNetwork, inference_network
+from tdn.inference.positions import PositionNetwork
 from tdn.network.base import Network, model_dtype
 from tdn.network.convolution_model import ConvolutionModel
 from tdn.ops import sort_edges
@@ -37,8 +38,14 @@ def deployed_network(
     return copy.deepcopy(model), None
 
 
-def deployed_module(networks: list[Network]) -> nn.Module:
-    """The module that is compiled for one network, or for a committee of several."""
+def deployed_module(networks: list[Network], positions: bool = False) -> nn.Module:
+    """The module that is compiled for one network, or for a committee of several.
+
+    With ``positions`` those that were rewritten for inference also start from positions.
+    """
+    if positions and all(isinstance(network, InferenceNetwork) for network in networks):
+        together = [PositionModel(network) for network in networks]
+        return together[0] if len(together) == 1 else PositionCommittee(together)
     members = [DirectModel(n) if n.direct_forces else DeployedModel(n) for n in networks]
     return members[0] if len(members) == 1 else CommitteeModel(members)
 
@@ -104,6 +111,32 @@ class DeployedModel(nn.Module):
         return atom_energy.detach(), gradient
 
 
+class PositionModel(DeployedModel):
+    """A network with two functions: from edges, as `DeployedModel`, and from positions."""
+
+    def __init__(self, model: InferenceNetwork) -> None:
+        super().__init__(model)
+        self.positions = PositionNetwork(model)
+
+    @torch.jit.export
+    def from_positions(
+        self,
+        positions: Tensor,
+        center: Tensor,
+        pair_ptr: Tensor,
+        pair_other: Tensor,
+        node: Tensor,
+        species: Tensor,
+        per_atom: bool,
+        workspace: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """See `tdn.inference.positions.PositionNetwork`."""
+        with torch.no_grad():
+            return self.positions(
+                positions, center, pair_ptr, pair_other, node, species, per_atom, workspace
+            )
+
+
 class DirectModel(nn.Module):
     """A network that gives forces itself: nothing is differentiated.
 
@@ -165,3 +198,59 @@ class CommitteeModel(nn.Module):
             energies.append(atom_energy)
             gradients_or_forces.append(gradient_or_forces)
         return torch.stack(energies), torch.stack(gradients_or_forces)
+
+
+class PositionCommittee(CommitteeModel):
+    """A committee of `PositionModel`."""
+
+    @torch.jit.export
+    def from_positions(
+        self,
+        positions: Tensor,
+        center: Tensor,
+        pair_ptr: Tensor,
+        pair_other: Tensor,
+        node: Tensor,
+        species: Tensor,
+        per_atom: bool,
+        workspace: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Means over the members; parameters and results as for one."""
+        results = self.members_from_positions(
+            positions, center, pair_ptr, pair_other, node, species, per_atom, workspace
+        )
+        return (
+            results[0].mean(0),
+            results[1].mean(0),
+            results[2].mean(0),
+            results[3].mean(0),
+            results[4].mean(0),
+        )
+
+    @torch.jit.export
+    def members_from_positions(
+        self,
+        positions: Tensor,
+        center: Tensor,
+        pair_ptr: Tensor,
+        pair_other: Tensor,
+        node: Tensor,
+        species: Tensor,
+        per_atom: bool,
+        workspace: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The results of every member, with a first dimension n."""
+        results: list[list[Tensor]] = [[], [], [], [], []]
+        for member in self.members:
+            found = member.from_positions(
+                positions, center, pair_ptr, pair_other, node, species, per_atom, workspace
+            )
+            for k, value in enumerate(found):
+                results[k].append(value)
+        return (
+            torch.stack(results[0]),
+            torch.stack(results[1]),
+            torch.stack(results[2]),
+            torch.stack(results[3]),
+            torch.stack(results[4]),
+        )

@@ -112,7 +112,7 @@ def build_metadata(
     return {
         "format": FORMAT,
         # the oldest that describes the file: earlier releases read it if they can
-        "format_version": 2 if direct or radial_table_error is not None else 1,
+        "format_version": 3 if radial_table_error is not None else 2 if direct else 1,
         "tdn_version": __version__,
         "torch_version": str(torch.__version__),
         "r_max": float(config.r_max),

@@ -15,7 +15,12 @@ import ase
 import torch
 
 from tdn.inference.aotinductor import target
-from tdn.inference.compiled_file import AOTINDUCTOR, FORMAT_VERSION, SUFFIXES, TORCHSCRIPT
+from tdn.inference.compiled_file import (
+    AOTINDUCTOR,
+    AOTINDUCTOR_VERSION,
+    SUFFIXES,
+    TORCHSCRIPT,
+)
 from tdn.inference.compiled_model import (
     CompiledModel,
     check_reference,
@@ -173,11 +178,11 @@ def export_model(
         metadata["deviation_factors"] = _deviation_factors(stored, calibrate)
     reference = build_reference(networks, precision)
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
-    module = deployed_module(networks[precision])
+    module = deployed_module(networks[precision], positions=backend == TORCHSCRIPT)
     if backend == TORCHSCRIPT:
         archive = script.save_bytes(script.script(module), _as_text(metadata, reference))
     else:
-        metadata |= target(place) | {"format_version": FORMAT_VERSION}
+        metadata |= target(place) | {"format_version": AOTINDUCTOR_VERSION}
         module = module.to(place)
         graph = reference_graph(stored[0].atomic_numbers, stored[0].r_max).to(place)
         archive = machine_code.save_bytes(module, graph, _as_text(metadata, reference))

@@ -86,6 +86,18 @@ def _difference(
     return {name: a[name] - b[name] for name in names}
 
 
+def _from_positions(compiled: CompiledModel, graph: Graph) -> list[dict[str, Tensor]]:
+    """What the function from positions gives, and for a committee the results of its members."""
+    names = ("atom_energy", "forces", "virial")
+    results = [dict(zip(names, compiled.evaluate_positions(graph)))]
+    if compiled.num_members > 1:
+        members = zip(*compiled.evaluate_positions(graph, members=True)[:3], strict=True)
+        results += [dict(zip(names, member)) for member in members]
+    for result in results:
+        result["virial"] = result["virial"].unsqueeze(0)  # of one structure
+    return results
+
+
 def compare(
     networks: list[Network],
     compiled: CompiledModel,
@@ -117,6 +129,9 @@ def compare(
             expected.insert(0, mean)
             found += compiled.member_results(graph)
         scale = _Scale(compiled, atomic_energies, graph)
+        if compiled.takes_positions:
+            found += _from_positions(compiled, graph)
+            expected *= 2
         compared = [
             scale.deviation(name, _difference(f, e, names), bound)
             for f, e in zip(found, expected, strict=True)

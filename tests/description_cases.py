@@ -165,7 +165,8 @@ def metadata_cases(metadata: dict[str, Any]) -> list[Case]:
     for name, value, accepted in (
         ("format_version", 1, True),
         ("format_version", 0, False),
-        ("format_version", 3, False),
+        ("format_version", 3, True),
+        ("format_version", 4, False),
         ("format_version", 2**32 + 1, False),
         ("format_version", 2**64 + 1, False),
         ("format_version", 1.0, False),

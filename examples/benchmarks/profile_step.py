@@ -9,7 +9,10 @@ stands in the table of lammps_md.py.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
+import torch
 from measure import (
     Table,
     best_times,
@@ -22,48 +25,37 @@ from measure import (
 )
 from models import NETWORKS, compiled_file, describe
 from systems import system
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from tdn.graph import Graph, graph_from_atoms
+from tdn.graph import graph_from_atoms
 from tdn.inference.compiled_model import CompiledModel, load_compiled
+from tdn.inference.positions import pair_list
+from tdn.inference.torchscript import plain_execution
 from tdn.system.command import run_main
 
-# operators by name; the first group that has one takes it
+# operators by name; each is one pass over the pairs with everything at the nodes behind it
 GROUPS = {
-    "convolution": ("tdn::convolution",),
-    "convolution, adjoint": ("tdn::convolution_adjoint",),
-    "density": ("tdn::density",),
-    "density, adjoint": ("tdn::density_adjoint",),
-    "node products": ("tdn::node_product",),
-    "node products, adjoint": ("tdn::node_product_adjoint",),
-    # its matrix products stand with channel mixing
-    "gates": ("tdn::gate", "tdn::gate_with_scalars", "tdn::gate_adjoint"),
-    "channel mixing": (
-        "tdn::degree_linear",
-        "aten::mm",
-        "aten::bmm",
-        "aten::addmm",
-        "aten::matmul",
-        "aten::linear",
-    ),
-    "sorting of edges": ("tdn::sort_edges",),
-    "exchange": ("tdn::exchange", "tdn::exchange_reverse"),
+    "layers but the last": ("tdn::pair_forward",),
+    "last layer, its adjoint at nodes": ("tdn::pair_last",),
+    "adjoint of pairs, and below": ("tdn::pair_backward",),
+    "checks, sums": ("tdn::pair_sums", "aten::sum"),
 }
 REST = "rest"
+SKIN = 1.0  # angstrom, of the list of pairs, as in lammps_md.py
 
 
-def evaluate(model: CompiledModel, graph: Graph) -> None:
+def evaluate(model: CompiledModel, pairs: tuple[Tensor, ...], workspace: Tensor) -> None:
     """What LAMMPS calls in every step."""
-    model.evaluate_edges(graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms)
+    with plain_execution():
+        model.module.from_positions(*pairs, False, workspace)
 
 
-def grouped(
-    model: CompiledModel, graph: Graph, repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
+def grouped(evaluation: Callable[[], None], repeats: int) -> tuple[dict[str, float], dict]:
     """Mean seconds of an evaluation by `GROUPS`, and the rest by operator."""
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(repeats):
-            evaluate(model, graph)
+            evaluation()
     # operators of the rest by name
     others: dict[str, float] = {}
     group_of = {operator: group for group, names in GROUPS.items() for operator in names}
@@ -93,11 +85,12 @@ def _main() -> int:
     with files(arguments.files) as folder:
         model = load_compiled(compiled_file(arguments.network, arguments.material, folder))
     atoms = system(arguments.material, arguments.atoms)
-    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
-    plain = best_times({"step": lambda: evaluate(model, graph)}, arguments.repeats)["step"]
-    times, others = grouped(model, graph, arguments.repeats)
+    pairs = pair_list(graph_from_atoms(atoms, model.atomic_numbers, model.r_max + SKIN))
+    step = partial(evaluate, model, pairs, torch.empty(0, dtype=torch.float32))
+    plain = best_times({"step": step}, arguments.repeats)["step"]
+    times, others = grouped(step, arguments.repeats)
     total = sum(times.values())
-    table = Table({"": 24, "us per atom": 11, "percent": 7})
+    table = Table({"": 32, "us per atom": 11, "percent": 7})
     scale = 1e6 / len(atoms)
     for name, value in times.items():
         table.row(name, scale * value, 100 * value / total)

@@ -19,7 +19,8 @@ from tdn.system.errors import TDNError
 from tdn.system.printable import printable
 
 FORMAT = "tdn-compiled"
-FORMAT_VERSION = 2  # the newest that this package reads; see docs/compiled_file.md
+FORMAT_VERSION = 3  # the newest that this package reads; see docs/compiled_file.md
+AOTINDUCTOR_VERSION = 2  # of files that have machine code
 TORCHSCRIPT, AOTINDUCTOR = "torchscript", "aotinductor"
 SUFFIXES = {TORCHSCRIPT: ".tdn.pth", AOTINDUCTOR: ".tdn.pt2"}
 SUFFIX = SUFFIXES[TORCHSCRIPT]

@@ -40,6 +40,30 @@ SCHEMAS = {
     " int power, float silu_scale) -> Tensor",
 }
 
+_PAIRS = "Tensor positions, Tensor center, Tensor ptr, Tensor other, Tensor node, Tensor species"
+# From positions to forces: kernels only. A file that calls them loads without.
+KERNELS_ONLY = {
+    "pair_sums": f"({_PAIRS}, bool per_atom) -> Tensor[]",
+    "pair_row_size": "(Tensor like, int rank, int channels) -> int",
+    "pair_project": "(Tensor x, Tensor matrix, int first, Tensor(a!) out) -> ()",
+    "pair_forward": f"({_PAIRS}, Tensor[] edge, Tensor[] weights, Tensor gate_before,"
+    " float[] numbers, Tensor u, Tensor z_before, Tensor next_input1, Tensor(a!) m, Tensor(b!) z,"
+    " Tensor(c!) energy, Tensor(d!) u_next, Tensor(e!) features) -> ()",
+    "pair_last": f"({_PAIRS}, Tensor[] edge, Tensor[] weights, Tensor gate_before,"
+    " float[] numbers, Tensor scale, Tensor u, Tensor z_before, Tensor(a!) energy, Tensor(b!) kept,"
+    " Tensor(c!) ranked, Tensor(d!) gradients, Tensor(e!)[] sums) -> ()",
+    "pair_backward": f"({_PAIRS}, Tensor[] edge, Tensor[] below, Tensor[] weights, float[] numbers,"
+    " Tensor scale, Tensor u, Tensor ranked, Tensor m, Tensor z, Tensor kept,"
+    " Tensor(a!) kept_below, Tensor(b!) ranked_below, Tensor(c!) gradients,"
+    " Tensor(d!)[] sums) -> ()",
+    "pair_density_ghosts": f"({_PAIRS}, Tensor table, float[] numbers, Tensor gradients,"
+    " Tensor(a!)[] sums) -> ()",
+    "pair_zbl": f"({_PAIRS}, Tensor number, Tensor pair_cutoff, Tensor(a!) energy,"
+    " Tensor(b!)[] sums) -> ()",
+    "exchanges": "(Tensor like) -> bool",
+    "exchange_": "(Tensor(a!) x, int num_local) -> ()",
+}
+
 # Process-wide state: operators are registered once per process.
 _python_library: torch.library.Library | None = None
 _library_path: Path | None = None
@@ -115,7 +139,7 @@ def _registered_elsewhere() -> bool:
 
 def _register_reference() -> torch.library.Library:
     library = torch.library.Library("tdn", "FRAGMENT")
-    for name, schema in SCHEMAS.items():
+    for name, schema in (SCHEMAS | KERNELS_ONLY).items():
         library.define(name + schema)
     # Checks of values make sort_edges opaque to tracing; the others decompose into torch operators.
     library.impl("sort_edges", _warned(reference.edge_pointers), "CompositeExplicitAutograd")
@@ -136,7 +160,13 @@ def _register_reference() -> torch.library.Library:
     ):
         library.impl(name, _warned(function), "CompositeImplicitAutograd")
     library.impl("exchange", reference.exchange, "CompositeImplicitAutograd")
+    for name in KERNELS_ONLY:
+        library.impl(name, _kernels_are_missing, "CompositeImplicitAutograd")
     return library
+
+
+def _kernels_are_missing(*args):
+    raise RuntimeError(f"forces from positions need the compiled operators: {library_problem()}")
 
 
 def _warned(function: Callable) -> Callable:

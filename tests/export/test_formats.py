@@ -72,10 +72,10 @@ def test_first_release_on_the_command_line(capsys):
 
 
 def test_writers_give_the_oldest_version(export):
-    """Version 2 is for what the first release cannot read (see docs/compiled_file.md)."""
+    """Version 3 is for tables and the function from positions (see docs/compiled_file.md)."""
     metadata = export().report.metadata
     newer = metadata["radial_table_error"] is not None
-    assert metadata["format_version"] == (2 if newer else 1) <= FORMAT_VERSION
+    assert metadata["format_version"] == (3 if newer else 1) <= FORMAT_VERSION
 
 
 def test_no_paths_of_the_machine_that_wrote_a_file(export):

@@ -102,7 +102,7 @@ def bad_files() -> dict[str, tuple[Callable[[Path, Path], None], list[str]]]:
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
 
     def newer(path: Path, good: Path) -> None:
-        write_toy(path, change_metadata={"format_version": 3, "tdn_version": "9.1"})
+        write_toy(path, change_metadata={"format_version": 4, "tdn_version": "9.1"})
 
     def other_format(path: Path, good: Path) -> None:
         write_toy(path, change_metadata={"format": "something"})
@@ -122,7 +122,7 @@ def bad_files() -> dict[str, tuple[Callable[[Path, Path], None], list[str]]]:
         "text": (text, ["damaged"]),
         "checkpoint": (checkpoint, ["checkpoint", "tdn-export"]),
         "foreign": (foreign, ["without TDN's metadata", "tdn-export"]),
-        "newer": (newer, ["version 3", "up to version 2", "at least 9.1"]),
+        "newer": (newer, ["version 4", "up to version 3", "at least 9.1"]),
         "other_format": (other_format, ["something", "tdn-compiled"]),
         "other_units": (other_units, ["Ha and bohr", "eV and angstrom"]),
         "bad_cutoff": (bad_cutoff, ["r_max"]),

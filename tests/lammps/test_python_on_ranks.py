@@ -117,15 +117,18 @@ for k in range(NUMBER):
     if os.environ["PMI_RANK"] == "0":
         print("messages", messages.value - before)
 """
-# exchanges of features forward, and of their gradients in reverse, for networks of n layers
+# exchanges forward and in reverse for networks of n layers
 LAYERS = CONFIGS["attention"].num_layers
 NETWORKS = {
-    "toy1": (0, 0),  # convolutions: n - 1, since the first layer needs elements only
+    "toy1": (0, 0),  # from edges: n - 1 each way, since the first layer needs elements only
     "toy2": (1, 1),
-    "one_layer_1": (0, 0),  # as the preset nano: nothing but positions and forces
+    # from positions: n - 1 of features and n of gradients, all of them forward
+    "l1_1": (2 * CONFIGS["l1"].num_layers - 1, 0),
+    "one_layer_1": (1, 0),
     "attention_1": (LAYERS, LAYERS),
     "attention_1_direct": (LAYERS + 1, 0),  # nothing is differentiated
 }
+COMPLETE_FORCES = ("l1_1", "one_layer_1", "attention_1_direct")  # none on ghosts
 STYLES = {"zero": "pair_style zero 4.0\npair_coeff * *\n"} | {
     name: f"pair_style tdn direct yes\npair_coeff * * {name}.tdn.pth H O\n" for name in NETWORKS
 }
@@ -145,17 +148,18 @@ def compile_counter(folder: Path) -> None:
 def test_messages_of_every_step(
     run_python: Callable[..., str], shared_files: SharedFiles, tmp_path: Path
 ) -> None:
-    """One exchange each way for each layer, counted as messages that leave a rank in seven steps.
+    """`NETWORKS`, counted as messages that leave a rank in seven steps.
 
     The style ``zero`` tells in how many messages LAMMPS brings positions to the ghosts. Forces take
-    as many: with newton on they come back by LAMMPS, with newton off by the pair style unless the
-    forces belong to centres only. Every exchange of features takes as many again, and no rank
+    as many: with newton on they come back by LAMMPS, with newton off by the pair style unless
+    those of centers are complete. Every exchange of features takes as many again, and no rank
     sends anything else.
     """
     compile_counter(tmp_path)
-    shared_files.export("one_layer")
     shared_files.export("attention")
     shared_files.export("attention", direct=True)
+    shared_files.export("l1")
+    shared_files.export("one_layer")
     cases = [(name, newton) for name in STYLES for newton in ("on", "off")]
     for k, (name, newton) in enumerate(cases):
         script = f"clear\nprocessors 2 1 1\nnewton {newton}\n" + setup(STRUCTURE, "data", "none")
@@ -170,5 +174,5 @@ def test_messages_of_every_step(
     for (name, newton), messages in zip(cases, found, strict=True):
         exchanges = 1 + (newton == "on")
         if name != "zero":
-            exchanges += sum(NETWORKS[name]) + (newton == "off" and name != "attention_1_direct")
+            exchanges += sum(NETWORKS[name]) + (newton == "off" and name not in COMPLETE_FORCES)
         assert messages == steps * sides * exchanges, (name, newton)

@@ -11,6 +11,7 @@
 #include <c10/core/Device.h>
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 namespace caffe2::serialize {
@@ -36,12 +37,33 @@ struct BackendOutput {
   at::Tensor gradient_or_forces;    // [num_edges, 3] by edge_vec, or direct forces [num_local, 3]
 };
 
+/// Arguments of the function from positions, contiguous on the CPU; see `Pairs`.
+struct PositionInput {
+  at::Tensor positions, center, begin, other, node, species;
+  bool per_atom;
+};
+
+/// Results; each has a first dimension [n] where every member of a committee was asked for.
+struct PositionOutput {
+  at::Tensor atom_energy, forces, virial, atom_virial, centroid;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   /// Evaluate; `exchange` may be null. `members` asks for every network of a committee.
   virtual BackendOutput run(const BackendInput &input, Exchange *exchange, bool members) = 0;
+
+  /// Whether there is a function from positions, and its evaluation.
+  virtual bool takes_positions() const { return false; }
+  virtual PositionOutput run(const PositionInput &, Exchange *, bool /*members*/)
+  {
+    throw std::logic_error("this file has no function from positions");
+  }
+
+  /// Give back the memory that evaluations from positions keep.
+  virtual void release() {}
 };
 
 /// Sets the transport of the operator tdn::exchange while it lives.

@@ -240,6 +240,24 @@ Reference parse_reference(const std::string &text, const Metadata &metadata)
   return reference;
 }
 
+void compare_with_reference(const Reference &reference, const Forces &found)
+{
+  const double energy_error = deviation(found.atom_energy, reference.atom_energy);
+  const double force_error = deviation(found.forces, reference.forces);
+  const double virial_error = deviation(found.virial, reference.virial);
+  if (energy_error <= reference.energy_tolerance && force_error <= reference.force_tolerance &&
+      virial_error <= reference.virial_tolerance)
+    return;
+
+  std::ostringstream message;
+  message << "the structure stored in the file gives other results here: deviations (allowed) of "
+          << energy_error << " (" << reference.energy_tolerance << ") eV/atom, " << force_error
+          << " (" << reference.force_tolerance << ") eV/A, " << virial_error << " ("
+          << reference.virial_tolerance
+          << ") eV; run tdn-ops build and tdn-lammps build, then export the model again";
+  throw std::runtime_error(message.str());
+}
+
 void compare_with_reference(const Reference &reference, const Evaluation &found)
 {
   std::vector<double> forces(reference.forces.size(), 0.0);
@@ -257,21 +275,8 @@ void compare_with_reference(const Reference &reference, const Evaluation &found)
       for (int b = 0; b < 3; b++) virial[3 * a + b] -= r[a] * g[b];
     }
   }
-
-  const double energy_error = deviation(found.atom_energy, reference.atom_energy);
-  const double force_error = deviation(forces.data(), reference.forces);
-  const double virial_error = deviation(virial.data(), reference.virial);
-  if (energy_error <= reference.energy_tolerance && force_error <= reference.force_tolerance &&
-      virial_error <= reference.virial_tolerance)
-    return;
-
-  std::ostringstream message;
-  message << "the structure stored in the file gives other results here: deviations (allowed) of "
-          << energy_error << " (" << reference.energy_tolerance << ") eV/atom, " << force_error
-          << " (" << reference.force_tolerance << ") eV/A, " << virial_error << " ("
-          << reference.virial_tolerance
-          << ") eV; run tdn-ops build and tdn-lammps build, then export the model again";
-  throw std::runtime_error(message.str());
+  compare_with_reference(
+      reference, Forces{found.atom_energy, forces.data(), virial.data(), nullptr, nullptr, nullptr});
 }
 
 }    // namespace tdn

@@ -15,7 +15,7 @@
 namespace tdn {
 
 /// Newest version of the compiled file's format that this program reads.
-constexpr int newest_format_version = 2;
+constexpr int newest_format_version = 3;
 
 constexpr std::size_t max_json_bytes = 16 << 20;
 constexpr int max_json_depth = 32;    // objects and arrays inside one another
@@ -42,6 +42,7 @@ Reference parse_reference(const std::string &text, const Metadata &metadata);
 
 /// Compare an evaluation of the reference; throws std::runtime_error with the deviations.
 void compare_with_reference(const Reference &reference, const Evaluation &found);
+void compare_with_reference(const Reference &reference, const Forces &found);
 
 }    // namespace tdn
 

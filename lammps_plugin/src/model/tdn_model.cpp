@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <numeric>
 #include <stdexcept>
 
 namespace tdn {
@@ -124,6 +125,34 @@ struct WidthRecorder : Exchange {
   void reverse(void *, int64_t, int64_t, int64_t, bool) override {}
 };
 
+/** Edges as pairs: all centers are at one place, and every edge has a row of its own. Only the
+    differences within a pair matter. */
+struct PairsOfEdges {
+  std::vector<double> positions;
+  std::vector<int32_t> center, other, node;
+  std::vector<int64_t> begin;
+  Pairs pairs;
+
+  explicit PairsOfEdges(const Graph &graph) :
+      positions(3 * graph.num_local, 0.0), center(graph.num_local), other(graph.num_edges),
+      node(graph.num_local), begin(graph.num_local + 1, 0)
+  {
+    std::iota(center.begin(), center.end(), 0);
+    std::iota(node.begin(), node.end(), 0);
+    std::iota(other.begin(), other.end(), static_cast<int32_t>(graph.num_local));
+    positions.insert(positions.end(), graph.edge_vec, graph.edge_vec + 3 * graph.num_edges);
+    for (int64_t e = 0; e < graph.num_edges; e++) {
+      begin[graph.edge_index[e] + 1]++;
+      node.push_back(static_cast<int32_t>(graph.edge_index[graph.num_edges + e]));
+    }
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    pairs = {positions.data(), static_cast<int64_t>(node.size()), center.data(), begin.data(),
+             other.data(),     node.data(), graph.species, graph.num_local, graph.num_all};
+  }
+  PairsOfEdges(const PairsOfEdges &) = delete;
+  PairsOfEdges &operator=(const PairsOfEdges &) = delete;
+};
+
 /// A tensor that shares memory with the caller.
 template <typename T>
 torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device)
@@ -142,6 +171,7 @@ struct TDNModel::Impl {
   int64_t exchange_bytes = 0;
   double bytes_per_node = 0.0, bytes_per_edge = 0.0;
   torch::Tensor atom_energy, gradient_or_forces, members;    // memory of the last evaluation
+  PositionOutput from_positions;
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
@@ -170,6 +200,36 @@ struct TDNModel::Impl {
             each_member ? members.data_ptr<double>() : nullptr};
   }
 
+  Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool each_member = false)
+  {
+    const int64_t n = pairs.num_local;
+    const PositionInput input{view(pairs.positions, {pairs.num_rows, 3}, device),
+                              view(pairs.center, {n}, device),
+                              view(pairs.begin, {n + 1}, device),
+                              view(pairs.other, {pairs.num_pairs()}, device),
+                              view(pairs.node, {pairs.num_rows}, device),
+                              view(pairs.species, {pairs.num_all}, device), per_atom};
+    from_positions = backend->run(input, exchange, each_member);
+    PositionOutput &found = from_positions;
+    members = each_member ? found.forces.contiguous() : torch::Tensor();
+    const int64_t atoms = per_atom ? n : 0;
+    const double *results[5];
+    torch::Tensor *const values[] = {&found.atom_energy, &found.forces, &found.virial,
+                                     &found.atom_virial, &found.centroid};
+    const int64_t sizes[] = {n, 3 * n, 9, 9 * atoms, 9 * atoms};
+    for (int k = 0; k < 5; k++) {
+      if (each_member) *values[k] = values[k]->mean(0);
+      *values[k] = values[k]->contiguous();
+      if (values[k]->numel() != sizes[k] || values[k]->scalar_type() != torch::kFloat64)
+        throw std::runtime_error("the model returned arrays of unexpected size");
+      results[k] = values[k]->data_ptr<double>();
+    }
+    if (each_member && members.numel() != metadata.committee * 3 * n)
+      throw std::runtime_error("the model returned arrays of unexpected size");
+    return {results[0], results[1], results[2], results[3], results[4],
+            each_member ? members.data_ptr<double>() : nullptr};
+  }
+
   /// Peak of allocations for copies of the reference, the first `connected` of which have edges.
   double measure(const Reference &reference, int64_t copies, int64_t connected)
   {
@@ -188,8 +248,15 @@ struct TDNModel::Impl {
     const Graph graph{species.data(),  copies * num_atoms, copies * num_atoms, edge_index.data(),
                       edge_vec.data(), connected * num_edges};
     atom_energy = gradient_or_forces = members = torch::Tensor();
-    return static_cast<double>(
-        peak_allocation(device.type(), [&] { evaluate(graph, nullptr); }));
+    from_positions = {};
+    backend->release();
+    const PairsOfEdges edges(graph);
+    return static_cast<double>(peak_allocation(device.type(), [&] {
+      if (backend->takes_positions())
+        evaluate(edges.pairs, nullptr, true);
+      else
+        evaluate(graph, nullptr);
+    }));
   }
 
   /// The peak as a linear function of nodes and edges, from two evaluations.
@@ -211,10 +278,17 @@ struct TDNModel::Impl {
                       reference.num_atoms(),       reference.edge_index.data(),
                       reference.edge_vec.data(),   reference.num_edges()};
     WidthRecorder recorder;
-    evaluate(graph, &recorder);    // also warms up allocators and kernels
+    if (backend->takes_positions()) {
+      const PairsOfEdges edges(graph);
+      evaluate(edges.pairs, &recorder, false);    // also warms up allocators and kernels
+      const Forces found = evaluate(edges.pairs, nullptr, false);
+      if (compare) compare_with_reference(reference, found);
+    } else {
+      evaluate(graph, &recorder);
+      const Evaluation found = evaluate(graph, nullptr);
+      if (compare) compare_with_reference(reference, found);
+    }
     exchange_bytes = recorder.bytes;
-    const Evaluation found = evaluate(graph, nullptr);
-    if (compare) compare_with_reference(reference, found);
     measure_memory(reference);
   }
 };
@@ -258,6 +332,11 @@ int64_t TDNModel::exchange_bytes() const
   return impl->exchange_bytes;
 }
 
+bool TDNModel::takes_positions() const
+{
+  return impl->backend->takes_positions();
+}
+
 double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const
 {
   return impl->bytes_per_node * static_cast<double>(num_all) +
@@ -278,6 +357,15 @@ Evaluation TDNModel::evaluate(const Graph &graph, Exchange *exchange, bool membe
 {
   try {
     return impl->evaluate(graph, exchange, members);
+  } catch (const std::exception &error) {
+    throw std::runtime_error("the evaluation of the model failed: " + one_line(error));
+  }
+}
+
+Forces TDNModel::evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool members)
+{
+  try {
+    return impl->evaluate(pairs, exchange, per_atom, members);
   } catch (const std::exception &error) {
     throw std::runtime_error("the evaluation of the model failed: " + one_line(error));
   }

@@ -53,6 +53,32 @@ struct Evaluation {
   const double *members;          // [committee, ...] the same of each network, if asked for
 };
 
+/** Positions and a list of pairs, with both directions of every pair within the cutoff and any
+    further ones. Nodes [0, num_local) are the centers, the others atoms of other processes. */
+struct Pairs {
+  const double *positions;      // [num_rows, 3]
+  int64_t num_rows;
+  const int32_t *center;        // [num_local] row of each center
+  const int64_t *begin;         // [num_local + 1] first pair of each center
+  const int32_t *other;         // [num_pairs] row of the other atom
+  const int32_t *node;          // [num_rows] whose image a row is; -1 for none
+  const int64_t *species;       // [num_all]
+  int64_t num_local;
+  int64_t num_all;
+
+  int64_t num_pairs() const { return begin[num_local]; }
+};
+
+/// Views into memory of the model, valid until its next evaluation.
+struct Forces {
+  const double *atom_energy;    // [num_local]
+  const double *forces;         // [num_local, 3], complete
+  const double *virial;         // [3, 3], the share of this process
+  const double *atom_virial;    // [num_local, 3, 3], half of every edge to each of its ends
+  const double *centroid;       // [num_local, 3, 3], all of an edge to its neighbor
+  const double *members;        // [committee, num_local, 3] forces of each network, if asked for
+};
+
 class TDNModel {
  public:
   /** Load `path` to `device` ("auto", "cpu", "cuda" or "cuda:N"). `local_rank` chooses among
@@ -71,8 +97,11 @@ class TDNModel {
   /// Bytes that one node has in the widest feature exchange of an evaluation; 0 without exchange.
   int64_t exchange_bytes() const;
 
+  /// Whether it goes from positions to forces here; else it is evaluated from edges.
+  bool takes_positions() const;
+
   /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
-      file; and bytes that can still be allocated there, infinite if unknown. */
+      file; without edges where it takes positions. And bytes that can still be allocated there, infinite if unknown. */
   double memory_needed(int64_t num_all, int64_t num_edges) const;
   double memory_left() const;
 
@@ -83,6 +112,9 @@ class TDNModel {
       for a committee, also the results of each network.
       Throws std::runtime_error. */
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool members = false);
+
+  /// Energies, forces and virials, with `per_atom` those of atoms; likewise.
+  Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool members = false);
 
   /// Number of threads for the operators on the CPU.
   static void set_num_threads(int num_threads);

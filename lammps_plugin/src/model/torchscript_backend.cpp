@@ -36,9 +36,14 @@ class EvaluationScope {
 
 class TorchScriptBackend : public Backend {
  public:
-  explicit TorchScriptBackend(torch::jit::Module loaded) : module(std::move(loaded))
+  TorchScriptBackend(torch::jit::Module loaded, const Metadata &metadata,
+                     const at::Device &device) :
+      module(std::move(loaded)),
+      // its operators have no kernels for other devices
+      has_positions(device.is_cpu() && module.find_method("from_positions"))
   {
     module.eval();
+    workspace = torch::empty({0}, metadata.dtype == "float64" ? at::kDouble : at::kFloat);
   }
 
   BackendOutput run(const BackendInput &input, Exchange *exchange, bool members) override
@@ -51,8 +56,27 @@ class TorchScriptBackend : public Backend {
     return {results.at(0).toTensor().detach(), results.at(1).toTensor().detach()};
   }
 
+  bool takes_positions() const override { return has_positions; }
+
+  PositionOutput run(const PositionInput &input, Exchange *exchange, bool members) override
+  {
+    const ExchangeScope exchange_scope(exchange);
+    const EvaluationScope evaluation_scope;
+    const auto output =
+        module.get_method(members ? "members_from_positions" : "from_positions")(
+            {input.positions, input.center, input.begin, input.other, input.node, input.species,
+             input.per_atom, workspace});
+    const auto &results = output.toTupleRef().elements();
+    return {results.at(0).toTensor(), results.at(1).toTensor(), results.at(2).toTensor(),
+            results.at(3).toTensor(), results.at(4).toTensor()};
+  }
+
+  void release() override { workspace = torch::empty({0}, workspace.options()); }
+
  private:
   torch::jit::Module module;
+  bool has_positions;
+  torch::Tensor workspace;    // of the function from positions, which enlarges it
 };
 
 }    // namespace
@@ -71,7 +95,7 @@ std::unique_ptr<Backend> load_torchscript(const std::string &path, const Metadat
   if (metadata.committee > 1 && !module.find_method("forward_members"))
     throw std::runtime_error("it is said to be a committee, but has no function forward_members; "
                              "export it again");
-  return std::make_unique<TorchScriptBackend>(std::move(module));
+  return std::make_unique<TorchScriptBackend>(std::move(module), metadata, device);
 }
 
 }    // namespace tdn

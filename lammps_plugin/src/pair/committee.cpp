@@ -25,7 +25,6 @@ using namespace LAMMPS_NS;
 void Committee::set_model(const tdn::Metadata &metadata, const std::string &file)
 {
   size = metadata.committee;
-  direct = metadata.direct_forces;
   path = file;
 }
 
@@ -74,10 +73,10 @@ double *Committee::deviation()
 ------------------------------------------------------------------------- */
 
 void Committee::set_deviation(const tdn::Graph &graph, const Nodes &nodes, const double *members,
-                              RowExchange *exchange, double scale)
+                              bool complete, RowExchange *exchange, double scale)
 {
-  sum_forces(graph, members);
-  if (exchange && !direct) exchange->add_to_owners(member_force, 3 * size);
+  sum_forces(graph, members, complete);
+  if (exchange && !complete) exchange->add_to_owners(member_force, 3 * size);
 
   for (int node = 0; node < nodes.num_local(); node++) {
     const double *const f = &member_force[3 * static_cast<size_t>(size) * node];
@@ -96,12 +95,12 @@ void Committee::set_deviation(const tdn::Graph &graph, const Nodes &nodes, const
    forces of each network on the nodes, in the units of the model
 ------------------------------------------------------------------------- */
 
-void Committee::sum_forces(const tdn::Graph &graph, const double *members)
+void Committee::sum_forces(const tdn::Graph &graph, const double *members, bool complete)
 {
   const size_t width = 3 * static_cast<size_t>(size);
   member_force.assign(width * std::max<int64_t>(1, graph.num_all), 0.0);
 
-  if (direct) {
+  if (complete) {
     for (int k = 0; k < size; k++)
       for (int64_t node = 0; node < graph.num_local; node++, members += 3)
         std::copy_n(members, 3, &member_force[width * node + 3 * k]);

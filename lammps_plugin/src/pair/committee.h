@@ -40,10 +40,11 @@ class Committee : protected Pointers {
   void begin_step();
 
   /** sqrt(1/n sum_k |f_k - mean f|^2) of each local atom, f_k being its force from network k; as in
-      DP-GEN (arXiv 1910.12690). members: edge gradients [n, num_edges, 3] or direct forces
-      [n, num_local, 3]. `exchange` adds what ghosts have to their owners; null on one rank. */
+      DP-GEN (arXiv 1910.12690). members: forces [n, num_local, 3] if they are `complete`, else edge
+      gradients [n, num_edges, 3], for which `exchange` adds what ghosts have to their owners; null
+      on one rank. */
   void set_deviation(const tdn::Graph &graph, const Nodes &nodes, const double *members,
-                     RowExchange *exchange, double scale);
+                     bool complete, RowExchange *exchange, double scale);
 
   /// Of each local atom; null if the last step has not computed it.
   double *deviation();
@@ -52,7 +53,6 @@ class Committee : protected Pointers {
 
  private:
   int size = 0;    // networks; 0 without a model
-  bool direct = false;
   std::string path;
   int flag = 0;
   bool valid = false;
@@ -60,7 +60,7 @@ class Committee : protected Pointers {
   std::vector<double> force_deviation;    // 0 for atoms of other styles
 
   void require() const;
-  void sum_forces(const tdn::Graph &graph, const double *members);
+  void sum_forces(const tdn::Graph &graph, const double *members, bool complete);
 };
 
 }    // namespace LAMMPS_NS

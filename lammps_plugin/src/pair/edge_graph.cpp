@@ -12,6 +12,7 @@
 #include "comm.h"
 #include "neigh_list.h"
 
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -19,9 +20,10 @@ using namespace LAMMPS_NS;
 
 /* ---------------------------------------------------------------------- */
 
-void EdgeGraph::set_model(double cutoff, const std::vector<int> &species_of_type)
+void EdgeGraph::set_model(double cutoff, const std::vector<int> &species_of_type, bool positions)
 {
   r_max = cutoff;
+  takes_positions = positions;
   type2species = species_of_type;
 }
 
@@ -45,10 +47,13 @@ void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &o
   for (int node = 0; node < num_local; node++) num_pairs += list->numneigh[nodes_.atom_of(node)];
   enlarge(pairs_begin, num_local + 1);
   enlarge(pair_atom, num_pairs);
-  enlarge(pair_slot, num_pairs);
-  enlarge(edge_index, 2 * num_pairs);
-  enlarge(edge_vec, 3 * num_pairs);
+  if (!takes_positions) {
+    enlarge(pair_slot, num_pairs);
+    enlarge(edge_index, 2 * num_pairs);
+    enlarge(edge_vec, 3 * num_pairs);
+  }
 
+  nodes_.clear_used();
   int64_t count = 0;
   for (int node = 0; node < num_local; node++) {
     pairs_begin[node] = count;
@@ -58,11 +63,32 @@ void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &o
       const int j = jlist[jj] & NEIGHMASK;
       const int slot = nodes_.slot_of(j);
       if (slot < 0) continue;
-      pair_atom[count] = j;
-      pair_slot[count++] = slot;
+      if (takes_positions)
+        nodes_.use(slot);
+      else
+        pair_slot[count] = slot;
+      pair_atom[count++] = j;
     }
   }
   pairs_begin[num_local] = count;
+  if (!takes_positions) return;
+
+  nodes_.place_used();
+  const int num_rows = atom->nlocal + atom->nghost;
+  enlarge(node_of_row, num_rows);
+  for (int i = 0; i < num_rows; i++) {
+    const int node = nodes_.node_of(i);
+    node_of_row[i] = node < nodes_.num_all() ? node : -1;
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void EdgeGraph::update()
+{
+  if (!takes_positions) build_edges();
+  for (int node = nodes_.num_local(); node < nodes_.num_all(); node++)
+    node_species[node] = species_of(node);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -98,8 +124,11 @@ void EdgeGraph::build_edges()
   num_edges = count;
   memmove(centers + count, senders, sizeof(int64_t) * count);
 
-  nodes_.place_ghosts(centers + count, count);
-  for (int node = num_local; node < nodes_.num_all(); node++) node_species[node] = species_of(node);
+  int64_t *const slots = centers + count;
+  nodes_.clear_used();
+  for (int64_t e = 0; e < count; e++) nodes_.use(slots[e]);
+  nodes_.place_used();
+  for (int64_t e = 0; e < count; e++) slots[e] = nodes_.node_of_slot(slots[e]);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -152,8 +181,34 @@ tdn::Graph EdgeGraph::view() const
 
 /* ---------------------------------------------------------------------- */
 
+tdn::Pairs EdgeGraph::pairs() const
+{
+  return {atom->x ? atom->x[0] : nullptr, atom->nlocal + atom->nghost, nodes_.atoms(),
+          pairs_begin.data(),             pair_atom.data(),            node_of_row.data(),
+          node_species.data(),            nodes_.num_local(),          nodes_.num_all()};
+}
+
+/* ---------------------------------------------------------------------- */
+
+EdgeGraph::Closest EdgeGraph::closest() const
+{
+  const double *const *const x = atom->x;
+  Closest found{-1, -1, r_max};
+  for (int node = 0; node < nodes_.num_local(); node++) {
+    const int i = nodes_.atom_of(node);
+    for (int64_t pair = pairs_begin[node]; pair < pairs_begin[node + 1]; pair++) {
+      const int j = pair_atom[pair];
+      const double distance = std::hypot(x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]);
+      if (distance < found.distance) found = {i, j, distance};
+    }
+  }
+  return found;
+}
+
+/* ---------------------------------------------------------------------- */
+
 double EdgeGraph::memory_usage() const
 {
-  return nodes_.memory_usage() +
-      bytes_of(node_species, pairs_begin, pair_atom, pair_slot, edge_index, edge_vec);
+  return nodes_.memory_usage() + bytes_of(node_species, pairs_begin, pair_atom, node_of_row,
+                                          pair_slot, edge_index, edge_vec);
 }

@@ -4,7 +4,8 @@
    Pair style tdn for LAMMPS (https://www.lammps.org/): the graph that the model sees.
 
    Its pairs are those of the full neighbor list whose atoms both are nodes, sorted by center. They
-   stay until the next build of the list. Its edges are the pairs within the cutoff in this step.
+   stay until the next build of the list. Its edges are the pairs within the cutoff in this step; a
+   model that takes positions finds them itself.
 ------------------------------------------------------------------------- */
 
 #ifndef LMP_TDN_EDGE_GRAPH_H
@@ -25,8 +26,8 @@ class EdgeGraph : protected Pointers {
  public:
   explicit EdgeGraph(LAMMPS *lmp) : Pointers(lmp) {}
 
-  /// Cutoff, and the species index of each atom type.
-  void set_model(double cutoff, const std::vector<int> &species_of_type);
+  /// Cutoff, the species index of each atom type, and whether the model takes positions.
+  void set_model(double cutoff, const std::vector<int> &species_of_type, bool positions);
 
   const Nodes &nodes() const { return nodes_; }
 
@@ -42,15 +43,25 @@ class EdgeGraph : protected Pointers {
   bool read_species();
 
   /// In every step, when the types of ghosts are those of their owners.
-  void build_edges();
+  void update();
 
-  /// The graph of this step; valid until the next one.
+  /// The graph of this step, without edges for a model that takes positions, or the pairs; valid
+  /// until the next step.
   tdn::Graph view() const;
+  tdn::Pairs pairs() const;
+
+  /// The closest two atoms of all pairs of this rank.
+  struct Closest {
+    int atom, other;    // -1 if there is no pair within the cutoff
+    double distance;
+  };
+  Closest closest() const;
 
   double memory_usage() const;
 
  private:
   double r_max = 0.0;
+  bool takes_positions = false;
   std::vector<int> type2species;
 
   Nodes nodes_;
@@ -59,12 +70,14 @@ class EdgeGraph : protected Pointers {
 
   std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
   std::vector<int> pair_atom;          // the neighbor, which may be an image
-  std::vector<int> pair_slot;          // its number in nodes
+  std::vector<int> node_of_row;        // for positions: node of each atom and image, -1 for none
+  std::vector<int> pair_slot;          // for edges: the neighbor's number in nodes
 
   int64_t num_edges = 0;
   std::vector<int64_t> edge_index;    // [2, num_edges]
   std::vector<double> edge_vec;       // [num_edges, 3]
 
+  void build_edges();
   int count_mapped() const;
   int64_t species_of(int node) const;
 };

@@ -47,16 +47,9 @@ void Nodes::number_ghosts(const std::vector<int64_t> &owners, int first, int las
 
 /* ---------------------------------------------------------------------- */
 
-void Nodes::place_ghosts(int64_t *senders, int64_t num_edges)
+void Nodes::place_used()
 {
   num_all_ = num_local_;
-  if (ghost_atoms.empty()) return;
-
-  // entries become 1, then numbers of nodes
-  node_of_ghost.assign(ghost_atoms.size(), -1);
-  for (int64_t e = 0; e < num_edges; e++)
-    if (senders[e] >= num_local_) node_of_ghost[senders[e] - num_local_] = 1;
-
   for (int ghost = 0; ghost < num_ghosts(); ghost++) {
     if (node_of_ghost[ghost] < 0) continue;
     atom_of_node[num_all_] = ghost_atoms[ghost];
@@ -66,9 +59,6 @@ void Nodes::place_ghosts(int64_t *senders, int64_t num_edges)
   int idle = num_all_;
   for (int &node : node_of_ghost)
     if (node < 0) node = idle++;
-
-  for (int64_t e = 0; e < num_edges; e++)
-    if (senders[e] >= num_local_) senders[e] = node_of_ghost[senders[e] - num_local_];
 }
 
 /* ---------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
    Pair style tdn for LAMMPS (https://www.lammps.org/): which atom is which node of the graph.
 
    Nodes are first the local atoms of this style, then the atoms of other ranks that have an edge in
-   this step. A ghost atom is an image of a local atom or of an atom of another rank, and all images
+   this step, or a pair in the list where the model takes positions. A ghost atom is an image of a local atom or of an atom of another rank, and all images
    of an atom are the same node. "Ghost" below means one atom of another rank with all its images.
 ------------------------------------------------------------------------- */
 
@@ -26,12 +26,12 @@ class Nodes {
   int num_idle() const { return num_local_ + num_ghosts() - num_all_; }
 
   int atom_of(int node) const { return atom_of_node[node]; }
+  const int *atoms() const { return atom_of_node.data(); }
 
   /// Node of an atom or image in this step; -1 for atoms of other styles.
   int node_of(int atom) const
   {
-    const int slot = slot_of_atom[atom];
-    return slot < num_local_ ? slot : node_of_ghost[slot - num_local_];
+    return static_cast<int>(node_of_slot(slot_of_atom[atom]));
   }
 
   /// The same until ghosts are placed: ghost k has the number num_local + k.
@@ -51,10 +51,21 @@ class Nodes {
       node there, -1 for none. */
   void number_ghosts(const std::vector<int64_t> &owners, int first, int last, int my_rank);
 
-  /** Give numbers of nodes to the ghosts among the senders of all edges, and put these in place of
-      the slots. The other ghosts, in the skin and in corners of the halo, are no nodes: a model
-      works on all nodes, and around small domains these are many. */
-  void place_ghosts(int64_t *senders, int64_t num_edges);
+  /** Give numbers of nodes to the ghosts among the slots that are marked as used. The other ghosts,
+      in the skin and in corners of the halo, are no nodes: a model works on all nodes, and around
+      small domains these are many. */
+  void clear_used() { node_of_ghost.assign(ghost_atoms.size(), -1); }
+  void use(int64_t slot)
+  {
+    if (slot >= num_local_) node_of_ghost[slot - num_local_] = 1;
+  }
+  void place_used();
+
+  /// Node of a slot after that.
+  int64_t node_of_slot(int64_t slot) const
+  {
+    return slot < num_local_ ? slot : node_of_ghost[slot - num_local_];
+  }
 
   double memory_usage() const;
 

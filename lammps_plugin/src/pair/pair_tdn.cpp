@@ -200,7 +200,7 @@ void PairTDN::coeff(int narg, char **arg)
     const std::string element = arg[2 + type];
     if (element != "NULL") type2species[type] = file.species_index(element, type);
   }
-  parts->graph.set_model(metadata.r_max, type2species);
+  parts->graph.set_model(metadata.r_max, type2species, file.model().takes_positions());
   map_element2type(narg - 3, arg + 3);
   parts->elements.assign(1, "NULL");
   parts->elements.insert(parts->elements.end(), arg + 3, arg + narg);
@@ -345,7 +345,7 @@ void PairTDN::compute(int eflag, int vflag)
     // the set command and some fixes change types of local atoms alone
     const bool changed = graph.read_species();
     if (parts->exchanges && !rebuild) parts->rows.share_types(changed);
-    graph.build_edges();
+    graph.update();
     if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
 
     // with exchange the ranks without atoms take part
@@ -356,82 +356,113 @@ void PairTDN::compute(int eflag, int vflag)
     error->one(FLERR, "Pair style tdn: out of memory; use more nodes or a smaller system ({} atoms "
                "and {} ghosts on this rank)", atom->nlocal, atom->nghost);
   } catch (const std::exception &e) {
-    error->one(FLERR, "Pair style tdn: {} ({} atoms, {} ghosts and {} edges on this rank)",
-               e.what(), list->inum, atom->nghost, graph.view().num_edges);
+    error->one(FLERR, "Pair style tdn: {} ({} atoms and {} ghosts on this rank)", e.what(),
+               list->inum, atom->nghost);
   }
 }
 
 /* ----------------------------------------------------------------------
-   energies and forces of the model
+   energies and forces of the model, added to those of LAMMPS
 ------------------------------------------------------------------------- */
 
 void PairTDN::evaluate()
 {
+  tdn::TDNModel &model = parts->file.model();
   const tdn::Graph graph = parts->graph.view();
-  const Nodes &nodes = parts->graph.nodes();
   RowExchange *const exchange = parts->exchanges ? &parts->rows : nullptr;
-  const double scale = parts->scale;
+  const bool direct = parts->file.metadata().direct_forces;
+  const bool members = parts->committee.wanted();
 
   parts->rows.clear_counts();
-  const tdn::Evaluation result =
-      parts->file.model().evaluate(graph, exchange, parts->committee.wanted());
+  double sum;    // of everything, to see whether it is finite
+  const double *member_values;
+  if (model.takes_positions()) {
+    const tdn::Forces result =
+        model.evaluate(parts->graph.pairs(), exchange, vflag_atom || cvflag_atom, members);
+    sum = tally_energies(result.atom_energy) +
+        std::accumulate(result.forces, result.forces + 3 * graph.num_local, 0.0);
+    tally_forces(result.forces);
+    tally_virials(result);
+    member_values = result.members;
+  } else {
+    const tdn::Evaluation result = model.evaluate(graph, exchange, members);
+    // pointers do not tell, since they are null on a rank without atoms
+    if (direct)
+      tally_forces(result.forces);
+    else
+      tally_edges(result.edge_gradient);
+    const double *const forces = direct ? result.forces : parts->sums.force.data();
+    sum = std::accumulate(forces, forces + 3 * (direct ? graph.num_local : graph.num_all),
+                          tally_energies(result.atom_energy));
+    member_values = result.members;
+  }
   if (exchange && parts->report_exchanges) {
     parts->rows.log_counts();
     parts->report_exchanges = false;
   }
+  if (members)
+    parts->committee.set_deviation(graph, parts->graph.nodes(), member_values,
+                                   direct || model.takes_positions(), exchange, parts->scale);
+  if (parts->file.check && !std::isfinite(sum)) report_not_finite();
+}
 
+/* ----------------------------------------------------------------------
+   the sum of the energies, in the units of the model
+------------------------------------------------------------------------- */
+
+double PairTDN::tally_energies(const double *energies)
+{
+  const Nodes &nodes = parts->graph.nodes();
+  const int64_t *const species = parts->graph.view().species;
   const double *const e0 = parts->file.isolated_energies().data();
   double total = 0.0;
   for (int node = 0; node < nodes.num_local(); node++) {
-    double energy = result.atom_energy[node];
-    if (!parts->file.keep_e0) energy -= e0[graph.species[node]];
+    double energy = energies[node];
+    if (!parts->file.keep_e0) energy -= e0[species[node]];
     total += energy;
-    if (eflag_atom) eatom[nodes.atom_of(node)] += scale * energy;
+    if (eflag_atom) eatom[nodes.atom_of(node)] += parts->scale * energy;
   }
-  if (eflag_global) eng_vdwl += scale * total;
-
-  // pointers do not tell, since they are null on a rank without atoms
-  if (parts->file.metadata().direct_forces)
-    tally_forces(result.forces);
-  else
-    tally_edges(result.edge_gradient);
-  if (parts->committee.wanted())
-    parts->committee.set_deviation(graph, nodes, result.members, exchange, scale);
-
-  if (!parts->file.check) return;
-  const bool direct = parts->file.metadata().direct_forces;
-  const double *const forces = direct ? result.forces : parts->sums.force.data();
-  const double sum =
-      std::accumulate(forces, forces + 3 * (direct ? graph.num_local : graph.num_all), total);
-  if (!std::isfinite(sum)) report_not_finite();
+  if (eflag_global) eng_vdwl += parts->scale * total;
+  return total;
 }
 
 /* ---------------------------------------------------------------------- */
 
 void PairTDN::report_not_finite()
 {
-  const tdn::Graph graph = parts->graph.view();
-  const Nodes &nodes = parts->graph.nodes();
-  int64_t closest = -1;
-  double least = std::numeric_limits<double>::infinity();
-  for (int64_t e = 0; e < graph.num_edges; e++) {
-    const double *const r = graph.edge_vec + 3 * e;
-    const double square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
-    if (square >= least) continue;
-    least = square;
-    closest = e;
-  }
-  const auto id = [&](int64_t entry) {
-    return atom->tag[nodes.atom_of(static_cast<int>(graph.edge_index[entry]))];
-  };
-  const std::string where = closest < 0
+  const EdgeGraph::Closest pair = parts->graph.closest();
+  const std::string where = pair.atom < 0
       ? "this rank has no two atoms within the cutoff"
-      : fmt::format("the closest atoms are {} and {}, {:.3g} A apart", id(closest),
-                    id(closest + graph.num_edges), std::sqrt(least));
+      : fmt::format("the closest atoms are {} and {}, {:.3g} A apart", atom->tag[pair.atom],
+                    atom->tag[pair.other], pair.distance);
   error->one(FLERR,
              "Pair style tdn: the model gives energies or forces that are not finite; {}; look at "
              "the structure and the timestep, or go on with: pair_style tdn check no",
              where);
+}
+
+/* ----------------------------------------------------------------------
+   order of LAMMPS: xx yy zz xy xz yz yx zx zy; the sum is symmetric, those of atoms are not
+------------------------------------------------------------------------- */
+
+void PairTDN::tally_virials(const tdn::Forces &result)
+{
+  static constexpr int rows[] = {0, 1, 2, 0, 0, 1, 1, 2, 2};
+  static constexpr int columns[] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+  const auto add = [this](const double *v, int count, double *out) {
+    for (int k = 0; k < count; k++) {
+      const double value = v[3 * rows[k] + columns[k]];
+      const double symmetric = 0.5 * (value + v[3 * columns[k] + rows[k]]);
+      out[k] += parts->scale * (count == 6 ? symmetric : value);
+    }
+  };
+  const Nodes &nodes = parts->graph.nodes();
+  if (vflag_global) add(result.virial, 6, virial);
+  for (int node = 0; node < nodes.num_local(); node++) {
+    const int i = nodes.atom_of(node);
+    if (vflag_atom) add(result.atom_virial + 9 * static_cast<int64_t>(node), 6, vatom[i]);
+    if (cvflag_atom) add(result.centroid + 9 * static_cast<int64_t>(node), 9, cvatom[i]);
+  }
 }
 
 /* ---------------------------------------------------------------------- */

@@ -17,6 +17,10 @@ PairStyle(tdn,PairTDN);
 
 #include <vector>
 
+namespace tdn {
+struct Forces;
+}
+
 namespace LAMMPS_NS {
 
 class PairTDN : public Pair {
@@ -48,6 +52,8 @@ class PairTDN : public Pair {
   void refuse_insertions();
   void report_not_finite();
   void evaluate();
+  double tally_energies(const double *);
+  void tally_virials(const tdn::Forces &);
   void tally_forces(const double *);
   void tally_edges(const double *);
   void add_to_atoms(std::vector<double> &, int, double **);

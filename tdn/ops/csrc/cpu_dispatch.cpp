@@ -5,6 +5,7 @@
 #include "edge_matrix/edge_matrix_kernels.h"
 #include "gate/gate_kernels.h"
 #include "node_product/node_product_kernels.h"
+#include "pairs/pair_kernels.h"
 #include "radial/radial_kernels.h"
 #include "scalar_message/scalar_message_kernels.h"
 
@@ -22,6 +23,8 @@ namespace tdn {
   extern const EdgeMatrixTable edge_matrix_##isa;                                                \
   extern const GateTable gate_##isa;                                                             \
   extern const NodeProductTable node_product_##isa;                                              \
+  extern const PairDensityTable pair_density_##isa;                                              \
+  extern const PairTable pairs_##isa;                                                            \
   extern const RadialKernelTable radial_##isa;                                                   \
   extern const ScalarMessageTable scalar_message_##isa;
 
@@ -77,6 +80,8 @@ const DegreeLinearTable &degree_linear_table() { TDN_CHOOSE(degree_linear) }
 const EdgeMatrixTable &edge_matrix_table() { TDN_CHOOSE(edge_matrix) }
 const GateTable &gate_table() { TDN_CHOOSE(gate) }
 const NodeProductTable &node_product_table() { TDN_CHOOSE(node_product) }
+const PairDensityTable &pair_density_table() { TDN_CHOOSE(pair_density) }
+const PairTable &pair_table() { TDN_CHOOSE(pairs) }
 const RadialKernelTable &radial_table() { TDN_CHOOSE(radial) }
 const ScalarMessageTable &scalar_message_table() { TDN_CHOOSE(scalar_message) }
 

@@ -9,6 +9,7 @@
 #include "exchange/exchange_ops.h"
 #include "gate/gate.h"
 #include "node_product/node_product.h"
+#include "pairs/pairs.h"
 #include "radial/radial.h"
 
 #include <torch/library.h>
@@ -34,6 +35,9 @@ using torch::Library;
 #define TDN_NODE_PRODUCT_SCHEMA                                                                  \
   "Tensor m, Tensor species, Tensor linear, Tensor left, Tensor right, Tensor weight, "          \
   "Tensor input1, Tensor input2, Tensor output"
+
+#define TDN_PAIR_SCHEMA                                                                          \
+  "Tensor positions, Tensor center, Tensor ptr, Tensor other, Tensor node, Tensor species"
 
 #define TDN_RADIAL_SCHEMA                                                                        \
   "Tensor r, Tensor pair, Tensor scale, Tensor weights, int[] widths, float r_max, int power, "  \
@@ -99,6 +103,45 @@ void define(Library &library)
   library.def("exchange(Tensor x, SymInt num_all) -> Tensor");
   library.def("exchange_reverse(Tensor x, SymInt num_local) -> Tensor");
   library.def("cpu_capability() -> str", cpu_capability);
+}
+
+void define_pairs(Library &library)
+{
+  library.def("pair_sums(" TDN_PAIR_SCHEMA ", bool per_atom) -> Tensor[]");
+  library.def("pair_row_size(Tensor like, int rank, int channels) -> int");
+  library.def("pair_project(Tensor x, Tensor matrix, int first, Tensor(a!) out) -> ()");
+  library.def("pair_forward(" TDN_PAIR_SCHEMA ", Tensor[] edge, Tensor[] weights,"
+              " Tensor gate_before, float[] numbers, Tensor u, Tensor z_before,"
+              " Tensor next_input1, Tensor(a!) m, Tensor(b!) z, Tensor(c!) energy,"
+              " Tensor(d!) u_next, Tensor(e!) features) -> ()");
+  library.def("pair_last(" TDN_PAIR_SCHEMA ", Tensor[] edge, Tensor[] weights,"
+              " Tensor gate_before, float[] numbers, Tensor scale, Tensor u, Tensor z_before,"
+              " Tensor(a!) energy, Tensor(b!) kept, Tensor(c!) ranked, Tensor(d!) gradients,"
+              " Tensor(e!)[] sums) -> ()");
+  library.def("pair_backward(" TDN_PAIR_SCHEMA ", Tensor[] edge, Tensor[] below,"
+              " Tensor[] weights, float[] numbers, Tensor scale, Tensor u, Tensor ranked,"
+              " Tensor m, Tensor z, Tensor kept, Tensor(a!) kept_below, Tensor(b!) ranked_below,"
+              " Tensor(c!) gradients, Tensor(d!)[] sums) -> ()");
+  library.def("pair_density_ghosts(" TDN_PAIR_SCHEMA ", Tensor table, float[] numbers,"
+              " Tensor gradients, Tensor(a!)[] sums) -> ()");
+  library.def("pair_zbl(" TDN_PAIR_SCHEMA ", Tensor number, Tensor pair_cutoff,"
+              " Tensor(a!) energy, Tensor(b!)[] sums) -> ()");
+  library.def("exchanges(Tensor like) -> bool");
+  library.def("exchange_(Tensor(a!) x, int num_local) -> ()");
+}
+
+void implement_pairs(Library &library)
+{
+  library.impl("pair_sums", pair_sums_cpu);
+  library.impl("pair_row_size", pair_row_size_cpu);
+  library.impl("pair_project", pair_project_cpu);
+  library.impl("pair_forward", pair_forward_cpu);
+  library.impl("pair_last", pair_last_cpu);
+  library.impl("pair_backward", pair_backward_cpu);
+  library.impl("pair_density_ghosts", pair_density_ghosts_cpu);
+  library.impl("pair_zbl", pair_zbl_cpu);
+  library.impl("exchanges", exchanges);
+  library.impl("exchange_", exchange_in_place);
 }
 
 void implement_cpu(Library &library)
@@ -253,8 +296,12 @@ struct Registration {
       TORCH_WARN("the operators of tdn are registered already; libtdn_ops.so leaves them in place");
       return;
     }
-    define(add(Library::FRAGMENT, std::nullopt));
-    implement_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
+    Library &names = add(Library::FRAGMENT, std::nullopt);
+    define(names);
+    define_pairs(names);
+    Library &cpu = add(Library::IMPL, c10::DispatchKey::CPU);
+    implement_cpu(cpu);
+    implement_pairs(cpu);
 #ifdef TDN_CUDA
     implement_cuda(add(Library::IMPL, c10::DispatchKey::CUDA));
 #endif

@@ -107,7 +107,7 @@ void density_adjoint_degrees(const DensityArguments<T> &a, T *memory, int64_t be
         }
       }
       for (int e = 0; e < batch.count; ++e)
-        store_gradient(batch, e, scratch.along + 3 * e * V, a.grad_vec);
+        edge_gradient(batch, e, scratch.along + 3 * e * V, a.grad_vec + 3 * batch.edge[e]);
     }
 }
 

@@ -26,6 +26,46 @@ template <typename T> struct EdgeBatch {
   T *y, *dy[2];    // [D][batch_size] harmonics and derivatives along the tangents (angle)
 };
 
+// How the interval of a distance is found, and where its coefficients are.
+template <typename T> struct TableIndex {
+  const RadialTable<T> &table;
+  int64_t row;    // numbers of an interval of a pair of species
+  double scale, offset;
+
+  TableIndex(const RadialTable<T> &table, int64_t blocks) : table(table)
+  {
+    const int64_t table_blocks = (blocks * width<T> + table_block - 1) / table_block;
+    row = table_blocks * table.degrees * (table.order + 1) * table_block;
+    scale = (1 + table.stretch) * static_cast<double>(table.intervals);
+    offset = table.stretch * table.r_max;
+  }
+
+  // Entry `e` of the batch: the vector from center to neighbor, its square, the pair of species.
+  TDN_INLINE void set(EdgeBatch<T> &batch, int e, const double *v, double r2, int64_t pair) const
+  {
+    const double r = __builtin_sqrt(r2), inverse = 1 / r;
+    for (int d = 0; d < 3; ++d) batch.n[d][e] = static_cast<T>(v[d] * inverse);
+    batch.inverse_r[e] = static_cast<T>(inverse);
+    const double inverse_sum = 1 / (r + offset), x = scale * r * inverse_sum;
+    // not a number leads to the first interval, and from there into the result
+    int64_t interval = x > 0 ? static_cast<int64_t>(x) : 0;
+    if (interval >= table.intervals) interval = table.intervals - 1;
+    batch.s[e] = static_cast<T>(2 * (x - static_cast<double>(interval)) - 1);
+    batch.slope[e] = static_cast<T>(2 * scale * offset * inverse_sum * inverse_sum);
+    batch.row[e] = table.values + (pair * table.intervals + interval) * row;
+  }
+};
+
+// The rest of the arrays is computed, but never used.
+template <typename T> TDN_INLINE void fill_rest(EdgeBatch<T> &batch, int count)
+{
+  for (int e = count; e < batch_size; ++e) {
+    for (int d = 0; d < 3; ++d) batch.n[d][e] = d == 2;
+    batch.inverse_r[e] = 1;
+  }
+  batch.count = count;
+}
+
 // Take the next edges of node `i`, from `k` on; those at the cutoff and beyond count for nothing.
 // In the order by neighbor (`edges.order`) the node is the neighbor of its edges.
 template <typename T>
@@ -33,10 +73,7 @@ TDN_INLINE int64_t fill(EdgeBatch<T> &batch, const EdgeList<T> &edges, int64_t b
                         int64_t k, double *grad_vec)
 {
   const RadialTable<T> &table = edges.table;
-  const int64_t table_blocks = (blocks * width<T> + table_block - 1) / table_block;
-  const int64_t row = table_blocks * table.degrees * (table.order + 1) * table_block;
-  const double scale = (1 + table.stretch) * static_cast<double>(table.intervals);
-  const double offset = table.stretch * table.r_max;
+  const TableIndex<T> index(table, blocks);
   int count = 0;
   for (; k < edges.ptr[i + 1] && count < batch_size; ++k) {
     const int64_t e = edges.order ? edges.order[k] : k;
@@ -47,29 +84,15 @@ TDN_INLINE int64_t fill(EdgeBatch<T> &batch, const EdgeList<T> &edges, int64_t b
         for (int d = 0; d < 3; ++d) grad_vec[3 * e + d] = 0;
       continue;
     }
-    const double r = __builtin_sqrt(r2), inverse = 1 / r;
-    for (int d = 0; d < 3; ++d) batch.n[d][count] = static_cast<T>(v[d] * inverse);
-    batch.inverse_r[count] = static_cast<T>(inverse);
-    const double inverse_sum = 1 / (r + offset), x = scale * r * inverse_sum;
-    // not a number leads to the first interval, and from there into the result
-    int64_t interval = x > 0 ? static_cast<int64_t>(x) : 0;
-    if (interval >= table.intervals) interval = table.intervals - 1;
-    batch.s[count] = static_cast<T>(2 * (x - static_cast<double>(interval)) - 1);
-    batch.slope[count] = static_cast<T>(2 * scale * offset * inverse_sum * inverse_sum);
     const int64_t center = edges.order ? edges.center[e] : i;
     const int64_t neighbor = edges.neighbor[e];
-    const int64_t pair = edges.species[center] * table.num_species + edges.species[neighbor];
-    batch.row[count] = table.values + (pair * table.intervals + interval) * row;
+    index.set(batch, count, v, r2,
+              edges.species[center] * table.num_species + edges.species[neighbor]);
     batch.edge[count] = e;
     batch.node[count] = edges.order ? center : neighbor;
     ++count;
   }
-  // the rest of the arrays is computed, but never used
-  for (int e = count; e < batch_size; ++e) {
-    for (int d = 0; d < 3; ++d) batch.n[d][e] = d == 2;
-    batch.inverse_r[e] = 1;
-  }
-  batch.count = count;
+  fill_rest(batch, count);
   return k;
 }
 
@@ -179,15 +202,14 @@ template <typename T> TDN_INLINE int64_t block_in_row(const RadialTable<T> &tabl
 
 // Gradient of an edge vector from the derivatives along r (in s) and along the two angles.
 template <typename T>
-TDN_INLINE void store_gradient(const EdgeBatch<T> &batch, int e, const T *along, double *grad_vec)
+TDN_INLINE void edge_gradient(const EdgeBatch<T> &batch, int e, const T *along, double *gradient)
 {
   constexpr int V = width<T>;
   const T radial = sum<T, V>(load<T, V>(along)) * batch.slope[e];
   const T angle1 = sum<T, V>(load<T, V>(along + V)) * batch.inverse_r[e];
   const T angle2 = sum<T, V>(load<T, V>(along + 2 * V)) * batch.inverse_r[e];
   for (int d = 0; d < 3; ++d)
-    grad_vec[3 * batch.edge[e] + d] =
-        radial * batch.n[d][e] + angle1 * batch.t[0][d][e] + angle2 * batch.t[1][d][e];
+    gradient[d] = radial * batch.n[d][e] + angle1 * batch.t[0][d][e] + angle2 * batch.t[1][d][e];
 }
 
 inline int64_t scratch_size(int64_t l_max, int64_t degrees, int64_t rank, int64_t blocks)
