@@ -59,7 +59,7 @@ def test_a_program_ends_with_its_killed_parent(tmp_path):
     for _ in range(500):
         try:
             os.kill(child, 0)
-            if "State:\tZ" in open(f"/proc/{child}/status").read():
+            if "State:\tZ" in Path(f"/proc/{child}/status").read_text():
                 return  # dead, and nobody has asked for its exit code yet
         except (ProcessLookupError, FileNotFoundError):
             return
