@@ -185,7 +185,7 @@ TINY = {"num_channels": 64, "num_layers": 1, "num_gaussians": 16, "radial_hidden
 
 def preset(**changes):
     values = {"preset": "paper", "species": ["H", "C"], **TINY, **changes}
-    return build_model(model_config_from_dict(values), seed=3)
+    return build_model(model_config_from_dict(values), seed=3).requires_grad_(False)
 
 
 def test_constants_of_the_preset():
