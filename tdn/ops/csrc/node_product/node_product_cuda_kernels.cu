@@ -12,7 +12,7 @@
 // (16 O - 6) D R in the adjoint and 32 O D R in the second derivative. The adjoints compute what is
 // in rank space again rather than keep it: R numbers per order would need more memory than there is
 // near a thread. Powers of order one and up are kept, in scratch memory. In float32 at the default
-// size (R = 17, D = 9, O = 2) that is 1.8, 4.0 and 9.8 kflop for 72, 180 and 324 bytes: more than
+// size (R = 17, D = 9, O = 2) that is 1.8, 4.0 and 9.8 kflop for 72, 180 and 468 bytes: more than
 // 20 flops per byte, beyond what a GPU does per byte of its memory. What limits are then the
 // multiply-adds and the reads of factors: 16 bytes of shared memory feed 4 V multiply-adds.
 
@@ -133,10 +133,14 @@ template <typename T, int V, int D> TDN_DEVICE void second(NodeThread<T, V, D> &
   t.each_output([&](int, int k) { t.to_node(t.a.along, t.a.degrees_out, k, along.get(k)); });
 
   Values grad_x(t), grad_y(t), grad_x_dot(t), grad_y_dot(t);
-  Values grad_power(t), grad_dot(t), grad_m(t);
+  Values grad_power(t), grad_dot(t);
   t.clear(grad_power);
   t.clear(grad_dot);
-  t.clear(grad_m);
+  // the gradient by m is summed in memory: there are no registers left for it at l_max 3
+  const auto add_to_out = [&](int k, const auto &value) {
+    t.to_node(t.a.out, t.a.degrees, k, t.of_node(t.a.out, t.a.degrees, k) + value);
+  };
+  t.each([&](int, int k) { t.to_node(t.a.out, t.a.degrees, k, {}); });
   for (int o = static_cast<int>(t.a.orders) - 1; o >= 0; --o) {
     t.each_output(
         [&](int l, int k) { grad_dot.set(k, grad_dot.get(k) + t.weight(o, l) * t.g(k)); });
@@ -165,14 +169,12 @@ template <typename T, int V, int D> TDN_DEVICE void second(NodeThread<T, V, D> &
               [&](int k) { return grad_y.get(k) * t.m(k) + grad_y_dot.get(k) * t.v(k); });
     }
     t.each([&](int l, int k) {
-      grad_m.set(k, grad_m.get(k) + t.right(o, l) * grad_y.get(k));
+      add_to_out(k, t.right(o, l) * grad_y.get(k));
       grad_power.set(k, t.left(o, l) * grad_x.get(k));
       grad_dot.set(k, t.left(o, l) * grad_x_dot.get(k));
     });
   }
-  t.each([&](int, int k) {
-    t.to_node(t.a.out, t.a.degrees, k, grad_m.get(k) + grad_power.get(k));
-  });
+  t.each([&](int, int k) { add_to_out(k, grad_power.get(k)); });
 }
 
 template <typename T, int V, int D, NodePass pass> struct NodeKernel {
@@ -258,7 +260,7 @@ template <typename T> int64_t node_product_scratch(const NodeProduct<T> &a, Node
   const int64_t kept = a.orders > 1 ? a.orders - 1 : 0, in_memory = compiled_components(a) == 0;
   int64_t count = 4 * in_memory;
   if (pass == NodePass::adjoint) count = kept + 7 * in_memory;
-  if (pass == NodePass::second) count = 2 * kept + 14 * in_memory;
+  if (pass == NodePass::second) count = 2 * kept + 13 * in_memory;
   return count * a.degrees * a.degrees;
 }
 
