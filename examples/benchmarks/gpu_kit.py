@@ -34,13 +34,13 @@ ARCHIVE = "kit.tar.xz"
 LIMIT = 60.0  # MB, of the archive
 # what the package needs and a Python with PyTorch may lack; those of pytest's run beside them
 PACKAGES = (
-    *("ase", "e3nn", "lmdb", "nlohmann-json", "pyyaml", "setuptools", "tqdm", "vesin"),
+    *("ase", "e3nn", "lmdb", "nlohmann-json", "pyyaml", "setuptools", "shtab", "tqdm", "vesin"),
     *("opt-einsum", "opt-einsum-fx"),
     *("pytest", "pytest-xdist", "execnet", "iniconfig", "packaging", "pluggy", "pygments"),
     "mpich",
 )
 # what is expected there: too large to carry, or part of PyTorch
-THERE = {"torch", "numpy", "scipy", "matplotlib", "sympy", "typing-extensions"}
+THERE = {"torch", "numpy", "scipy", "matplotlib", "sympy", "jinja2", "typing-extensions"}
 # only read by tools that nothing here uses
 UNUSED = {"importlib-resources"}
 # files of wheels that are left behind, by package: potentials, examples, tools; a second MPI ABI
