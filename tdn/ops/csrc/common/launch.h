@@ -14,11 +14,9 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime_api.h>
-// Part of the device runtime; the headers declare it only where NDEBUG is not defined. That it does
-// not return spares the kernels to keep registers for after the call.
+// Part of the device runtime; the headers declare it only where NDEBUG is not defined.
 extern "C" __host__ __device__ void __assert_fail(const char *, const char *, unsigned int,
-                                                  const char *) noexcept(true)
-    __attribute__((noreturn));
+                                                  const char *) noexcept(true);
 #define TDN_DEVICE __device__ __forceinline__
 #define TDN_UNROLL _Pragma("unroll")
 #define TDN_UNROLL_TWICE _Pragma("unroll 2")
