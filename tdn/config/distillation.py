@@ -111,6 +111,9 @@ class ReportConfig:
         600, "steps of the teacher's own dynamics at each temperature; 0: none", minimum=0
     )
     temperatures: tuple[float, ...] = _option((), "K, of these dynamics; empty: lowest and highest")
+    crystals: bool = _option(
+        True, "equation of state, elastic constants, vacancies and phonons of small cells"
+    )
 
 
 @dataclass(frozen=True)

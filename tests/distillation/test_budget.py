@@ -37,6 +37,8 @@ def test_without_a_budget_everything_is_as_wanted(tmp_path, clock):
     assert budget.round_steps(1500, 1e6) == 1500
     assert budget.final_steps(8000, 1e6) == 8000
     assert budget.another_round()
+    # dynamics of the teacher take as long as the labels, or a quarter of an hour
+    assert budget.report_seconds(10.0) == 900.0 and budget.report_seconds(1e5) == 1e5
 
 
 def test_measured_costs_decide(tmp_path, clock):

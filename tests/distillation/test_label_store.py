@@ -72,3 +72,4 @@ def test_test_frames_and_failures_stay_apart(tmp_path):
         assert [f.energy for f in labels.frames(split="test")] == [2.0]
         assert labels.record(structure(0.3))["aside"] == "NaN"
         assert labels.counts() == (2, 1)
+        assert labels.seconds() == 0.5

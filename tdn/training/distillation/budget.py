@@ -15,6 +15,8 @@ SEEDS_SHARE = 0.2
 # seconds per atom, frame of the batch and step, before anything was measured (docs/training.md)
 FIRST_GUESS = 2.5e-4
 FEWEST_STEPS = 100
+# seconds that the teacher's dynamics in the report may take without a budget, if labels took less
+UNPLANNED_REPORT = 900.0
 # seconds between writes
 WRITE_EVERY = 5.0
 
@@ -91,6 +93,13 @@ class Budget:
         time_left = self.left - REPORT_SHARE * self.total
         return max(FEWEST_STEPS, int(time_left / cost))
 
-    def report_seconds(self) -> float:
-        """What the teacher's own dynamics may take."""
+    def report_seconds(self, labeling: float) -> float:
+        """What the teacher's own dynamics may take.
+
+        Parameters
+        ----------
+        labeling : seconds that all labels took, a measure of what a user is ready to spend
+        """
+        if self.total is None:
+            return max(labeling, UNPLANNED_REPORT)
         return 0.5 * max(self.left, 0.0)

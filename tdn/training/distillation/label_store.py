@@ -109,6 +109,10 @@ class LabelStore:
         ]
         return [frame for frame in chosen if split is None or frame.split == split]
 
+    def seconds(self) -> float:
+        """What all labels took, one after the other."""
+        return sum(record.get("seconds", 0.0) for record in self.records())
+
     def counts(self) -> tuple[int, int]:
         """Labels, and structures that were set aside."""
         records = self.records()

@@ -113,7 +113,7 @@ def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> 
     tests = whole.labels.frames(split="test")
     training = whole.labels.frames()
     subjects = Subjects(
-        crystals=crystals_among(solids),
+        crystals=crystals_among(solids) if config.report.crystals else {},
         frames=tests,
         cases=_cases(whole, found),
         atoms=whole.structures[0],
@@ -151,11 +151,12 @@ def _cases(whole: Distillation, found: HeldOut) -> list[Case]:
     wanted = report.temperatures or (min(temperatures), max(temperatures))
     chosen = {n: s for n, s in found.starts.items() if s[0] in wanted}
     cost = whole.teacher["seconds_per_atom"] * sum(len(a) for _, a in chosen.values())
-    steps = min(report.teacher_steps, whole.budget.report_seconds() / max(1.25 * cost, 1e-9))
+    allowed = whole.budget.report_seconds(whole.labels.seconds())
+    steps = min(report.teacher_steps, allowed / max(1.25 * cost, 1e-9))
     if steps < FEWEST_STEPS:
         warn(
-            f"no dynamics of the teacher in the report: {FEWEST_STEPS} steps do not fit into the "
-            "rest of the budget"
+            f"no dynamics of the teacher in the report: {FEWEST_STEPS} steps would take more than "
+            f"{allowed:.0f} s; give a larger --budget to have them"
         )
         return []
     return [
