@@ -67,7 +67,8 @@ def write_result(whole: Distillation, committee: Committee) -> None:
         If a file cannot be written or an evaluation fails.
     """
     top = whole.folder.path
-    if _finished(top, committee):
+    mark, done = top / "report.done", f"{committee.folder.name} {whole.config.report}"
+    if mark.exists() and mark.read_text() == done:
         say(f"this run is finished: {top / 'report.html'}")
         return
     _copy(committee.models[committee.best], top / "model.pt")
@@ -78,14 +79,8 @@ def write_result(whole: Distillation, committee: Committee) -> None:
     found = visit(whole, committee)
     whole.label(found.candidates, HELD_OUT + int(committee.folder.name[-2:]), "held-out: labels")
     _write_report(whole, committee, found)
-    (top / "report.done").write_text(committee.folder.name)
+    mark.write_text(done)
     say(f"\nreport: {top / 'report.html'}\nnext: cd {top} && lmp -in in.example")
-
-
-def _finished(top: Path, committee: Committee) -> bool:
-    """Whether the report is that of this committee."""
-    mark = top / "report.done"
-    return mark.exists() and mark.read_text() == committee.folder.name
 
 
 def _write_example(whole: Distillation) -> None:
