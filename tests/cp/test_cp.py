@@ -256,8 +256,8 @@ def test_published_rank_schedules():
         paper_rank("L^3", 2)
 
 
-# relative errors found for the bare tensor at rank 7 L^2, with which the package was made better
-BEST_BARE = {1: 0.0189, 2: 0.0130, 3: 0.0520, 4: 0.0600}
+# relative errors of the bare tensor that are known to be within reach at rank 7 L^2
+BEST_BARE = {1: 0.0160, 2: 0.0100, 3: 0.0480, 4: 0.0560}
 
 
 @pytest.mark.parametrize("l_max", BEST_BARE)

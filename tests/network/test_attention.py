@@ -312,8 +312,8 @@ ACAC = Path(__file__).parents[3] / "shared" / "data" / "acac" / "train_300K.xyz"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ACAC.is_file(), reason="the AcAc frames are not here")
-@pytest.mark.parametrize("preset", ["none", "paper"])
-def test_learns_forces_of_a_molecule(preset, tmp_path):
+@pytest.mark.parametrize("preset, epochs", [("none", 8), ("paper", 24)])
+def test_learns_forces_of_a_molecule(preset, epochs, tmp_path):
     """Small networks, 100 frames, some epochs: the force error falls below half."""
     from tdn.config import config_from_dict
     from tdn.data import load_dataset
@@ -343,11 +343,12 @@ def test_learns_forces_of_a_molecule(preset, tmp_path):
             },
             "train": {
                 "run_dir": str(tmp_path),
-                "max_epochs": 8,
+                "max_epochs": epochs,
                 "learning_rate": 0.002,
                 "batch_size": 2,
                 "ema_decay": 0.9,
                 "energy_weight": 0.1,
+                "forces_weight": 10.0,
                 "device": "cpu",
                 "num_threads": 1,
             },

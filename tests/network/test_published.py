@@ -115,6 +115,20 @@ def test_elements_of_the_embedding():
     assert torch.equal(model.embedding[5], row + state["atom_embed.atom_type_lin.bias"])
 
 
+def test_number_of_parameters():
+    """The released embedding has a row more and a bias, its force head a bias that is no force."""
+    state, _ = released_state(SMALL)
+    model = load_released(state)
+    channels = model.config.num_channels
+    released = sum(value.numel() for name, value in state.items() if "cp_tp" not in name)
+    assert released == sum(p.numel() for p in model.parameters()) + 2 * channels + 1
+    elements = ["H", "C", "N", "O", "F", "P", "S", "Cl"]
+    full = build_model(model_config_from_dict({"preset": "paper", "species": elements}))
+    count = sum(p.numel() for p in full.parameters())
+    assert count == 4_457_987
+    assert count + (80 - len(elements) + 1) * 256 + 1 == 4_476_676
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
