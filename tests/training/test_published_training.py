@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ase
+import numpy as np
 import pytest
 import torch
 
 from tdn.config import config_from_dict
+from tdn.data.frames import Frame
+from tdn.data.statistics import energy_scale, find_atomic_energies, force_scale
 from tdn.training.loss import Loss, Targets
 from tdn.training.optimizer.schedule import Schedule, lower_on_plateau
 from tdn.training.run.resume import Progress
@@ -98,3 +102,19 @@ def test_plateau_stops_at_the_smallest_rate():
     assert progress.rate_factor * config.learning_rate == pytest.approx(2e-4)
     schedule = Schedule.from_config(settings(warmup_epochs=0.0), steps_per_epoch=10)
     assert {schedule(step) for step in range(0, 2000, 100)} == {0.005}
+
+
+def test_no_e0_and_no_scale():
+    """``none`` takes labels as they are; nothing is asked of the frames."""
+    energies = find_atomic_energies("none", ["H", "O"], [], [])
+    assert energies.values == {"H": 0.0, "O": 0.0}
+    assert set(energies.origin.values()) == {"none"}
+    atoms = ase.Atoms("HO", positions=[[0, 0, 0], [0, 0, 1]])
+    forces = np.array([[3.0, 0, 0], [0, 0, 4.0]])
+    frames = [Frame(atoms, 1, "frames.xyz", energy=-9.0, forces=forces)]
+    np.testing.assert_array_equal(energy_scale(frames, ["H", "O"], "none"), [1.0, 1.0])
+    for setting, per_species in (("global", False), ("per_species", True)):
+        np.testing.assert_array_equal(
+            energy_scale(frames, ["H", "O"], setting),
+            force_scale(frames, ["H", "O"], per_species),
+        )
