@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from tdn.graph import graph_from_atoms
 from tdn.inference.compiled_model import CompiledModel, load_compiled
-from tdn.inference.positions import pair_list
+from tdn.inference.pair_list import pair_list
 from tdn.inference.torchscript import plain_execution
 from tdn.system.command import run_main
 

@@ -27,7 +27,7 @@ from tdn.system.printable import printable
 
 from . import aotinductor, torchscript
 from .compiled_file import AOTINDUCTOR, backend_of, is_compiled_file, read_extra_files
-from .positions import pair_list
+from .pair_list import pair_list
 
 __all__ = [
     "CompiledModel",

@@ -12,31 +12,10 @@ owners to ghosts; forces on local atoms are complete.
 import torch
 from torch import Tensor, nn
 
-from tdn.graph import Graph
 from tdn.network.layers import SILU_SCALE, Gate
 
 from .network import InferenceFirstLayer, InferenceLayer, InferenceNetwork
 from .radial_table import TABLE_BLOCK
-
-
-def pair_list(graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Edges as a list of pairs: the first arguments of `PositionNetwork`.
-
-    Every edge has a row of its own, the place of its neighbor. The edges, sorted by center, may be
-    longer than the cutoff of the network.
-    """
-    center, neighbor = graph.edge_index
-    n, device = graph.num_atoms, center.device
-    rows = torch.arange(n + len(center), dtype=torch.int32, device=device)
-    pair_ptr = torch.searchsorted(center.contiguous(), torch.arange(n + 1, device=device))
-    return (
-        torch.cat([graph.positions, graph.positions[center] + graph.edge_vec]),
-        rows[:n],
-        pair_ptr,
-        rows[n:],
-        torch.cat([rows[:n], neighbor.to(torch.int32)]),
-        graph.species,
-    )
 
 
 def _padded(weight: Tensor) -> Tensor:
@@ -261,10 +240,11 @@ class PositionNetwork(nn.Module):
                 positions, center, pair_ptr, pair_other, node, species,
                 self.number, self.pair_cutoff, energy, sums,
             )  # fmt: skip
+        virial = sums[1].sum(0).view(3, 3)
         return (
             energy,
             sums[0].sum(0),
-            sums[1].sum(0).view(3, 3),
+            0.5 * (virial + virial.t()),  # as `assemble`: approximate factors give another part
             sums[2].sum(0).view(-1, 3, 3),
             sums[3].sum(0).view(-1, 3, 3),
         )

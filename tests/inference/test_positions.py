@@ -10,7 +10,8 @@ from structures import STRUCTURES, water_cluster
 
 from tdn import ops
 from tdn.graph import Graph, graph_from_atoms
-from tdn.inference.positions import PositionNetwork, pair_list
+from tdn.inference.pair_list import pair_list
+from tdn.inference.positions import PositionNetwork
 from tdn.inference.torchscript import plain_execution
 from tdn_export.deployed import PositionModel, deployed_module
 from tdn_export.script import script
