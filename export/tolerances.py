@@ -6,6 +6,8 @@ import torch
 
 # compiled against eager: relative to the largest energy of interaction, edge force and virial
 BOUND = {"float64": 1e-10, "float32": 1e-5}
+# in float32 also up to as many times the distance of the network from itself in float64
+OWN_ROUNDING = 10.0
 # a rotated structure takes other roundings all the way, as fused operators do against plain ones;
 # copies of a cell only other sums
 SYMMETRY_BOUND = {"float64": 1e-10, "float32": 1e-4}

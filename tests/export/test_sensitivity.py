@@ -15,10 +15,12 @@ import torch
 from structures import CONFIGS, random_model
 
 from tdn.graph import Graph, graph_from_atoms
+from tdn.inference.compiled_model import load_compiled
 from tdn.network.base import Network, set_dtype
 from tdn.network.build import build_model
 from tdn.network.initial_norms import normalize_activations
 from tdn.network.potential import Potential
+from tdn_export import verify
 from tdn_export.deployed import deployed_network
 from tdn_export.reference import build_reference, reference_graph
 from tdn_export.structures import random_cluster
@@ -100,3 +102,17 @@ def test_a_weight_without_effect_would_be_found():
     with torch.no_grad():  # nothing but H-H reaches the readout
         model.layers[0].radial.pair_scale[1:] *= 1e-12
     assert any("pair_scale" in name for name in unnoticed(model))
+
+
+def test_rounding_of_the_network_itself_is_allowed(export, monkeypatch):
+    """Where terms cancel, a network in float32 is further from itself in float64 than the bound."""
+    made = export("default", "float32", fused=False)
+    network, compiled = made.model, load_compiled(made.path)
+    structures = {"cluster": random_cluster([1, 8], 8, 4.0, seed=1)}
+    monkeypatch.setitem(verify.BOUND, "float32", 1e-9)
+    (found,) = verify.compare([network], compiled, structures)
+    assert 1e-9 < found.largest < found.bound < 1e-4 and found.passed
+    wrong = copy_of(network)
+    next(p for p in wrong.parameters() if p.ndim > 1).mul_(1.001)
+    (found,) = verify.compare([wrong], compiled, structures)
+    assert not found.passed
