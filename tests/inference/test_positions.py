@@ -1,18 +1,24 @@
 """Forces from positions by the explicit adjoint are those of autograd over the edges."""
 
 import copy
+import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import ase
 import pytest
 import torch
-from structures import STRUCTURES, water_cluster
+from structures import STRUCTURES, TRAINED_MODEL, water_cluster
 
 from tdn import ops
 from tdn.graph import Graph, graph_from_atoms
+from tdn.inference.compiled_model import load_compiled
 from tdn.inference.pair_list import pair_list
 from tdn.inference.positions import PositionNetwork
 from tdn.inference.torchscript import plain_execution
+from tdn_export import export_model
 from tdn_export.deployed import PositionModel, deployed_module
 from tdn_export.script import script
 
@@ -215,3 +221,61 @@ def test_ghosts_need_a_transport():
     with pytest.raises((ValueError, RuntimeError), match="no transport between processes"):
         ghost = torch.cat([species, species[:1]])
         from_positions(PositionNetwork(model), (*pairs, ghost), torch.float64)
+
+
+def run_python(code: str, **environment: str) -> str:
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])
+def test_every_instruction_set(capability):
+    """Other widths of vectors and tiles of ranks, in a process of their own."""
+    if capability == torch.ops.tdn.cpu_capability():
+        return  # that of all other tests
+    code = """
+import torch
+from inference.test_positions import test_equals_autograd, test_scripted_and_workspace
+print(torch.ops.tdn.cpu_capability())
+for name in ("default", "l3", "one_layer", "three_layers", "three_species"):
+    for dtype in (torch.float64, torch.float32):
+        test_equals_autograd(name, "triclinic", dtype)
+test_scripted_and_workspace("default")
+"""
+    if run_python(code, TDN_CPU_CAPABILITY=capability) != capability:
+        pytest.skip(f"this processor has no {capability}")
+
+
+def test_files_load_without_the_compiled_library(tmp_path):
+    """They are evaluated from edges there; the other function says what it needs."""
+    path = tmp_path / "model.tdn.pth"
+    export_model(TRAINED_MODEL, path)
+    code = f"""
+import torch
+from structures import water_cluster
+from tdn.graph import graph_from_atoms
+from tdn.inference.compiled_model import load_compiled
+model = load_compiled({str(path)!r})
+assert not model.takes_positions
+graph = graph_from_atoms(water_cluster(), model.atomic_numbers, model.r_max)
+print(repr(model(graph)["energy"].item()))
+try:
+    model.evaluate_positions(graph)
+except RuntimeError as error:
+    assert "need the compiled operators" in str(error), error
+else:
+    raise AssertionError
+"""
+    model = load_compiled(path)
+    assert model.takes_positions
+    graph = graph_from_atoms(water_cluster(), model.atomic_numbers, model.r_max)
+    found = float(run_python(code, TDN_OPS="reference"))
+    assert found == pytest.approx(model(graph)["energy"].item(), rel=1e-6)
