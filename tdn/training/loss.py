@@ -101,9 +101,17 @@ class Targets:
     weight: Tensor | None = None
 
     @classmethod
-    def of_graph(cls, graph: Graph) -> Targets:
-        """The labels of frames, which have a stress in place of the virial."""
-        virial = virial_of_stress(graph.stress, graph.volume)
+    def of_graph(cls, graph: Graph, with_virial: bool = True) -> Targets:
+        """The labels of frames, which have a stress in place of the virial.
+
+        Parameters
+        ----------
+        with_virial : without it virials are NaN, which saves the volumes of the cells
+        """
+        if with_virial:
+            virial = virial_of_stress(graph.stress, graph.volume)
+        else:
+            virial = torch.full_like(graph.cell, torch.nan)
         return cls(graph.energy, graph.forces, virial, graph.atoms_per_graph, graph.weight)
 
     @classmethod
@@ -195,7 +203,7 @@ class Loss:
         prediction : what `tdn.network.potential.Potential` returns
         graph : with reference values
         """
-        return self._sums(prediction, Targets.of_graph(graph))
+        return self._sums(prediction, Targets.of_graph(graph, self.stress_weight > 0))
 
     def _sums(self, prediction: dict[str, Tensor], targets: Targets) -> Tensor:
         rho = penalty(self.function, self.delta)
@@ -222,7 +230,7 @@ class Loss:
 
     def counts(self, graph: Graph) -> Tensor:
         """How many frames or atoms have each label, float64 [3]."""
-        return self._counts(Targets.of_graph(graph))
+        return self._counts(Targets.of_graph(graph, self.stress_weight > 0))
 
     def _counts(self, targets: Targets) -> Tensor:
         counts = targets.counts()

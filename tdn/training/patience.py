@@ -14,6 +14,9 @@ from .loss import RAMP_START
 from .optimizer.weight_average import WeightAverage
 from .run.resume import Progress
 
+# epochs to the lowest loss for each epoch of cooling down
+COOLING = 4
+
 
 def last_epoch(progress: Progress, max_epochs: int) -> int:
     """Epochs of the run, as far as is known now."""
@@ -76,8 +79,8 @@ class Patience:
         if waited < self.limit or not self.best:
             return None
         progress.cooling_from = progress.epoch
-        # as fast as the weights got there; longer would learn by heart again
-        progress.cooling_epochs = max(1, progress.lowest_epoch // 2)
+        # faster than the weights got there: what small steps learn is learned by heart again
+        progress.cooling_epochs = max(1, progress.lowest_epoch // COOLING)
         with torch.no_grad():
             for weight, best in zip(self.weights, self.best, strict=True):
                 weight.copy_(best)

@@ -106,13 +106,14 @@ def test_a_weight_without_effect_would_be_found():
 
 def test_rounding_of_the_network_itself_is_allowed(export, monkeypatch):
     """Where terms cancel, a network in float32 is further from itself in float64 than the bound."""
-    made = export("default", "float32", fused=False)
-    network, compiled = made.model, load_compiled(made.path)
+    made = export("default", "float32")
+    compiled = load_compiled(made.path)
     structures = {"cluster": random_cluster([1, 8], 8, 4.0, seed=1)}
     monkeypatch.setitem(verify.BOUND, "float32", 1e-9)
+    network = deployed_network(made.model, True)[0]
     (found,) = verify.compare([network], compiled, structures)
     assert 1e-9 < found.largest < found.bound < 1e-4 and found.passed
-    wrong = copy_of(network)
+    wrong = copy_of(made.model)
     next(p for p in wrong.parameters() if p.ndim > 1).mul_(1.001)
-    (found,) = verify.compare([wrong], compiled, structures)
+    (found,) = verify.compare([deployed_network(wrong, True)[0]], compiled, structures)
     assert not found.passed

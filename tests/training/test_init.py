@@ -53,18 +53,23 @@ def test_few_frames_ask_for_smooth_functions(folder, frames, smoothness):
     assert load_config("a.yaml").model.radial_smoothness == smoothness
 
 
-def test_few_frames_of_molecules_ask_for_a_third_layer(folder):
-    """Also in a large box, but not in a small one, where neighbors are images."""
+def test_few_frames_ask_for_a_third_layer_or_a_third_degree(folder):
+    """A layer for molecules, also in a large box; a degree where neighbors are images."""
     molecules = [labelled(water_like(seed)) for seed in range(24)]
     crystal = [labelled(water_like(seed, pbc=True)) for seed in range(24)]
     boxed = [labelled(water_like(seed)) for seed in range(24)]
     for atoms in boxed:
         atoms.set_cell([30, 30, 30])
         atoms.pbc = True
-    for name, images, layers in (("m", molecules, 3), ("c", crystal, 2), ("b", boxed, 3)):
+    many = [molecules[i % 24] for i in range(1200)]
+    expected = {"m": (molecules, 2, 3), "c": (crystal, 3, 2), "b": (boxed, 2, 3), "n": (many, 2, 2)}
+    for name, (images, *wanted) in expected.items():
         ase.io.write(f"{name}.xyz", images)
         assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
-        assert load_config(f"{name}.yaml").model.num_layers == layers
+        config = load_config(f"{name}.yaml")
+        assert [config.model.l_max, config.model.num_layers] == wanted
+        # energies of crystals say what forces do not
+        assert config.train.energy_weight == (30 if name == "c" else 1)
 
 
 def test_energies_count_at_the_end_and_runs_may_end_early(folder):

@@ -17,26 +17,39 @@ def test_back_to_the_averaged_weights_of_the_lowest_loss():
     weight = torch.nn.Parameter(torch.zeros(3))
     average = WeightAverage([weight], 0.5)
     patience, progress = Patience([weight], average, 3, 100), Progress()
-    losses = {1: 5.0, 2: 4.0, 3: 4.5, 4: 3.0, 5: 3.5, 6: 3.1, 7: 3.0}  # equal is not lower
+    # equal is not lower
+    losses = {
+        1: 5.0,
+        2: 4.0,
+        3: 4.5,
+        4: 4.1,
+        5: 3.9,
+        6: 4.0,
+        7: 3.5,
+        8: 3.0,
+        9: 3.5,
+        10: 3.1,
+        11: 3,
+    }
     for epoch, loss in losses.items():
         with torch.no_grad():
             weight.fill_(float(epoch))
         average.update()
-        if epoch == 4:
+        if epoch == 8:
             with average.applied():
                 lowest = weight.detach().clone()
         progress.epoch = epoch
         text = patience.watch(loss, progress)
-        assert (text is not None) == (epoch == 7)
-    assert "epoch 4" in text and "after epoch 9" in text
-    assert torch.equal(weight.detach(), lowest) and not torch.equal(lowest, torch.full((3,), 4.0))
+        assert (text is not None) == (epoch == 11)
+    assert "epoch 8" in text and "after epoch 13" in text
+    assert torch.equal(weight.detach(), lowest) and not torch.equal(lowest, torch.full((3,), 8.0))
     with average.applied():  # the average begins anew
         assert torch.equal(weight.detach(), lowest)
-    # as many epochs as half of those up to the lowest loss, through the second half of the schedule
-    assert (progress.cooling_from, progress.cooling_epochs) == (7, 2)
-    assert last_epoch(progress, 100) == 9
-    assert [schedule_epoch(progress, e, 100) for e in (7, 8, 9)] == [50, 75, 100]
-    progress.epoch = 8
+    # a quarter of the epochs up to the lowest loss, through the second half of the schedule
+    assert (progress.cooling_from, progress.cooling_epochs) == (11, 2)
+    assert last_epoch(progress, 100) == 13
+    assert [schedule_epoch(progress, e, 100) for e in (11, 12, 13)] == [50, 75, 100]
+    progress.epoch = 12
     assert patience.watch(99.0, progress) is None  # once is enough
 
 
@@ -53,7 +66,7 @@ def test_without_a_limit_before_it_or_in_the_second_half_nothing_happens(limit, 
 
 @pytest.fixture
 def configured(folder):
-    """A run whose validation losses rise from the third epoch on."""
+    """A run whose validation losses rise after the eighth epoch."""
 
     def make(run: str, **train) -> Trainer:
         settings = {"max_epochs": 40, "patience": 4, "run_dir": run, "final_energy_weight": 100.0}
@@ -66,22 +79,22 @@ def configured(folder):
 
 def risen(trainer: Trainer) -> None:
     watch = trainer.patience.watch
-    trainer.patience.watch = lambda loss, progress: watch(abs(progress.epoch - 4) + 1.0, progress)
+    trainer.patience.watch = lambda loss, progress: watch(abs(progress.epoch - 8) + 1.0, progress)
 
 
 def test_a_run_cools_down_early(configured):
     trainer = configured("whole")
     assert trainer.fit()
-    # lowest in epoch 4, four more without a lower one, two to cool down
-    assert trainer.progress.epoch == trainer.last_epoch == 10
+    # lowest in epoch 8, four more without a lower one, two to cool down
+    assert trainer.progress.epoch == trainer.last_epoch == 14
     rates = [row["learning_rate"] for row in read_log(trainer.run_dir / "log.csv")]
     settings = trainer.config.train
-    assert min(rates[1:8]) > 0.85 * settings.learning_rate
-    assert rates[8] < 0.6 * settings.learning_rate and rates[9] < 0.1 * settings.learning_rate
+    assert min(rates[1:12]) > 0.75 * settings.learning_rate
+    assert rates[12] < 0.6 * settings.learning_rate and rates[13] < 0.3 * settings.learning_rate
     assert "train.patience" in trainer.display.warnings[-1]
 
 
-@pytest.mark.parametrize("stop", [6, 9])
+@pytest.mark.parametrize("stop", [10, 13])
 def test_a_stop_before_or_while_it_cools_down_changes_nothing(configured, stop):
     whole, part = configured("whole"), configured("part")
     assert whole.fit()
@@ -95,7 +108,7 @@ def test_a_stop_before_or_while_it_cools_down_changes_nothing(configured, stop):
     again = Trainer(part.config, part.dataset, resume=True)
     risen(again)
     assert again.progress.epoch == stop and again.fit()
-    assert again.progress.epoch == 10
+    assert again.progress.epoch == 14
     assert_same(dict(whole.model.named_parameters()), dict(again.model.named_parameters()))
 
 

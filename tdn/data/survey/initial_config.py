@@ -34,9 +34,10 @@ BYTES_PER_ATOM, BYTES_PER_EDGE, MEMORY_PART = 60_000, 10_000, 0.25
 FEW_FRAMES = 1000
 # steps per epoch below which batches are not made larger, and steps of a whole run
 MIN_STEPS, RUN_STEPS = 60, 40_000
-# weight of the energy at the end of a run, and the part of it without a better validation loss
-# that is waited for
-FINAL_ENERGY_WEIGHT, PATIENCE = 300, 0.1
+# weight of the energy in crystals and liquids from the start, and in all at the end of a run
+CONDENSED_ENERGY_WEIGHT, FINAL_ENERGY_WEIGHT = 30, 300
+# part of a run without a better validation loss that is waited for
+PATIENCE = 0.1
 COUNTED_FRAMES = 50
 
 
@@ -68,6 +69,9 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
     counted = frames[:: max(1, len(frames) // COUNTED_FRAMES)][:COUNTED_FRAMES]
     neighbors = _neighbor_counts(counted, species)
     r_max = _cutoff(neighbors, counted)
+    # molecules in a large box count as such: no neighbor is an image
+    numbers = [atomic_numbers[s] for s in species]
+    condensed = any(g.edge_shift.any() for g in build_graphs(counted, numbers, r_max))
     total = found.frames - len(isolated)
     splits = {n: c for n, c in found.splits.items() if n in ("train", "valid", "test")}
     with_splits = bool(splits.get("train") and splits.get("valid"))
@@ -95,9 +99,8 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
             + ", ".join(f"{n:.0f} within {c:g} A" for c, n in neighbors.items())
         ),
         f"  r_max: {r_max:g}",
-        f"  l_max: {default.l_max}",
+        *_depth_lines(condensed, training),
         f"  num_channels: {default.num_channels}  # accuracy and cost grow with it: 32 to 128",
-        *_layer_lines(counted, species, r_max, training),
         "  # smooth functions of the distance and no nonlinearity beside the products of messages",
         "  # were the most accurate on a molecule",
         "  gate: false",
@@ -121,7 +124,7 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         f"  max_epochs: {epochs}",
         f"  learning_rate: {TrainConfig().learning_rate:g}",
         *_patience_lines(epochs, with_splits or _valid_fraction(total) > 0),
-        *_weight_lines(found),
+        *_weight_lines(found, condensed),
     ]
     return "\n".join(lines) + "\n"
 
@@ -212,16 +215,22 @@ def _valid_fraction(total: int) -> float:
     return 0.1 if total >= 20 else (0.2 if total >= 5 else 0)
 
 
-def _layer_lines(frames: list[Frame], species: list[str], r_max: float, training: int) -> list[str]:
-    """Layers of messages: three for few frames of molecules."""
-    numbers = [atomic_numbers[s] for s in species]
-    # molecules in a large box count as such: no neighbor is an image
-    molecules = all(not g.edge_shift.any() for g in build_graphs(frames, numbers, r_max))
-    if not molecules or training > FEW_FRAMES:
-        return [f"  num_layers: {ModelConfig().num_layers}"]
+def _depth_lines(condensed: bool, training: int) -> list[str]:
+    """Degree and layers: few frames ask for more of either, molecules and crystals not for both."""
+    default = ModelConfig()
+    if training > FEW_FRAMES:
+        return [f"  l_max: {default.l_max}", f"  num_layers: {default.num_layers}"]
+    if condensed:
+        return [
+            "  # few frames of crystals and melts gain from angles, not from reach: 3 took a tenth",
+            "  # off the errors of forces in molybdenum; 2 is faster",
+            "  l_max: 3",
+            f"  num_layers: {default.num_layers}",
+        ]
     return [
-        "  # a third layer brings few frames of molecules a sixth off the errors far from them; a",
-        "  # crystal has no use for it",
+        f"  l_max: {default.l_max}",
+        "  # a third layer takes a sixth off the errors far from few frames of a molecule; 2 is",
+        "  # faster",
         "  num_layers: 3",
     ]
 
@@ -337,12 +346,17 @@ def _streaming_lines(data: Path, total: int) -> list[str]:
     )
 
 
-def _weight_lines(found: Survey) -> list[str]:
+def _weight_lines(found: Survey, condensed: bool) -> list[str]:
     lines = []
     for name in ("energy", "forces", "stress"):
         if not found.labels[name]:
             lines.append(f"  {name}_weight: 0  # no frame has {name}")
     if found.labels["energy"] and found.labels["forces"]:
+        if condensed:
+            lines += [
+                "  # energies of strained, molten and cut crystals say what forces do not",
+                f"  energy_weight: {CONDENSED_ENERGY_WEIGHT}",
+            ]
         lines += [
             "  # forces teach most; energies become exact once the learning rate is small",
             f"  final_energy_weight: {FINAL_ENERGY_WEIGHT}",
