@@ -12,7 +12,7 @@ from training.helpers import assert_same, trainer_of, write_config
 from tdn.system.errors import TDNError
 from tdn.training.optimizer.build import OptimizerPair, column_splits, mixing_matrices
 from tdn.training.optimizer.flat_parameters import FlatParameters
-from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, SAMPLING, Soap
+from tdn.training.optimizer.soap import DECAY, EPSILON, RENEWAL, RIDGE, Soap
 from tdn.training.trainer import Trainer
 
 SHAPES = [(3, 6, 6), (6, 5), (2, 6, 6), (4, 7), (4, 0)]
@@ -46,10 +46,8 @@ class OneMatrix:
         mean, square = ql.T @ self.mean @ qr / correction, self.square / correction
         step = mean / (square.sqrt() + EPSILON * square.mean().sqrt())
         self.weight = self.weight - self.lr * ql @ step @ qr.T
-        if (self.steps - 1) % SAMPLING == 1:  # every second gradient, over as many steps
-            kept = DECAY**SAMPLING
-            self.grams[0] = kept * self.grams[0] + (1 - kept) * g @ g.T
-            self.grams[1] = kept * self.grams[1] + (1 - kept) * g.T @ g
+        self.grams[0] = DECAY * self.grams[0] + (1 - DECAY) * g @ g.T
+        self.grams[1] = DECAY * self.grams[1] + (1 - DECAY) * g.T @ g
         if (self.steps - 1) % RENEWAL == 1:
             for side, (q, a) in enumerate(zip(self.bases, self.grams, strict=True)):
                 order = torch.diagonal(q.T @ with_ridge(a) @ q).argsort(descending=True)

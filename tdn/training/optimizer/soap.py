@@ -18,9 +18,8 @@ from tdn.system.errors import TDNError
 
 # moments of gradients, and averages of G G^T and G^T G, over some twenty steps
 DECAY = 0.95
-# steps between renewals of the bases, and between additions to the averages that they come from
+# steps between renewals of the bases
 RENEWAL = 10
-SAMPLING = 2
 # directions whose gradients are smaller than this part of the mean are noise of rounding, as those
 # that no atom has a part in; they move less than the others
 EPSILON = 1e-5
@@ -60,8 +59,8 @@ class Soap(torch.optim.Optimizer):
     """SOAP for many small matrices that lie in one array; those of equal shape are one batch.
 
     The first gradient only gives the bases. The mean gradient is kept in the bases, as everything
-    is linear in it, and turned when they are renewed; the averages of G G^T and G^T G take every
-    second gradient. Both save products of matrices, which are most of what a step costs.
+    is linear in it, and turned when they are renewed: this saves products of matrices, which are
+    most of what a step costs.
 
     Parameters
     ----------
@@ -161,9 +160,8 @@ class Soap(torch.optim.Optimizer):
         # gradients of exactly zero would give 0 / 0
         floor.clamp_(min=torch.finfo(floor.dtype).tiny)
         update = left @ (mean / size.add_(floor).mul_(correction)) @ right.mT
-        if number % SAMPLING == 1:
-            state["left"].lerp_(gradient @ gradient.mT, 1 - DECAY**SAMPLING)
-            state["right"].lerp_(gradient.mT @ gradient, 1 - DECAY**SAMPLING)
+        state["left"].lerp_(gradient @ gradient.mT, 1 - DECAY)
+        state["right"].lerp_(gradient.mT @ gradient, 1 - DECAY)
         if number % RENEWAL == 1:
             new_left, order = _renewed(left, state["left"])
             square = square.gather(-2, order.unsqueeze(-1).expand_as(square))
