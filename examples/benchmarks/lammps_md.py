@@ -26,6 +26,7 @@ CASES = [
     ("default", "copper", 4000, (FUSED, PLAIN)),
     ("small", "water", 1536, (FUSED, PLAIN, REFERENCE)),
     ("small", "water", 192, (FUSED, PLAIN)),
+    ("nano", "water", 1536, (FUSED,)),
 ]
 QUICK = [("small", "water", 96, (FUSED, REFERENCE))]
 # atoms times steps of one timed run, by form: some seconds each
