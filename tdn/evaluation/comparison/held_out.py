@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import ase
 import numpy as np
 from ase.calculators.calculator import Calculator
-from scipy.stats import spearmanr
 
 from tdn.data.frames import Frame
+from tdn.evaluation.calibration import calibrate
 
 from .figures import calibration_figure, parity_figure
 from .section import Section
@@ -148,8 +148,8 @@ def calibration_section(found: Predictions) -> Section:
         for part in np.array_split(order, BINS)
         if len(part) >= FEWEST
     ]
-    factor = float(np.sqrt((error**2).mean() / (deviation**2).mean()))
-    rank = float(spearmanr(deviation, error).statistic)
+    judged = calibrate(error, deviation, components=3)
+    factor, rank = (judged.factor, judged.correlation) if judged else (np.nan, np.nan)
     section = Section(
         "Calibration",
         f"The deviation of the committee against the true error of the force, {len(error)} atoms "
