@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase
 import numpy as np
 import torch
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 from torch_sim.typing import StateDict
 
-from .graph import Graph, collate, neighbor_list, species_index
+from .graph import Graph, collate, graph_from_atoms
 from .inference.calculator import TDNCalculator
 from .network.potential import stress_of_virial
 from .system.errors import TDNError
@@ -110,21 +111,11 @@ class TDNModel(ModelInterface):
         owner = state.system_idx.cpu().numpy()
         positions = state.positions.detach().double().cpu().numpy()
         cells = state.row_vector_cell.detach().double().cpu().numpy()
-        species = species_index(state.atomic_numbers.cpu().numpy(), self.calculator.atomic_numbers)
-        pbc = np.broadcast_to(np.asarray(torch.as_tensor(state.pbc).cpu()), 3).copy()
-        graphs = []
-        for number, cell in enumerate(cells):
-            mine = owner == number
-            edge_index, shift = neighbor_list(positions[mine], cell, pbc, self.calculator.r_max)
-            graphs.append(
-                Graph(
-                    species=torch.from_numpy(species[mine]),
-                    positions=torch.from_numpy(positions[mine]),
-                    edge_index=torch.from_numpy(edge_index),
-                    edge_shift=torch.from_numpy(shift @ cell),
-                    batch=torch.zeros(int(mine.sum()), dtype=torch.int64),
-                    cell=torch.from_numpy(cell)[None],
-                    pbc=torch.from_numpy(pbc)[None],
-                )
-            )
-        return collate(graphs)
+        numbers = state.atomic_numbers.cpu().numpy()
+        pbc = np.broadcast_to(np.asarray(torch.as_tensor(state.pbc).cpu()), 3)
+        structures = [
+            ase.Atoms(numbers[owner == k], positions[owner == k], cell=cell, pbc=pbc)
+            for k, cell in enumerate(cells)
+        ]
+        known, r_max = self.calculator.atomic_numbers, self.calculator.r_max
+        return collate(graph_from_atoms(atoms, known, r_max) for atoms in structures)
