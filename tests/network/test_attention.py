@@ -262,6 +262,22 @@ def test_checkpoint(tmp_path, forces, dtype):
     assert torch.equal(before["forces"], after["forces"])
 
 
+def test_checkpoint_with_factors_in_every_layer():
+    """Names and values as they were stored before the network held its factors once."""
+    model = random_model("attention", forces="direct")
+    state = model.state_dict()
+    factors = {name: value for name, value in state.items() if name.startswith("factors.")}
+    layers = [f"blocks.{i}.attention" for i in range(len(model.blocks))]
+    layers += ["degree_embedding", "force_head.attention"]
+    for layer in layers:
+        state |= {f"{layer}.{name}": value for name, value in factors.items()}
+    other = random_model("attention", forces="direct", seed=2)
+    other.load_state_dict(state)
+    before, after = evaluate(model, water_cluster()), evaluate(other, water_cluster())
+    assert torch.equal(before["energy"], after["energy"])
+    assert torch.equal(before["forces"], after["forces"])
+
+
 def test_single_precision_is_close():
     model = random_model("attention")
     expected = evaluate(model, water_cluster())
