@@ -12,7 +12,7 @@ from typing import Any
 from tdn.system.errors import UsageError
 from tdn.system.printable import printable
 
-from .schema import ModelConfig, TrainConfig, _nearest, _option, _section
+from .schema import ModelConfig, TrainConfig, nearest_key, option, section_from_dict
 from .yaml_file import apply_override, read_yaml, sections_yaml
 
 # seconds of the units of a time
@@ -23,95 +23,93 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 class TeacherConfig:
     """The calculator that labels structures."""
 
-    calculator: str = _option("", "ASE calculator as module:Name")
-    arguments: dict[str, Any] | None = _option(None, "arguments of its constructor")
-    python: str | None = _option(
+    calculator: str = option("", "ASE calculator as module:Name")
+    arguments: dict[str, Any] | None = option(None, "arguments of its constructor")
+    python: str | None = option(
         None, "interpreter of the environment that has it; null: this environment"
     )
-    workers: int | str = _option(1, "processes that label at the same time, or dask")
-    scheduler: str | None = _option(
-        None, "workers: dask: address of the scheduler, tcp://host:8786"
-    )
-    threads: int = _option(1, "threads of each process", minimum=1)
-    isolated_atoms: bool = _option(True, "ask it for energies E0 of isolated atoms")
+    workers: int | str = option(1, "processes that label at the same time, or dask")
+    scheduler: str | None = option(None, "workers: dask: address of the scheduler, tcp://host:8786")
+    threads: int = option(1, "threads of each process", minimum=1)
+    isolated_atoms: bool = option(True, "ask it for energies E0 of isolated atoms")
 
 
 @dataclass(frozen=True)
 class SeedsConfig:
     """Structures to start from, and what is made of them; each number is per structure."""
 
-    structures: str | tuple[str, ...] = _option((), "files in any format that ASE reads")
-    atoms: int = _option(64, "supercells have at least this many atoms", minimum=1)
-    rattles: int = _option(16, "with random displacements", minimum=0)
-    rattle: float = _option(0.25, "largest deviation of displacements (RMS), angstrom", minimum=0)
-    strains: int = _option(12, "with another volume", minimum=0)
-    strain: float = _option(0.06, "largest change of lengths", minimum=0, maximum=0.5)
-    shears: int = _option(8, "with a random symmetric strain", minimum=0)
-    shear: float = _option(0.05, "largest component of it", minimum=0, maximum=0.5)
-    vacancies: int = _option(4, "without one atom", minimum=0)
-    surfaces: int = _option(3, "cut along a face of the cell, with vacuum between", minimum=0)
-    vacuum: float = _option(8.0, "width of the vacuum, angstrom", minimum=0.1)
-    exchanges: int = _option(2, "with two atoms of different elements exchanged", minimum=0)
-    substitutions: dict[str, str] | None = _option(None, "elements that replace others, {Na: K}")
-    replaced: int = _option(4, "with some atoms replaced in this way", minimum=0)
-    seed: int = _option(0, "of all random numbers", minimum=0, maximum=2**31)
+    structures: str | tuple[str, ...] = option((), "files in any format that ASE reads")
+    atoms: int = option(64, "supercells have at least this many atoms", minimum=1)
+    rattles: int = option(16, "with random displacements", minimum=0)
+    rattle: float = option(0.25, "largest deviation of displacements (RMS), angstrom", minimum=0)
+    strains: int = option(12, "with another volume", minimum=0)
+    strain: float = option(0.06, "largest change of lengths", minimum=0, maximum=0.5)
+    shears: int = option(8, "with a random symmetric strain", minimum=0)
+    shear: float = option(0.05, "largest component of it", minimum=0, maximum=0.5)
+    vacancies: int = option(4, "without one atom", minimum=0)
+    surfaces: int = option(3, "cut along a face of the cell, with vacuum between", minimum=0)
+    vacuum: float = option(8.0, "width of the vacuum, angstrom", minimum=0.1)
+    exchanges: int = option(2, "with two atoms of different elements exchanged", minimum=0)
+    substitutions: dict[str, str] | None = option(None, "elements that replace others, {Na: K}")
+    replaced: int = option(4, "with some atoms replaced in this way", minimum=0)
+    seed: int = option(0, "of all random numbers", minimum=0, maximum=2**31)
 
 
 @dataclass(frozen=True)
 class RoundsConfig:
     """Train, explore, select, label: how often, where, how far."""
 
-    max_rounds: int = _option(6, "rounds at most", minimum=1)
-    committee: int = _option(3, "networks of the committee", minimum=2)
-    steps: int = _option(1500, "steps of the optimizer in a round", minimum=1)
-    final_steps: int = _option(8000, "steps of the last training", minimum=1)
-    frames: int = _option(40, "frames to label in a round, at most", minimum=1)
-    temperatures: tuple[float, ...] = _option((300.0, 600.0, 900.0), "of the dynamics, K")
-    pressures: tuple[float, ...] = _option((), "GPa; empty: constant volume")
-    melt: float | None = _option(
+    max_rounds: int = option(6, "rounds at most", minimum=1)
+    committee: int = option(3, "networks of the committee", minimum=2)
+    steps: int = option(1500, "steps of the optimizer in a round", minimum=1)
+    final_steps: int = option(8000, "steps of the last training", minimum=1)
+    frames: int = option(40, "frames to label in a round, at most", minimum=1)
+    temperatures: tuple[float, ...] = option((300.0, 600.0, 900.0), "of the dynamics, K")
+    pressures: tuple[float, ...] = option((), "GPa; empty: constant volume")
+    melt: float | None = option(
         None, "K: also melt there, hold at the highest temperature, quench to the lowest"
     )
-    engine: str = _option("lammps", "what moves the atoms", choices=("lammps", "ase"))
-    md_steps: int = _option(3000, "steps of each run", minimum=20)
-    timestep: float | None = _option(
+    engine: str = option("lammps", "what moves the atoms", choices=("lammps", "ase"))
+    md_steps: int = option(3000, "steps of each run", minimum=20)
+    timestep: float | None = option(
         None, "fs; null: 0.5 with hydrogen, 1 with other light atoms, else 2", minimum=0.01
     )
-    lower: float | None = _option(
+    lower: float | None = option(
         None,
         "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: 0.06 of "
         "the RMS force",
         minimum=0.0,
     )
-    upper: float | None = _option(
+    upper: float | None = option(
         None, "deviation beyond which a frame is left out; null: 1.2 of the RMS force", minimum=0.0
     )
-    stop_share: float = _option(
+    stop_share: float = option(
         0.02, "stop when a smaller share of the frames is above lower", minimum=0.0, maximum=1.0
     )
-    target_forces: float | None = _option(
+    target_forces: float | None = option(
         None, "stop when the RMSE of validation forces is below this, meV/angstrom", minimum=0.0
     )
-    max_labels: int | None = _option(None, "labels at most", minimum=1)
+    max_labels: int | None = option(None, "labels at most", minimum=1)
 
 
 @dataclass(frozen=True)
 class StudentConfig:
     """The network: keys of tdn-train."""
 
-    model: dict[str, Any] | None = _option(None, "keys of tdn-train's section model")
-    train: dict[str, Any] | None = _option(None, "keys of tdn-train's section train")
+    model: dict[str, Any] | None = option(None, "keys of tdn-train's section model")
+    train: dict[str, Any] | None = option(None, "keys of tdn-train's section train")
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """What the result is compared in."""
 
-    heldout: int = _option(8, "held-out frames of each run of the student", minimum=1)
-    teacher_steps: int = _option(
+    heldout: int = option(8, "held-out frames of each run of the student", minimum=1)
+    teacher_steps: int = option(
         600, "steps of the teacher's own dynamics at each temperature; 0: none", minimum=0
     )
-    temperatures: tuple[float, ...] = _option((), "K, of these dynamics; empty: lowest and highest")
-    crystals: bool = _option(
+    temperatures: tuple[float, ...] = option((), "K, of these dynamics; empty: lowest and highest")
+    crystals: bool = option(
         True, "equation of state, elastic constants, vacancies and phonons of small cells"
     )
 
@@ -120,9 +118,9 @@ class ReportConfig:
 class RunConfig:
     """Where and for how long."""
 
-    folder: str = _option("distilled", "folder for everything that a run writes")
-    budget: str | None = _option(None, "time for all of it, such as 30min or 2h")
-    jobs: int | None = _option(
+    folder: str = option("distilled", "folder for everything that a run writes")
+    budget: str | None = option(None, "time for all of it, such as 30min or 2h")
+    jobs: int | None = option(
         None, "trainings and dynamics at the same time; null: as many as cores", minimum=1
     )
 
@@ -195,9 +193,11 @@ def distill_config_from_dict(values: dict[str, Any]) -> DistillConfig:
     for name in values:
         if name not in SECTIONS:
             raise UsageError(
-                f"unknown section '{printable(name)}'; {_nearest(str(name), list(SECTIONS))}"
+                f"unknown section '{printable(name)}'; {nearest_key(str(name), list(SECTIONS))}"
             )
-    config = DistillConfig(**{n: _section(c, values.get(n), n) for n, c in SECTIONS.items()})
+    config = DistillConfig(
+        **{n: section_from_dict(c, values.get(n), n) for n, c in SECTIONS.items()}
+    )
     _check(config)
     return config
 
@@ -231,7 +231,7 @@ def _check(config: DistillConfig) -> None:
         )
     for name, cls in (("model", ModelConfig), ("train", TrainConfig)):
         section = getattr(config.student, name) or {}
-        _section(cls, section, f"student.{name}")
+        section_from_dict(cls, section, f"student.{name}")
         for key in OWN_KEYS:
             if name == "train" and key in section:
                 raise UsageError(f"student.train.{key} is decided by the rounds; remove it")
