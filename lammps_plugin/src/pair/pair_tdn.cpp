@@ -9,6 +9,7 @@
 #include "committee.h"
 #include "edge_graph.h"
 #include "edge_sums.h"
+#include "input_checks.h"
 #include "model_file.h"
 #include "resources.h"
 #include "row_exchange.h"
@@ -18,13 +19,10 @@
 
 #include "atom.h"
 #include "comm.h"
-#include "compute.h"
 #include "error.h"
 #include "exceptions.h"
-#include "fix.h"
 #include "force.h"
 #include "memory.h"
-#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "update.h"
@@ -43,9 +41,6 @@ using namespace LAMMPS_NS;
 
 // longest part of a row that is sent in one message, in doubles; longer rows take several
 static constexpr int MAX_COMM_VALUES = 256;
-
-// a weight of special_bonds that is not 0, but makes any energy vanish
-static constexpr double ALMOST_ZERO = 1.0e-50;
 
 enum class CommMode { AUTO, FOLD, EXCHANGE };
 
@@ -220,8 +215,8 @@ void PairTDN::init_style()
   parts->exchanges = parts->comm_mode == CommMode::EXCHANGE ||
       (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
 
-  if (parts->file.metadata().direct_forces) refuse_virial();
-  refuse_insertions();
+  if (parts->file.metadata().direct_forces) refuse_virial(lmp);
+  if (parts->file.keep_e0) refuse_insertions(lmp, parts->file.isolated_energies());
   check_types(lmp, parts->elements);
 
   // a hybrid style has asked for these before the model was known
@@ -230,70 +225,9 @@ void PairTDN::init_style()
   top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
   top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
 
-  keep_special_neighbors();
+  keep_special_neighbors(lmp);
   neighbor->add_request(this, NeighConst::REQ_FULL);
   parts->last_build = -1;
-}
-
-/* ----------------------------------------------------------------------
-   weights of zero, the default of special_bonds, take bonded atoms out of the neighbour list. A
-   weight that is as good as zero for all other styles keeps them in.
-------------------------------------------------------------------------- */
-
-void PairTDN::keep_special_neighbors()
-{
-  if (atom->molecular == Atom::ATOMIC) return;
-  bool changed = false;
-  for (int kind = 1; kind <= 3; kind++) {
-    if (force->special_lj[kind] != 0.0 || force->special_coul[kind] != 0.0) continue;
-    force->special_lj[kind] = force->special_coul[kind] = ALMOST_ZERO;
-    changed = true;
-  }
-  bigint bonded = 0;
-  if (atom->nspecial)
-    for (int i = 0; i < atom->nlocal; i++) bonded += atom->nspecial[i][2] > 0;
-  bigint total;
-  MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
-  if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && comm->me == 0)
-    error->warning(FLERR,
-                   "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which the "
-                   "model needs; the weights are now {}",
-                   ALMOST_ZERO);
-}
-
-/* ----------------------------------------------------------------------
-   a model with direct forces has no virial; what thermo output may ask for becomes nan instead
-------------------------------------------------------------------------- */
-
-void PairTDN::refuse_virial()
-{
-  for (const Compute *compute : modify->get_compute_list()) {
-    if (!compute->pressatomflag && (!compute->pressflag || !strcmp(compute->id, "thermo_press")))
-      continue;
-    error->all(FLERR,
-               "Pair style tdn: compute {} {} needs a virial, and a model with direct forces has "
-               "none; leave it out, or the fix that made it (fix nve and fix nvt need none)",
-               compute->id, compute->style);
-  }
-}
-
-/* ----------------------------------------------------------------------
-   fixes that try to insert and delete atoms take these out of the neighbor list to compare energies;
-   an atom without neighbors must then count nothing
-------------------------------------------------------------------------- */
-
-void PairTDN::refuse_insertions()
-{
-  if (!parts->file.keep_e0) return;
-  const std::vector<double> &e0 = parts->file.isolated_energies();
-  if (std::all_of(e0.begin(), e0.end(), [](double energy) { return energy == 0.0; })) return;
-  for (const Fix *fix : modify->get_fix_list())
-    if (utils::strmatch(fix->style, "^gcmc") || utils::strmatch(fix->style, "^widom") ||
-        utils::strmatch(fix->style, "^charge/regulation"))
-      error->all(FLERR,
-                 "Pair style tdn: fix {} {} inserts or deletes atoms, and their energies would "
-                 "contain those of isolated atoms; leave these out with: pair_style tdn e0 no",
-                 fix->id, fix->style);
 }
 
 /* ---------------------------------------------------------------------- */

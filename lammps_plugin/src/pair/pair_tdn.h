@@ -47,9 +47,6 @@ class PairTDN : public Pair {
   Parts *parts;
 
   void allocate();
-  void keep_special_neighbors();
-  void refuse_virial();
-  void refuse_insertions();
   void report_not_finite();
   void evaluate();
   double tally_energies(const double *);
