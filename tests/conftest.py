@@ -16,7 +16,6 @@ from tdn.cp import library
 from tdn.network import build
 from tdn.network.checkpoint import load_model
 from tdn.system.errors import TDNError
-from tdn_export.machine_code import check_tools
 
 
 def pytest_configure() -> None:
@@ -53,6 +52,8 @@ def shared_files(tmp_path_factory: pytest.TempPathFactory) -> SharedFiles:
 @pytest.fixture(scope="session")
 def compiler() -> None:
     """What AOTInductor needs: a compiler and the compiled operators."""
+    from tdn_export.machine_code import check_tools  # which most tests need not wait for
+
     try:
         check_tools()
     except TDNError as error:

@@ -21,7 +21,6 @@ released code (``constants: released``).
 import math
 
 import torch
-from e3nn.o3 import SphericalHarmonics
 from torch import Tensor, nn
 
 from tdn.config import ModelConfig
@@ -225,6 +224,8 @@ class AttentionModel(Network):
         self.factors = factors
         self.register_load_state_dict_pre_hook(_without_copies)
         self.embedding = nn.Parameter(torch.randn(self.num_species, channels))
+        from e3nn.o3 import SphericalHarmonics  # seconds, which other networks need not wait for
+
         self.spherical_harmonics = SphericalHarmonics(
             list(range(l_max + 1)), normalize=True, normalization="component"
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
+import forks
 import pytest
 import torch
 import yaml
 from ase.build import bulk
+from distillation.one_process import in_one_process, main_in_one_process
 
 from tdn.data.database.store import FrameStore
 from tdn.evaluation.teachers.source import CalculatorSource
@@ -25,6 +27,7 @@ from tdn.training.distillation.cli import main
 from tdn.training.distillation.label_store import LabelStore
 
 TEACHERS = Path(__file__).with_name("cheap_teachers.py")
+Command = Callable[[list[str]], int]
 SETTINGS = {
     "teacher": {"calculator": "cheap_teachers:Counting", "workers": 2},
     "seeds": {
@@ -71,25 +74,19 @@ def prepare(folder: Path, **changes: dict) -> Path:
     return folder
 
 
-def command(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tdn.training.distillation", "distill.yaml"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A run that nobody disturbed."""
     folder = prepare(tmp_path_factory.mktemp("distill") / "whole")
-    with command(folder) as process:
-        output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
-    (folder / "output.txt").write_text(output)
+    output = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        in_one_process(),
+    ):
+        patch.chdir(folder)
+        assert main(["distill.yaml"]) == 0
+    (folder / "output.txt").write_text(output.getvalue())
     return folder
 
 
@@ -173,28 +170,37 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_kills_at_any_time_lose_nothing_and_change_nothing(finished, tmp_path):
-    """Killed while it labels, trains, explores, and in the last training; the same end."""
-    folder = prepare(tmp_path / "killed")
+    """Killed while it labels, trains, explores, and in the last training; the same end.
+
+    At first trainings and exports are processes of their own, which end with the one that is
+    killed. Of the report it has what needs labels.
+    """
+    folder = prepare(tmp_path / "killed", report={"teacher_steps": 0, "crystals": False})
     run = folder / "run"
-    moments: list[Callable[[], bool]] = [
-        lambda: (run / "labels.lmdb").exists() and _count(folder) >= 8,
-        lambda: (run / "rounds" / "00" / "member_1" / "last.pt").exists(),
-        lambda: any((run / "rounds" / "00" / "dynamics").glob("*/0.dump")),
-        lambda: (run / "rounds" / "final_01" / "member_0" / "last.pt").exists(),
+    moments: list[tuple[Command, Callable[[], bool]]] = [
+        (main, lambda: (run / "labels.lmdb").exists() and _count(folder) >= 8),
+        (main, lambda: (run / "rounds" / "00" / "member_1" / "last.pt").exists()),
+        (main, lambda: any((run / "rounds" / "00" / "dynamics").glob("*/0.dump"))),
+        (
+            main_in_one_process,
+            lambda: (run / "rounds" / "final_01" / "member_0" / "last.pt").exists(),
+        ),
     ]
     before = 0
-    for moment in moments:
-        with command(folder) as process:
-            while process.poll() is None and not moment():
-                time.sleep(0.02)
-            assert process.poll() is None, process.stdout.read()
-            os.kill(process.pid, signal.SIGKILL)
+    log = folder / "output.txt"
+    for command, moment in moments:
+        process = forks.start(command, ["distill.yaml"], log, folder)
+        while process.is_alive() and not moment():
+            time.sleep(0.02)
+        assert process.is_alive(), log.read_text()
+        process.kill()
+        process.join()
         with LabelStore(run / "labels.lmdb", {}) as labels:
             assert labels.counts()[0] >= before
             before = labels.counts()[0]
-    with command(folder) as process:
-        output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
+    process = forks.start(main_in_one_process, ["distill.yaml"], log, folder)
+    process.join(900)
+    assert process.exitcode == 0, log.read_text()
     one, other = weights(finished), weights(folder)
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -226,7 +232,8 @@ def test_frames_without_a_label_are_set_aside_and_the_run_goes_on(tmp_path, monk
     values["rounds"]["melt"] = None
     (folder / "distill.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.chdir(folder)
-    assert main(["distill.yaml"]) == 0
+    with in_one_process():
+        assert main(["distill.yaml"]) == 0
     captured = capsys.readouterr()
     assert "1 of 12 frames have no label and are set aside: NaN or infinity" in captured.err
     # the seed, and what the dynamics of the vacancy brought

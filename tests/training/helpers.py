@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import ase
@@ -14,6 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from tdn.config.yaml_file import load_config
 from tdn.data.dataset.theory_levels import load_training_data
+from tdn.system.errors import TDNError
+from tdn.training.cli import main
 from tdn.training.run.display import Display
 from tdn.training.start.finetuning import adopt_network
 from tdn.training.trainer import Trainer
@@ -95,3 +98,16 @@ def assert_same(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+def main_failing_on_one_rank(arguments: list[str]) -> int:
+    """``tdn-train`` whose second rank fails in its second step; for a process of its own."""
+    step = Trainer._step
+
+    def changed(trainer: Trainer, *rest: object) -> None:
+        if os.environ["RANK"] == "1" and trainer.progress.step == 1:
+            raise TDNError("only rank 1 fails")
+        step(trainer, *rest)
+
+    Trainer._step = changed
+    return main(arguments)

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
-from training.helpers import write_config, write_frames
+from training.helpers import main_failing_on_one_rank, write_config, write_frames
 
 from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.training.batching import Batches
@@ -136,7 +139,6 @@ def with_step(folder: Path, condition: str, action: str) -> Path:
     script = folder / "script.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from tdn.system.errors import TDNError\n"
         "from tdn.training import cli, trainer\n"
         "step = trainer.Trainer._step\n"
         "def changed(self, *arguments):\n"
@@ -147,22 +149,6 @@ def with_step(folder: Path, condition: str, action: str) -> Path:
         "sys.exit(cli.main())\n"
     )
     return script
-
-
-@pytest.mark.slow
-def test_an_error_on_ranks_is_told_once(tmp_path):
-    """All ranks meet the same mistake, or one alone: one line, and all end."""
-    config = folder_with(tmp_path / "wrong", 4)
-    result = train([*torchrun(2), "-m", "tdn.training"], config, "train.sed=1")
-    assert result.returncode != 0
-    assert result.stderr.count("tdn-train: error: ") == 1
-    assert "did you mean 'seed'?" in result.stderr
-    failing = "os.environ['RANK'] == '1' and self.progress.step == 1"
-    script = with_step(tmp_path, failing, "raise TDNError('only rank 1 fails')")
-    result = train([*torchrun(2), str(script)], config, "train.max_epochs=5")
-    assert result.returncode != 0
-    assert result.stderr.count("tdn-train: error: ") == 1
-    assert "tdn-train: error: only rank 1 fails" in result.stderr
 
 
 @pytest.mark.slow
@@ -190,37 +176,57 @@ def written(folder: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def start(config: Path, ranks: int) -> list[subprocess.Popen]:
-    """The processes of a run, started without torchrun."""
+def start(
+    config: Path, ranks: int, *overrides: str, command: Callable[[list[str]], int] = main
+) -> list[BaseProcess]:
+    """The processes of a run, started without torchrun; all write to ``ranks.log``."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
     sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tdn.training", str(config)],
-            env={**ENVIRONMENT, **address, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        forks.start(
+            command,
+            [str(config), *overrides],
+            config.with_name("ranks.log"),
+            **{**address, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(ranks)
     ]
 
 
-def kill_at(processes: list[subprocess.Popen], folder: Path, before: int, seconds: float) -> None:
+def kill_at(processes: list[BaseProcess], folder: Path, before: int, seconds: float) -> None:
     """SIGKILL some time after the run has written a state again; no cleaning up."""
     try:
         deadline = time.monotonic() + 120
         while written(folder) == before:
-            assert processes[0].poll() is None and time.monotonic() < deadline, "did not start"
+            assert processes[0].is_alive() and time.monotonic() < deadline, "did not start"
             time.sleep(0.01)
         time.sleep(seconds)
-        assert processes[0].poll() is None, "ended too soon to be killed"
+        assert processes[0].is_alive(), "ended too soon to be killed"
     finally:
         for process in processes:
             process.kill()
         for process in processes:
-            process.wait(30)
+            process.join(30)
+
+
+@pytest.mark.slow
+def test_an_error_on_ranks_is_told_once(tmp_path):
+    """All ranks meet the same mistake, or one alone: one line, and all end."""
+    config = folder_with(tmp_path / "wrong", 4)
+    log = config.with_name("ranks.log")
+    for command, overrides, error in (
+        (main, ["train.sed=1"], "did you mean 'seed'?"),
+        (main_failing_on_one_rank, ["train.max_epochs=5"], "error: only rank 1 fails"),
+    ):
+        log.unlink(missing_ok=True)
+        processes = start(config, 2, *overrides, command=command)
+        for process in processes:
+            process.join(120)
+        assert all(process.exitcode for process in processes)
+        assert log.read_text().count("tdn-train: error: ") == 1
+        assert error in log.read_text()
 
 
 @pytest.mark.slow
@@ -242,7 +248,10 @@ def test_killed_runs_end_with_the_same_weights(tmp_path, request, ranks):
     if ranks == 1:
         assert main([str(config)]) == 0
     else:
-        assert [process.wait(300) for process in start(config, ranks)] == [0, 0]
+        processes = start(config, ranks)
+        for process in processes:
+            process.join(300)
+        assert [process.exitcode for process in processes] == [0, 0]
     assert largest_difference(state_of(straight), state_of(killed)) < 1e-12
     logs = [read_log(folder / "run" / "log.csv") for folder in (straight, killed)]
     assert [row["epoch"] for row in logs[1]] == list(range(1, KILLED["max_epochs"] + 1))
