@@ -328,7 +328,7 @@ ACAC = Path(__file__).parents[3] / "shared" / "data" / "acac" / "train_300K.xyz"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ACAC.is_file(), reason="the AcAc frames are not here")
-@pytest.mark.parametrize("preset, epochs", [("none", 8), ("paper", 24)])
+@pytest.mark.parametrize("preset, epochs", [("none", 5), ("paper", 16)])
 def test_learns_forces_of_a_molecule(preset, epochs, tmp_path):
     """Small networks, 100 frames, some epochs: the force error falls below half."""
     from tdn.config import config_from_dict
