@@ -1,5 +1,5 @@
-# make install | demo | distill-demo | test | test-fast | sanitize | bench | docs | gpu-kit |
-#   gpu-check | lint | clean
+# make install | demo | distill-demo | test | test-fast | test-kokkos | sanitize | bench | docs |
+#   gpu-kit | gpu-check | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
@@ -7,6 +7,7 @@
 # TEACHER_TORCH  the same for the environment of distill-demo's teacher
 # JOBS     parallel compilations
 # TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_nodes.py
+# LAMMPS_SOURCE, KOKKOS_SOURCE, KOKKOS_CACHE  what test-kokkos builds, and where it keeps that
 # TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise as many as cores
 
 PYTHON ?= python3
@@ -15,17 +16,18 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo distill-demo test test-fast sanitize bench docs gpu-kit gpu-check lint \
+.PHONY: install demo distill-demo test test-fast test-kokkos sanitize bench docs gpu-kit gpu-check lint \
   format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 	@echo "install: virtual environment, packages, compiled operators, LAMMPS plugin"
 	@echo "demo:    water from reference data to molecular dynamics, with figures (examples/water/run)"
 	@echo "distill-demo: rock salt and its melt from SevenNet-0, without data (examples/distillation/run)"
 	@echo "test:    everything that needs no GPU"
 	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
+	@echo "test-kokkos: pair_style tdn/kk in a LAMMPS with KOKKOS, which is built first (docs: building.md)"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 	@echo "docs:    the pages as a site, tutorials executed (build/site/html)"
@@ -87,6 +89,35 @@ test: $(STAMP)/plugin
 
 test-fast: $(STAMP)/plugin
 	$(PYTEST) -m "not (gpu or slow) and (round_trip or not lammps)"
+
+# A LAMMPS with KOKKOS for the CPU, built once outside this tree: LAMMPS_SOURCE is the folder of its
+# sources, KOKKOS_SOURCE that of Kokkos where these have no lib/kokkos. Nothing is installed. The
+# mpicxx of the virtual environment compiles it, since tests run with its mpiexec.
+KOKKOS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tdn/lammps-kokkos
+LAMMPS_SOURCE ?=
+KOKKOS_SOURCE ?=
+JOBS ?= $(TEST_WORKERS)
+KOKKOS_PATH := PATH="$(abspath $(BIN)):$$PATH"
+
+$(KOKKOS_CACHE)/build/lmp: | $(STAMP)/packages
+	@test -f "$(LAMMPS_SOURCE)/cmake/CMakeLists.txt" || { echo "test-kokkos: there is no" \
+	  "$(KOKKOS_CACHE)/build/lmp yet; give the sources of LAMMPS 4 Jul 2026 or newer with" \
+	  "LAMMPS_SOURCE=FOLDER (found '$(LAMMPS_SOURCE)')"; exit 1; }
+	@test -f "$(or $(KOKKOS_SOURCE),$(LAMMPS_SOURCE)/lib/kokkos)/CMakeLists.txt" || { echo \
+	  "test-kokkos: $(LAMMPS_SOURCE) has no lib/kokkos; give the sources of Kokkos with" \
+	  "KOKKOS_SOURCE=FOLDER (found '$(KOKKOS_SOURCE)')"; exit 1; }
+	mkdir -p "$(KOKKOS_CACHE)/lib/kokkos"
+	cp -a $(addprefix "$(LAMMPS_SOURCE)"/,cmake src lib third_party) "$(KOKKOS_CACHE)"
+	$(if $(KOKKOS_SOURCE),cp -a "$(KOKKOS_SOURCE)/." "$(KOKKOS_CACHE)/lib/kokkos")
+	$(KOKKOS_PATH) cmake -S "$(KOKKOS_CACHE)/cmake" -B "$(KOKKOS_CACHE)/build" \
+	  -D CMAKE_BUILD_TYPE=Release -D BUILD_SHARED_LIBS=on -D BUILD_MPI=on -D BUILD_OMP=on \
+	  -D CMAKE_CXX_STANDARD=20 -D PKG_PLUGIN=on -D PKG_MOLECULE=on -D PKG_KOKKOS=on \
+	  -D Kokkos_ENABLE_OPENMP=on -D Kokkos_ENABLE_SERIAL=on
+	$(KOKKOS_PATH) cmake --build "$(KOKKOS_CACHE)/build" --parallel $(JOBS)
+
+test-kokkos: $(STAMP)/plugin $(KOKKOS_CACHE)/build/lmp
+	$(KOKKOS_PATH) TDN_KOKKOS_LAMMPS="$(KOKKOS_CACHE)" MPLBACKEND=Agg $(BIN)/python -m pytest \
+	  tests/lammps/test_kokkos.py tests/lammps/test_kokkos_build.py
 
 # A library with sanitizers loads only where their runtime is preloaded: a folder of its own. Leaks
 # are not looked for, since Python and PyTorch keep memory until the end on purpose.

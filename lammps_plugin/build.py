@@ -25,6 +25,7 @@ from .paths import PLUGIN_NAME, STAMP_NAME, plugin_dir
 
 SOURCE_DIR = Path(__file__).parent
 PAIR_LIBRARY_NAME = "libpair_tdn.so"
+KOKKOS_LIBRARY_NAME = "libpair_tdn_kokkos.so"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Stamp:
     compiler: str
     sources: str  # hash
     sanitize: str = "no"
+    kokkos: str = ""  # folder where LAMMPS was built with KOKKOS, for pair_style tdn/kk
 
     @classmethod
     def read(cls, folder: Path) -> Stamp | None:
@@ -57,6 +59,7 @@ class LammpsTree:
     headers: Path
     version: str  # YYYYMMDD
     sizes: str = "SMALLBIG"
+    kokkos: Path | None = None  # folder where it was built with KOKKOS
 
 
 def installed_lammps() -> LammpsTree:
@@ -150,15 +153,16 @@ def build_plugin(
     if sanitize:
         stamp = replace(stamp, sanitize="yes")
     plugin = folder / PLUGIN_NAME
+    libraries = [PAIR_LIBRARY_NAME, *([KOKKOS_LIBRARY_NAME] if stamp.kokkos else []), PLUGIN_NAME]
     with build_lock(folder):
-        complete = plugin.is_file() and (folder / PAIR_LIBRARY_NAME).is_file()
+        complete = all((folder / name).is_file() for name in libraries)
         if complete and not force and Stamp.read(folder) == stamp:
             return plugin, False
         with TemporaryDirectory(prefix=".build-", dir=folder) as build_dir:
             run_cmake(SOURCE_DIR, Path(build_dir), cmake_defines(stamp), verbose=verbose)
-            # without its stamp a half-replaced pair of libraries counts as not built
+            # without its stamp a half-replaced set of libraries counts as not built
             (folder / STAMP_NAME).unlink(missing_ok=True)
-            for name in (PAIR_LIBRARY_NAME, PLUGIN_NAME):
+            for name in libraries:
                 with atomic_write(folder / name) as temporary:
                     shutil.copy2(Path(build_dir) / name, temporary)
         with atomic_write(folder / STAMP_NAME) as temporary:
@@ -178,6 +182,7 @@ def expected_stamp(lammps: LammpsTree, ops_library: Path) -> Stamp:
         ops_library=str(ops_library),
         compiler=compiler_version(),
         sources=source_hash(),
+        kokkos=str(lammps.kokkos or ""),
     )
 
 
@@ -195,6 +200,8 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
     }
     if stamp.sanitize == "yes":
         defines["TDN_SANITIZE"] = "ON"
+    if stamp.kokkos:
+        defines["LAMMPS_KOKKOS_BUILD_DIR"] = stamp.kokkos
     mpi_header = mpich_file("mpi.h")
     if mpi_header is not None and Path(stamp.lammps_headers).name == "lammps":
         defines["MPI_INCLUDE_DIR"] = str(mpi_header.parent)
@@ -218,7 +225,7 @@ def json_headers() -> Path:
 def source_hash() -> str:
     """Hash of everything that is compiled into the plugin."""
     sources = [p for p in SOURCE_DIR.glob("src/**/*") if p.is_file()]
-    sources += [SOURCE_DIR / "CMakeLists.txt"]
+    sources += [SOURCE_DIR / "CMakeLists.txt", SOURCE_DIR / "kokkos.cmake"]
     digest = hashlib.sha256()
     for path in [*sorted(sources), OPS_SOURCE_DIR / "exchange" / "exchange.h"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

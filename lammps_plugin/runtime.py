@@ -36,12 +36,13 @@ def lammps(*args, **kwargs):
 def run_lmp(
     script: str | Path,
     *arguments: str,
+    program: str | Path | None = None,
     ranks: int = 1,
     cwd: str | Path | None = None,
     timeout: float | None = None,
     environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``lmp -in script`` of this Python environment and collect what it prints.
+    """Run ``lmp -in script``, that of this Python environment, and collect what it prints.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ def run_lmp(
         Input script, relative to ``cwd``.
     *arguments : str
         Further arguments of ``lmp``.
+    program : str or Path, optional
+        Another ``lmp``, whose MPI is that of the ``mpiexec`` which is found.
     ranks : int
         Number of MPI processes; more than one are started with ``mpiexec``.
     cwd : str or Path, optional
@@ -70,7 +73,7 @@ def run_lmp(
     subprocess.TimeoutExpired
         After the time limit.
     """
-    command = [find_program("lmp"), "-in", str(script), *arguments]
+    command = [str(program or find_program("lmp")), "-in", str(script), *arguments]
     if ranks > 1:
         command = [find_program("mpiexec"), "-n", str(ranks), *command]
     process = subprocess.Popen(

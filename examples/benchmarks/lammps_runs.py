@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,14 @@ def run_dynamics(
     ranks: int = 1,
     threads: int = 1,
     environment: dict[str, str] | None = None,
+    program: Path | None = None,
+    arguments: Sequence[str] = (),
 ) -> Loop:
     """The fastest of some runs that follow each other in one start of LAMMPS.
 
     From 300 K, 0.2 fs, and the skin of the demo; the time for starting and for the
-    ``warm_up`` steps is not counted. ``environment`` holds changes to that of LAMMPS.
+    ``warm_up`` steps is not counted. ``environment`` holds changes to that of LAMMPS, which is
+    ``program`` with these arguments, or the one that is installed.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def run_dynamics(
     # the atoms stand where the last run left them, so nothing has to be set up again
     script = folder / f"in.{material}_{num_atoms}"
     script.write_text(text + f"run             {steps} pre no\n" * runs)
-    loops = read_loops(run_script(script, ranks, threads, environment))[-runs:]
+    loops = read_loops(run_script(script, ranks, threads, environment, program, arguments))[-runs:]
     return min(loops, key=lambda loop: loop.total)
 
 
@@ -92,6 +96,8 @@ def run_script(
     ranks: int = 1,
     threads: int | None = None,
     environment: dict[str, str] | None = None,
+    program: Path | None = None,
+    arguments: Sequence[str] = (),
 ) -> str:
     """What ``lmp`` prints, run in the folder of a script.
 
@@ -105,7 +111,8 @@ def run_script(
     try:
         done = run_lmp(
             script.name,
-            *("-log", "none"),
+            *("-log", "none", *arguments),
+            program=program,
             ranks=ranks,
             cwd=script.parent,
             timeout=TIME_LIMIT,

@@ -91,6 +91,7 @@ def run_script(
     *,
     ranks: int = 1,
     fails: bool = False,
+    program: Path | None = None,
     arguments: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
     **environment: str,
@@ -114,6 +115,7 @@ def run_script(
             result = run_lmp(
                 "in.test",
                 *("-log", "none", *arguments),
+                program=program,
                 ranks=ranks,
                 cwd=folder,
                 timeout=time_limit,

@@ -172,6 +172,7 @@ struct TDNModel::Impl {
   double bytes_per_node = 0.0, bytes_per_edge = 0.0;
   torch::Tensor atom_energy, gradient_or_forces, members;    // memory of the last evaluation
   PositionOutput from_positions;
+  const void *last_positions = nullptr;
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
@@ -209,6 +210,7 @@ struct TDNModel::Impl {
                               view(pairs.other, {pairs.num_pairs()}, device),
                               view(pairs.node, {pairs.num_rows}, device),
                               view(pairs.species, {pairs.num_all}, device), per_atom};
+    last_positions = input.positions.data_ptr();
     from_positions = backend->run(input, exchange, each_member);
     PositionOutput &found = from_positions;
     members = each_member ? found.forces.contiguous() : torch::Tensor();
@@ -335,6 +337,11 @@ int64_t TDNModel::exchange_bytes() const
 bool TDNModel::takes_positions() const
 {
   return impl->backend->takes_positions();
+}
+
+const void *TDNModel::last_positions() const
+{
+  return impl->last_positions;
 }
 
 double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const

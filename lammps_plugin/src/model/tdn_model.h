@@ -100,6 +100,9 @@ class TDNModel {
   /// Whether it goes from positions to forces here; else it is evaluated from edges.
   bool takes_positions() const;
 
+  /// Where the last evaluation from positions read these; null without one.
+  const void *last_positions() const;
+
   /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
       file; without edges where it takes positions. And bytes that can still be allocated there, infinite if unknown. */
   double memory_needed(int64_t num_all, int64_t num_edges) const;

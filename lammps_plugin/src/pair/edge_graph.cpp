@@ -10,7 +10,6 @@
 
 #include "atom.h"
 #include "comm.h"
-#include "neigh_list.h"
 
 #include <cmath>
 #include <cstring>
@@ -29,14 +28,14 @@ void EdgeGraph::set_model(double cutoff, const std::vector<int> &species_of_type
 
 /* ---------------------------------------------------------------------- */
 
-void EdgeGraph::number_local(const NeighList *list)
+void EdgeGraph::number_local(const Neighbors &neighbors)
 {
-  nodes_.number_local(list->ilist, list->inum, atom->nlocal + atom->nghost);
+  nodes_.number_local(neighbors.centers, neighbors.num_centers, atom->nlocal + atom->nghost);
 }
 
 /* ---------------------------------------------------------------------- */
 
-void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &owners)
+void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners)
 {
   nodes_.number_ghosts(owners, atom->nlocal, atom->nlocal + atom->nghost, comm->me);
   const int num_local = nodes_.num_local();
@@ -44,7 +43,7 @@ void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &o
   num_mapped = count_mapped();
 
   int64_t num_pairs = 0;
-  for (int node = 0; node < num_local; node++) num_pairs += list->numneigh[nodes_.atom_of(node)];
+  for (int node = 0; node < num_local; node++) num_pairs += neighbors.counts[nodes_.atom_of(node)];
   enlarge(pairs_begin, num_local + 1);
   enlarge(pair_atom, num_pairs);
   if (!takes_positions) {
@@ -58,8 +57,8 @@ void EdgeGraph::build_pairs(const NeighList *list, const std::vector<int64_t> &o
   for (int node = 0; node < num_local; node++) {
     pairs_begin[node] = count;
     const int i = nodes_.atom_of(node);
-    const int *const jlist = list->firstneigh[i];
-    for (int jj = 0; jj < list->numneigh[i]; jj++) {
+    const int *const jlist = neighbors.of(i);
+    for (int jj = 0; jj < neighbors.counts[i]; jj++) {
       const int j = jlist[jj] & NEIGHMASK;
       const int slot = nodes_.slot_of(j);
       if (slot < 0) continue;

@@ -11,6 +11,7 @@
 #ifndef LMP_TDN_EDGE_GRAPH_H
 #define LMP_TDN_EDGE_GRAPH_H
 
+#include "neighbors.h"
 #include "nodes.h"
 
 #include "model/tdn_model.h"
@@ -34,8 +35,8 @@ class EdgeGraph : protected Pointers {
   // after each build of the neighbor list: local nodes, then the pairs. The owners are found in
   // between, from the numbers of the local nodes
 
-  void number_local(const class NeighList *list);
-  void build_pairs(const class NeighList *list, const std::vector<int64_t> &owners);
+  void number_local(const Neighbors &neighbors);
+  void build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners);
 
   /** In every step: the species of local atoms, since fixes change types between builds of the
       list. Whether one has changed, so that other ranks do not know it.

@@ -61,15 +61,17 @@ struct PairTDN::Parts {
   std::vector<std::string> elements;    // of each atom type
   bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
 
-  Parts(LAMMPS *lmp, Pair *pair) :
-      file(lmp), graph(lmp), rows(lmp, pair, graph.nodes()), committee(lmp), resources(lmp)
+  Parts(LAMMPS *lmp, Pair *pair, int num_threads) :
+      file(lmp), graph(lmp), rows(lmp, pair, graph.nodes()), committee(lmp),
+      resources(lmp, num_threads)
   {
   }
 };
 
 /* ---------------------------------------------------------------------- */
 
-PairTDN::PairTDN(LAMMPS *lmp) : Pair(lmp), parts(new Parts(lmp, this))
+PairTDN::PairTDN(LAMMPS *lmp, int num_threads) :
+    Pair(lmp), parts(new Parts(lmp, this, num_threads))
 {
   single_enable = 0;
   restartinfo = 0;
@@ -258,6 +260,27 @@ void *PairTDN::extract_peratom(const char *name, int &columns)
 
 /* ---------------------------------------------------------------------- */
 
+Neighbors PairTDN::neighbors() const
+{
+  return {list->inum, list->ilist, list->numneigh, list->firstneigh, nullptr, 0};
+}
+
+/* ---------------------------------------------------------------------- */
+
+RowExchange &PairTDN::rows()
+{
+  return parts->rows;
+}
+
+/* ---------------------------------------------------------------------- */
+
+const void *PairTDN::positions_of_model() const
+{
+  return parts->file.model().last_positions();
+}
+
+/* ---------------------------------------------------------------------- */
+
 void PairTDN::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
@@ -272,8 +295,9 @@ void PairTDN::compute(int eflag, int vflag)
     // all ranks decide alike, since they communicate in it
     const bool rebuild = neighbor->ago == 0 || neighbor->ncalls != parts->last_build;
     if (rebuild) {
-      graph.number_local(list);
-      graph.build_pairs(list, parts->rows.find_owners());
+      const Neighbors found = neighbors();
+      graph.number_local(found);
+      graph.build_pairs(found, parts->rows.find_owners());
       parts->last_build = neighbor->ncalls;
     }
     // the set command and some fixes change types of local atoms alone

@@ -23,9 +23,13 @@ struct Forces;
 
 namespace LAMMPS_NS {
 
+struct Neighbors;
+class RowExchange;
+
 class PairTDN : public Pair {
  public:
-  PairTDN(class LAMMPS *);
+  /// `num_threads` for operators on the CPU; 0 for the share of the cores of a rank.
+  explicit PairTDN(class LAMMPS *, int num_threads = 0);
   ~PairTDN() override;
 
   void compute(int, int) override;
@@ -45,6 +49,11 @@ class PairTDN : public Pair {
  protected:
   struct Parts;    // the model, the graph of a step and what works on them
   Parts *parts;
+
+  // what tdn/kk has of its own, and what it needs
+  virtual Neighbors neighbors() const;
+  RowExchange &rows();
+  const void *positions_of_model() const;    // where it read them last; null if it takes edges
 
   void allocate();
   void report_not_finite();

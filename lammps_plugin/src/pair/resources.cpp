@@ -52,6 +52,7 @@ int Resources::rank_on_node() const
 
 int Resources::threads_per_rank() const
 {
+  if (chosen_threads > 0) return chosen_threads;
   const NodeRanks node(world);
 
   // ranks may be bound to cores of their own or may all see the same ones

