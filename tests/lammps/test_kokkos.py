@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,10 @@ def kokkos() -> tuple[Path, Path]:
 
     output = library_dir() / "lammps-kokkos"
     words = ["build", "--lammps-source", str(tree), "--kokkos", "--output", str(output)]
-    assert main(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # the compiler of MPI is that of the tree, as mpiexec
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert main(words) == 0
     return tree / "build" / "lmp", output
 
 
