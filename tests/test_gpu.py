@@ -7,12 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cuda_problems import DEVICE, is_there, require_gpu
+from cuda_problems import DEVICE, NETWORKS, check_positions, is_there, require_gpu
 from network_problems import assert_networks_agree, everything
 from structures import CONVOLUTION, STRUCTURES, TRAINED_MODEL, evaluate, random_model
 
 from tdn import TDNCalculator, ops
 from tdn.graph import graph_from_atoms
+from tdn.inference.compiled_model import load_compiled
 from tdn.inference.network import inference_network
 from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
@@ -90,9 +91,17 @@ def test_fused_networks_agree(name, dtype):
         assert error <= 30 * TOLERANCE[dtype] * size
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_positions_to_forces_agree(case, dtype):
+    """Energies, forces and virials by the explicit adjoint, and the same bits every time."""
+    check_positions(case, dtype, DEVICE)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_file_in_the_calculator_agrees(tmp_path, dtype):
     path = export_model(TRAINED_MODEL, tmp_path / "model.tdn.pth", dtype=dtype, device=DEVICE).path
+    assert load_compiled(path, DEVICE).takes_positions
     tolerance = 30 * TOLERANCE[getattr(torch, dtype)]
     for make in STRUCTURES.values():
         results = []

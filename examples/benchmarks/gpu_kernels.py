@@ -27,10 +27,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from tdn.cp import load_factors
 from tdn.graph import graph_from_atoms
-from tdn.inference.compiled_model import load_compiled
+from tdn.inference.compiled_model import CompiledModel, load_compiled
+from tdn.inference.pair_list import pair_list
+from tdn.inference.torchscript import plain_execution
 from tdn.system.command import run_main
 
 PROFILED = ("default", "nano", "small", "large")
+SKIN = 0.5  # angstrom, of the list of pairs
 LISTED = 12  # kernels of a network, the longest first
 
 
@@ -100,19 +103,36 @@ def single_operators(
             report.add(title + suffix, 1e3 * seconds, "ms", note=note + f"{100 * share:.0f} %")
 
 
+def step_of(model: CompiledModel, num_atoms: int) -> tuple[str, Callable[[], object]]:
+    """From what a step on water starts, and the step."""
+    atoms = system("water", num_atoms)
+    reach = model.r_max + (SKIN if model.takes_positions else 0.0)
+    graph = graph_from_atoms(atoms, model.atomic_numbers, reach).to(model.device)
+    if not model.takes_positions:
+        edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
+        return "edges", lambda: model.evaluate_edges(*edges)
+    pairs = pair_list(graph)
+    dtype = getattr(torch, model.metadata["dtype"])
+    workspace = torch.empty(0, dtype=dtype, device=model.device)
+
+    def step() -> object:
+        with plain_execution():
+            return model.module.from_positions(*pairs, False, workspace)
+
+    return "positions", step
+
+
 def kernels(report: Report, name: str, num_atoms: int, device: torch.device, folder: Path) -> None:
     """Time of each kernel in an evaluation of a compiled file, on water."""
     model = load_compiled(compiled_file(name, "water", folder), device)
-    atoms = system("water", num_atoms)
-    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max).to(device)
-    edges = graph.species, graph.edge_index, graph.edge_vec, graph.num_atoms
-    plain = best_times({"step": lambda: model.evaluate_edges(*edges)}, 5, device=device)["step"]
+    start, step = step_of(model, num_atoms)
+    plain = best_times({"step": step}, 5, device=device)["step"]
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     repeats = 3
     with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(repeats):
-            model.evaluate_edges(*edges)
+            step()
         if on_gpu:
             torch.cuda.synchronize(device)
     scale = 1 / repeats / num_atoms
@@ -122,7 +142,9 @@ def kernels(report: Report, name: str, num_atoms: int, device: torch.device, fol
         # on a GPU the operators that start kernels are listed as well, with their kernels' time
         if spent > 0 and (not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA):
             times[event.key] = (spent * scale, event.count // repeats)
-    report.add(f"{name}, water {num_atoms}: a step", 1e6 * plain / num_atoms, "us per atom")
+    report.add(
+        f"{name}, water {num_atoms}: a step from {start}", 1e6 * plain / num_atoms, "us per atom"
+    )
     total = sum(spent for spent, _ in times.values())
     report.add(f"{name}: all kernels", total, "us per atom")
     for key in sorted(times, key=times.get, reverse=True)[:LISTED]:

@@ -3,10 +3,11 @@
     python examples/benchmarks/gpu_sanitizer.py
     python examples/benchmarks/gpu_sanitizer.py --tools racecheck --operators gate
 
-Runs the small problems of the tests of the operators (tests/ops/cases.py) under each tool, all
-tools at once, and counts what they report of the kernels of TDN. Operators take turns, and after a
-time no further problem starts. PyTorch hands out parts of large blocks of memory, in which a tool
-could not see where an array ends, so that is switched off.
+Runs the small problems of the tests of the operators (tests/ops/cases.py) and small networks from
+positions to forces (tests/cuda_problems.py) under each tool, all tools at once, and counts what
+they report of the kernels of TDN. Operators take turns, and after a time no further problem starts.
+PyTorch hands out parts of large blocks of memory, in which a tool could not see where an array
+ends, so that is switched off.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tdn.system.errors import TDNError
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("memcheck", "racecheck", "synccheck")
 # those with kernels of their own
-OPERATORS = ("cp_message", "convolution", "density", "node_product", "gate")
+OPERATORS = ("cp_message", "convolution", "density", "node_product", "gate", "positions")
 ERRORS_FOUND = 86  # exit code of a tool that reports something
 ENDING = 15.0  # seconds kept for the last problem and the end of the tools
 FACTOR = 20.0  # tolerance, in those of the CPU, as tests/ops/test_cuda.py
@@ -49,15 +50,25 @@ def find_sanitizer() -> str | None:
 def run_problems(operators: list[str], device: str, budget: Budget) -> int:
     """What runs under the tools: each problem against the reference."""
     sys.path.insert(0, str(ROOT / "tests"))
+    from cuda_problems import NETWORKS, check_positions
     from ops import cases
 
-    shapes = [[(name, shape) for shape in cases.OPERATORS[name][1]] for name in operators]
+    shapes = [
+        [
+            (name, shape)
+            for shape in (cases.OPERATORS[name][1] if name in cases.OPERATORS else NETWORKS)
+        ]
+        for name in operators
+    ]
     turns = [case for turn in zip_longest(*shapes) for case in turn if case is not None]
     for done, (name, shape) in enumerate(turns):
         if budget.left < 0:
             print(f"{done} of {len(turns)} problems")
             break
-        cases.check(cases.make(name, **shape), device, FACTOR)
+        if name == "positions":
+            check_positions(shape, torch.float64, device)
+        else:
+            cases.check(cases.make(name, **shape), device, FACTOR)
     else:
         print(f"all {len(turns)} problems")
     return 0

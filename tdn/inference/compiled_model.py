@@ -120,7 +120,7 @@ class CompiledModel:
     def takes_positions(self) -> bool:
         """Whether the function from positions is in the file and can run here."""
         there = hasattr(self.module, "from_positions")
-        return there and self.device.type == "cpu" and _ops.is_compiled()
+        return there and _ops.has_kernels("pair_forward", self.device.type)
 
     def evaluate_positions(self, graph: Graph, members: bool = False) -> tuple[Tensor, ...]:
         """Energies, forces, virial, and virials per atom by the function from positions.
@@ -156,8 +156,44 @@ class CompiledModel:
             )
             return function(species, edge_index, edge_vec, num_local)
 
+    @property
+    def _starts_from_positions(self) -> bool:
+        """On a GPU, where sums over edges are atomic operations, without a fixed order."""
+        return self.device.type == "cuda" and self.takes_positions
+
+    def results_from_positions(
+        self, graph: Graph, members: bool = False
+    ) -> list[dict[str, Tensor]]:
+        """What `__call__` gives, by the function from positions.
+
+        Parameters
+        ----------
+        members : one entry for every member of a committee, else one of their means
+        """
+        found = self.evaluate_positions(graph, members)
+        results = []
+        for member in zip(*found, strict=True) if members else [found]:
+            atom_energy, forces, _, atom_virial, _ = member
+            sums = atom_energy.new_zeros(graph.num_graphs, 10)
+            # a sum over the atoms of each structure in a fixed order
+            rows = torch.cat([atom_energy.unsqueeze(1), atom_virial.flatten(1)], 1)
+            for k, part in enumerate(rows.split(graph.atoms_per_graph.tolist())):
+                sums[k] = part.sum(0)
+            virial = sums[:, 1:].view(-1, 3, 3)
+            results.append(
+                {
+                    "energy": sums[:, 0],
+                    "atom_energy": atom_energy,
+                    "forces": forces,
+                    "virial": 0.5 * (virial + virial.transpose(1, 2)),
+                }
+            )
+        return results
+
     def member_results(self, graph: Graph) -> list[dict[str, Tensor]]:
         """What `__call__` gives, for every member of a committee by itself."""
+        if self._starts_from_positions:
+            return self.results_from_positions(graph, members=self.num_members > 1)
         edge_vec = graph.edge_vec
         found = self.evaluate_members(graph.species, graph.edge_index, edge_vec, graph.num_atoms)
         return [self._results(graph, edge_vec, *member) for member in zip(*found, strict=True)]
@@ -173,6 +209,8 @@ class CompiledModel:
             ``energy_std`` [B] eV, the standard deviation of the energy over its n members, and
             ``forces_std`` [N] eV/angstrom, sqrt(sum over members |f_i - mean f_i|^2 / n).
         """
+        if self.num_members == 1 and self._starts_from_positions:
+            return self.results_from_positions(graph)[0]
         edge_vec = graph.edge_vec
         if self.num_members == 1:
             found = self.evaluate_edges(graph.species, graph.edge_index, edge_vec, graph.num_atoms)

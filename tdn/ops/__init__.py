@@ -3,7 +3,7 @@
 from . import loading
 from .edges import edge_geometry, radial, sort_edges
 from .inference import convolution, density
-from .loading import is_compiled, library_path, use_reference
+from .loading import has_kernels, is_compiled, library_path, use_reference
 from .messages import cp_message, edge_message, edge_product, exchange, scalar_message
 from .nodes import component_linear, degree_linear, gate, gate_with_scalars, node_product
 from .sorted_edges import Edges
@@ -23,6 +23,7 @@ __all__ = [
     "exchange",
     "gate",
     "gate_with_scalars",
+    "has_kernels",
     "is_compiled",
     "library_path",
     "node_product",

@@ -76,6 +76,12 @@ def is_compiled() -> bool:
     return _python_library is None
 
 
+def has_kernels(name: str, device: str) -> bool:
+    """Whether an operator is compiled for a type of device, such as ``cpu`` or ``cuda``."""
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device, "Undefined")
+    return is_compiled() and torch._C._dispatch_has_kernel_for_dispatch_key(f"tdn::{name}", key)
+
+
 def library_path() -> Path | None:
     """File of the compiled library in use; None with the reference operators."""
     return _library_path if is_compiled() else None

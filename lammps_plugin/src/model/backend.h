@@ -37,7 +37,7 @@ struct BackendOutput {
   at::Tensor gradient_or_forces;    // [num_edges, 3] by edge_vec, or direct forces [num_local, 3]
 };
 
-/// Arguments of the function from positions, contiguous on the CPU; see `Pairs`.
+/// Arguments of the function from positions, contiguous on the device; see `Pairs`.
 struct PositionInput {
   at::Tensor positions, center, begin, other, node, species;
   bool per_atom;

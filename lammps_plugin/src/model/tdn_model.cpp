@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "checksums.h"
 #include "description.h"
+#include "device_arrays.h"
 #include "memory.h"
 #include "printable.h"
 
@@ -173,6 +174,7 @@ struct TDNModel::Impl {
   torch::Tensor atom_energy, gradient_or_forces, members;    // memory of the last evaluation
   PositionOutput from_positions;
   const void *last_positions = nullptr;
+  DeviceArrays arrays;    // on a GPU
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
@@ -204,12 +206,14 @@ struct TDNModel::Impl {
   Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool each_member = false)
   {
     const int64_t n = pairs.num_local;
-    const PositionInput input{view(pairs.positions, {pairs.num_rows, 3}, device),
-                              view(pairs.center, {n}, device),
-                              view(pairs.begin, {n + 1}, device),
-                              view(pairs.other, {pairs.num_pairs()}, device),
-                              view(pairs.node, {pairs.num_rows}, device),
-                              view(pairs.species, {pairs.num_all}, device), per_atom};
+    const PositionInput input = device.is_cpu()
+        ? PositionInput{view(pairs.positions, {pairs.num_rows, 3}, device),
+                        view(pairs.center, {n}, device),
+                        view(pairs.begin, {n + 1}, device),
+                        view(pairs.other, {pairs.num_pairs()}, device),
+                        view(pairs.node, {pairs.num_rows}, device),
+                        view(pairs.species, {pairs.num_all}, device), per_atom}
+        : arrays.send(pairs, per_atom, device);
     last_positions = input.positions.data_ptr();
     from_positions = backend->run(input, exchange, each_member);
     PositionOutput &found = from_positions;
@@ -219,9 +223,12 @@ struct TDNModel::Impl {
     torch::Tensor *const values[] = {&found.atom_energy, &found.forces, &found.virial,
                                      &found.atom_virial, &found.centroid};
     const int64_t sizes[] = {n, 3 * n, 9, 9 * atoms, 9 * atoms};
+    std::vector<torch::Tensor *> wanted(values, values + 5);
+    for (torch::Tensor *const value : wanted)
+      *value = (each_member ? value->mean(0) : *value).contiguous();
+    if (each_member) wanted.push_back(&members);
+    arrays.fetch(wanted);
     for (int k = 0; k < 5; k++) {
-      if (each_member) *values[k] = values[k]->mean(0);
-      *values[k] = values[k]->contiguous();
       if (values[k]->numel() != sizes[k] || values[k]->scalar_type() != torch::kFloat64)
         throw std::runtime_error("the model returned arrays of unexpected size");
       results[k] = values[k]->data_ptr<double>();
@@ -251,6 +258,7 @@ struct TDNModel::Impl {
                       edge_vec.data(), connected * num_edges};
     atom_energy = gradient_or_forces = members = torch::Tensor();
     from_positions = {};
+    arrays = {};
     backend->release();
     const PairsOfEdges edges(graph);
     return static_cast<double>(peak_allocation(device.type(), [&] {

@@ -65,6 +65,7 @@ struct Pairs {
   const int64_t *species;       // [num_all]
   int64_t num_local;
   int64_t num_all;
+  int64_t build = 0;            // another number after each build of the list; 0: not known
 
   int64_t num_pairs() const { return begin[num_local]; }
 };

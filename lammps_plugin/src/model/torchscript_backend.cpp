@@ -4,6 +4,7 @@
 
 #include "backend.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
@@ -34,16 +35,25 @@ class EvaluationScope {
   c10::AutogradState autograd;
 };
 
+/// Whether the operators of the function from positions have kernels for the device.
+bool has_pair_kernels(const at::Device &device)
+{
+  const auto schema = c10::Dispatcher::singleton().findSchema({"tdn::pair_forward", ""});
+  return schema && schema->hasKernelForDispatchKey(device.is_cpu() ? c10::DispatchKey::CPU
+                                                                   : c10::DispatchKey::CUDA);
+}
+
 class TorchScriptBackend : public Backend {
  public:
   TorchScriptBackend(torch::jit::Module loaded, const Metadata &metadata,
                      const at::Device &device) :
       module(std::move(loaded)),
-      // its operators have no kernels for other devices
-      has_positions(device.is_cpu() && module.find_method("from_positions"))
+      has_positions(has_pair_kernels(device) && module.find_method("from_positions"))
   {
     module.eval();
-    workspace = torch::empty({0}, metadata.dtype == "float64" ? at::kDouble : at::kFloat);
+    const auto options = torch::TensorOptions().device(device);
+    workspace =
+        torch::empty({0}, options.dtype(metadata.dtype == "float64" ? at::kDouble : at::kFloat));
   }
 
   BackendOutput run(const BackendInput &input, Exchange *exchange, bool members) override

@@ -41,6 +41,7 @@ void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_
   const int num_local = nodes_.num_local();
   enlarge(node_species, num_local + nodes_.num_ghosts());
   num_mapped = count_mapped();
+  num_builds++;
 
   int64_t num_pairs = 0;
   for (int node = 0; node < num_local; node++) num_pairs += neighbors.counts[nodes_.atom_of(node)];
@@ -184,7 +185,8 @@ tdn::Pairs EdgeGraph::pairs() const
 {
   return {atom->x ? atom->x[0] : nullptr, atom->nlocal + atom->nghost, nodes_.atoms(),
           pairs_begin.data(),             pair_atom.data(),            node_of_row.data(),
-          node_species.data(),            nodes_.num_local(),          nodes_.num_all()};
+          node_species.data(),            nodes_.num_local(),          nodes_.num_all(),
+          num_builds};
 }
 
 /* ---------------------------------------------------------------------- */

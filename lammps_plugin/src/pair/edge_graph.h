@@ -69,6 +69,7 @@ class EdgeGraph : protected Pointers {
   std::vector<int64_t> node_species;
   int num_mapped = 0;    // local atoms whose type has a species, at the last build of the list
 
+  int64_t num_builds = 0;              // of the pairs
   std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
   std::vector<int> pair_atom;          // the neighbor, which may be an image
   std::vector<int> node_of_row;        // for positions: node of each atom and image, -1 for none

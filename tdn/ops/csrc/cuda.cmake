@@ -17,7 +17,10 @@ add_library(tdn_cuda_kernels OBJECT
   cp_message/cp_message_cuda_kernels.cu
   gate/gate_cuda_kernels.cu
   node_product/node_product_cuda_kernels.cu
-  node_product/node_product_cuda_weights.cu)
+  node_product/node_product_cuda_weights.cu
+  pairs/pair_cuda_density.cu
+  pairs/pair_cuda_kernels.cu
+  pairs/pair_cuda_nodes.cu)
 target_compile_features(tdn_cuda_kernels PRIVATE cuda_std_17)
 target_include_directories(tdn_cuda_kernels PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(tdn_cuda_kernels PRIVATE -Xcompiler=-Wall)
@@ -29,6 +32,7 @@ target_sources(tdn_ops PRIVATE
   cp_message/cp_message_cuda.cpp
   gate/gate_cuda.cpp
   node_product/node_product_cuda.cpp
+  pairs/pairs_cuda.cpp
   $<TARGET_OBJECTS:tdn_cuda_kernels>)
 target_compile_definitions(tdn_ops PRIVATE TDN_CUDA)
 target_link_libraries(tdn_ops PRIVATE ${TORCH_C10_CUDA_LIBRARY} CUDA::cudart_static)

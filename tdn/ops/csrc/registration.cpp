@@ -194,6 +194,16 @@ void implement_cuda(Library &library)
   library.impl("node_product", node_product_cuda);
   library.impl("node_product_adjoint", node_product_adjoint_cuda);
   library.impl("node_product_second", node_product_second_cuda);
+  library.impl("pair_sums", pair_sums_cuda);
+  library.impl("pair_row_size", pair_row_size_cuda);
+  library.impl("pair_project", pair_project_cuda);
+  library.impl("pair_forward", pair_forward_cuda);
+  library.impl("pair_last", pair_last_cuda);
+  library.impl("pair_backward", pair_backward_cuda);
+  library.impl("pair_density_ghosts", pair_density_ghosts_cuda);
+  library.impl("pair_zbl", pair_zbl_cuda);
+  library.impl("exchanges", exchanges);
+  library.impl("exchange_", exchange_in_place_cuda);
 }
 #endif
 

@@ -20,6 +20,7 @@ extern "C" __host__ __device__ void __assert_fail(const char *, const char *, un
 #define TDN_DEVICE __device__ __forceinline__
 #define TDN_UNROLL _Pragma("unroll")
 #define TDN_UNROLL_TWICE _Pragma("unroll 2")
+#define TDN_NO_UNROLL _Pragma("unroll 1")
 // As PyTorch's device asserts: ends the kernel, and the next call that waits for it says why.
 #define TDN_DEVICE_CHECK(condition, message)                                                     \
   do {                                                                                           \
@@ -34,6 +35,7 @@ extern "C" __host__ __device__ void __assert_fail(const char *, const char *, un
 #define TDN_DEVICE inline
 #define TDN_UNROLL
 #define TDN_UNROLL_TWICE
+#define TDN_NO_UNROLL
 #define TDN_DEVICE_CHECK(condition, message)                                                     \
   do {                                                                                           \
     if (!(condition)) throw std::out_of_range(message);                                          \
@@ -137,6 +139,12 @@ struct Block {
 #endif
 };
 
+// The most threads of a block of this kernel, and how many blocks of them share a multiprocessor at
+// least: the compiler then keeps to as many registers as that leaves.
+template <typename Kernel> struct BlockLimits {
+  static constexpr int threads = Block::max_threads, blocks = 1;
+};
+
 // Blocks of a launch; the threads of a smaller grid take several items each.
 #ifdef __CUDACC__
 constexpr int64_t max_blocks = INT32_MAX;
@@ -153,7 +161,7 @@ inline int64_t blocks_for(int64_t threads)
 #ifdef __CUDACC__
 
 template <typename Kernel>
-__global__ void __launch_bounds__(block_threads) run_threads(Kernel kernel, int64_t total)
+__global__ void __launch_bounds__(block_threads, 1) run_threads(Kernel kernel, int64_t total)
 {
   const int64_t stride = int64_t(gridDim.x) * block_threads;
   for (int64_t k = int64_t(blockIdx.x) * block_threads + threadIdx.x; k < total; k += stride)
@@ -161,7 +169,7 @@ __global__ void __launch_bounds__(block_threads) run_threads(Kernel kernel, int6
 }
 
 template <typename Kernel>
-__global__ void __launch_bounds__(block_threads) run_groups(Kernel kernel, int64_t total)
+__global__ void __launch_bounds__(block_threads, 1) run_groups(Kernel kernel, int64_t total)
 {
   const int64_t stride = int64_t(gridDim.x) * block_threads / Lanes::count;
   const int group = threadIdx.x % warp_threads / Lanes::count;
@@ -171,7 +179,8 @@ __global__ void __launch_bounds__(block_threads) run_groups(Kernel kernel, int64
 }
 
 template <typename Kernel>
-__global__ void __launch_bounds__(Block::max_threads) run_blocks(Kernel kernel, int64_t total)
+__global__ void __launch_bounds__(BlockLimits<Kernel>::threads, BlockLimits<Kernel>::blocks)
+    run_blocks(Kernel kernel, int64_t total)
 {
   extern __shared__ __align__(16) char shared[];
   const Block block{static_cast<int>(blockDim.x), shared};

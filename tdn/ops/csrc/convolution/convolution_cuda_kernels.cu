@@ -1,5 +1,6 @@
 #include "convolution_cuda_kernels.h"
 
+#include "edge_cuda.h"
 #include "common/launch.h"
 
 #include <cmath>
@@ -22,6 +23,7 @@ constexpr const char *bad_indices =
 
 // How the work of a node is cut: passes over `lanes` channels and `tiles` groups of N ranks, a
 // thread for each pair of them, with batches of as many edges as shared memory holds.
+constexpr int max_threads = 192;
 constexpr int ranks = 6;    // N: fits 6, 17, 32 and 62 ranks (l_max 1 to 4) with little left over
 
 template <typename T, bool adjoint> struct Shape {
@@ -33,10 +35,9 @@ template <typename T, bool adjoint> struct Shape {
   Shape(int64_t l_max, int64_t degrees_, int64_t rank, int64_t channels) :
       components(static_cast<int>((l_max + 1) * (l_max + 1))), degrees(static_cast<int>(degrees_))
   {
-    constexpr int wanted_threads = 192;
     lanes = static_cast<int>(channels < 64 ? channels : 64);
     const int64_t needed = (rank + ranks - 1) / ranks;
-    tiles = wanted_threads / lanes < 16 ? wanted_threads / lanes : 16;
+    tiles = max_threads / lanes < 16 ? max_threads / lanes : 16;
     if (needed < tiles) tiles = static_cast<int>(needed);
     working = lanes * tiles;
     batch = 16;
@@ -165,76 +166,27 @@ template <typename T, bool adjoint> struct Convolution {
                      bad_indices);
     const double *const v = a.edges.vec + 3 * e;
     const double r = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-    const double scale = (1 + table.stretch) * static_cast<double>(table.intervals);
-    const double offset = table.stretch * table.r_max, inverse_sum = 1 / (r + offset);
-    const double x = scale * r * inverse_sum;
+    const Interval<T> interval = find_interval(table, r);
     const bool inside = r < table.r_max;    // false as well where r is not a number
-    int64_t interval = inside ? static_cast<int64_t>(x) : 0;
-    if (interval >= table.intervals) interval = table.intervals - 1;
     const int64_t table_blocks = (a.channels + table_block - 1) / table_block;
     parts.edge[i] = e;
     parts.node[i] = adjoint ? center : neighbor;
     parts.row[i] = -1;    // beyond the cutoff, all weights are zero
     if (inside)
-      parts.row[i] = ((species * table.num_species + other) * table.intervals + interval) *
+      parts.row[i] = ((species * table.num_species + other) * table.intervals + interval.number) *
           table_blocks * table.degrees * (table.order + 1) * table_block;
-    parts.s[i] = static_cast<T>(2 * (x - static_cast<double>(interval)) - 1);
-    parts.slope[i] = static_cast<T>(2 * scale * offset * inverse_sum * inverse_sum);
+    parts.s[i] = interval.s;
+    parts.slope[i] = interval.slope;
     parts.inverse_r[i] = static_cast<T>(1 / r);
     T n[3], t[2][3];
     for (int d = 0; d < 3; ++d) n[d] = parts.unit[d * shape.batch + i] = static_cast<T>(v[d] / r);
-    if constexpr (adjoint) {    // as in edge_batch.h
-      const T sign = n[2] < 0 ? T(-1) : T(1);
-      const T p = -1 / (sign + n[2]), q = n[0] * n[1] * p;
-      t[0][0] = 1 + sign * n[0] * n[0] * p;
-      t[0][1] = sign * q;
-      t[0][2] = -sign * n[0];
-      t[1][0] = q;
-      t[1][1] = sign + n[1] * n[1] * p;
-      t[1][2] = -n[1];
+    if constexpr (adjoint) {
+      find_tangents(n, t);
       for (int j = 0; j < 2; ++j)
         for (int d = 0; d < 3; ++d) parts.tangents[(j * 3 + d) * shape.batch + i] = t[j][d];
     }
-    harmonics(parts.y + i, n, t);
-  }
-
-  // Y_l,+-m = Q_l^m(y) times real and imaginary part of (z + i x)^m, and slopes along t.
-  TDN_DEVICE void harmonics(T *y, const T (&n)[3], const T (&t)[2][3]) const
-  {
-    T re = 1, im = 0, re_before = 0, im_before = 0;
-    for (int m = 0; m <= a.l_max; ++m) {
-      T q = legendre.first[m], q_before = 0, dq = 0, dq_before = 0;
-      for (int l = m; l <= a.l_max; ++l) {
-        if (l > m) {
-          const T factor = legendre.a[l][m], back = legendre.b[l][m];
-          const T next = factor * (n[1] * q - back * q_before);
-          const T slope = factor * (q + n[1] * dq - back * dq_before);
-          dq_before = dq;
-          dq = slope;
-          q_before = q;
-          q = next;
-        }
-        const int even = l * l + l + m, odd = l * l + l - m;
-        y[even * shape.batch] = q * re;
-        if (m > 0) y[odd * shape.batch] = q * im;
-        if constexpr (adjoint) {
-          for (int j = 0; j < 2; ++j) {
-            T *const dy = y + (j + 1) * shape.components * shape.batch;
-            const T slope = dq * t[j][1], power = m * q;
-            dy[even * shape.batch] =
-                slope * re + power * (re_before * t[j][2] - im_before * t[j][0]);
-            if (m > 0)
-              dy[odd * shape.batch] =
-                  slope * im + power * (im_before * t[j][2] + re_before * t[j][0]);
-          }
-        }
-      }
-      const T next = re * n[2] - im * n[0];
-      re_before = re;
-      im_before = im;
-      im = re * n[0] + im * n[2];
-      re = next;
-    }
+    edge_harmonics<T, adjoint>(n, t, static_cast<int>(a.l_max), legendre, shape.batch,
+                               shape.components * shape.batch, parts.y + i);
   }
 
   // b[l, r] = sum_m harmonics[(l, m), r] Y_lm, or one row of sums where all degrees share weights.
@@ -366,6 +318,16 @@ template <typename T, bool adjoint> struct Convolution {
     });
   }
 };
+
+}    // namespace
+
+// At most 168 registers of a thread in the adjoint and 112 forward.
+template <typename T, bool adjoint> struct BlockLimits<Convolution<T, adjoint>> {
+  static constexpr int threads = max_threads;
+  static constexpr int blocks = sizeof(T) == 8 ? 1 : adjoint ? 2 : 3;
+};
+
+namespace {
 
 template <typename T, bool adjoint>
 int launch(const EdgeConvolution<T> &a, int64_t num_nodes, const Queue &queue)

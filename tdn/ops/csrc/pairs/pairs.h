@@ -86,6 +86,33 @@ void pair_zbl_cpu(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_
 bool exchanges(const Tensor &like);
 void exchange_in_place(const Tensor &x, int64_t num_local);
 
+// On a GPU, in libraries that are built with CUDA. Rows in rank space are [R, C]; each center has a
+// virial of its own, [n, 9], in the place of those of threads.
+std::vector<Tensor> pair_sums_cuda(TDN_PAIR_PARAMETERS, bool per_atom);
+int64_t pair_row_size_cuda(const Tensor &like, int64_t rank, int64_t channels);
+void pair_project_cuda(const Tensor &x, const Tensor &matrix, int64_t first, const Tensor &out);
+void pair_forward_cuda(TDN_PAIR_PARAMETERS, at::TensorList edge, at::TensorList weights,
+                       const Tensor &gate_before, at::ArrayRef<double> numbers, const Tensor &u,
+                       const Tensor &z_before, const Tensor &next_input1, const Tensor &m,
+                       const Tensor &z, const Tensor &energy, const Tensor &u_next,
+                       const Tensor &features);
+void pair_last_cuda(TDN_PAIR_PARAMETERS, at::TensorList edge, at::TensorList weights,
+                    const Tensor &gate_before, at::ArrayRef<double> numbers, const Tensor &scale,
+                    const Tensor &u, const Tensor &z_before, const Tensor &energy,
+                    const Tensor &kept, const Tensor &ranked, const Tensor &gradients,
+                    at::TensorList sums);
+void pair_backward_cuda(TDN_PAIR_PARAMETERS, at::TensorList edge, at::TensorList below,
+                        at::TensorList weights, at::ArrayRef<double> numbers, const Tensor &scale,
+                        const Tensor &u, const Tensor &ranked, const Tensor &m, const Tensor &z,
+                        const Tensor &kept, const Tensor &kept_below, const Tensor &ranked_below,
+                        const Tensor &gradients, at::TensorList sums);
+void pair_density_ghosts_cuda(TDN_PAIR_PARAMETERS, const Tensor &table,
+                              at::ArrayRef<double> numbers, const Tensor &gradients,
+                              at::TensorList sums);
+void pair_zbl_cuda(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_cutoff,
+                   const Tensor &energy, at::TensorList sums);
+void exchange_in_place_cuda(const Tensor &x, int64_t num_local);
+
 }    // namespace tdn
 
 #endif

@@ -1,0 +1,190 @@
+"""The pair list's operators for a GPU, compiled as host code: forces from positions as on the CPU.
+
+See ``test_cuda_kernels_on_host.py`` for what this can show.
+"""
+
+from pathlib import Path
+
+import ase
+import pytest
+import torch
+from inference.test_inference_network import NAMES, fused, structure
+from inference.test_positions import QUANTITIES, TOLERANCE, assert_same, from_positions
+from structures import STRUCTURES, random_model
+
+from tdn import ops
+from tdn.graph import graph_from_atoms
+from tdn.inference.network import inference_network
+from tdn.inference.pair_list import pair_list
+from tdn.inference.positions import PositionNetwork
+
+from .test_exchange import loopback_library  # noqa: F401
+
+OPERATORS = ("sums", "row_size", "project", "forward", "last", "backward", "density_ghosts", "zbl")
+NO_LIMIT = 2**31 - 1
+
+
+@pytest.fixture(scope="module")
+def on_host(compiled, compile_library):
+    """Names `torch.ops.tdn_on_host`."""
+    torch_folder, library = Path(torch.__file__).parent, ops.library_path()
+    include = torch_folder / "include"
+    compile_library(
+        "pairs_on_host.cpp",
+        *("-std=c++20", "-O1", "-iquote", str(Path(__file__).with_name("on_host"))),
+        *("-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
+        *(
+            f"-L{torch_folder / 'lib'}",
+            "-ltorch_cpu",
+            "-lc10",
+            f"-Wl,-rpath,{torch_folder / 'lib'}",
+        ),
+        *(str(library), f"-Wl,-rpath,{library.parent}"),
+    )
+    return torch.ops.tdn_on_host
+
+
+@pytest.fixture(params=[None, 2], ids=["all at once", "some at a time"])
+def limits(request, on_host):
+    """A grid and parts of nodes that cover everything, or 2 blocks and 5 nodes at a time."""
+    on_host.set_limits(request.param or NO_LIMIT, 5 if request.param else NO_LIMIT)
+    yield
+    on_host.set_limits(NO_LIMIT, 1 << 14)
+
+
+@pytest.fixture
+def swapped(on_host, limits, monkeypatch):
+    """Call a function with the operators for a GPU in the place of those of the CPU."""
+
+    def call(function, *arguments, **keywords):
+        with monkeypatch.context() as patch:
+            for name in [*(f"pair_{name}" for name in OPERATORS), "exchange_"]:
+                patch.setattr(torch.ops.tdn, name, getattr(on_host, name))
+            return function(*arguments, **keywords)
+
+    return call
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_cpu(swapped, name, dtype):
+    """Energies, forces and all virials; pairs beyond the cutoff count for nothing."""
+    model = fused(name, dtype)
+    network = PositionNetwork(model)
+    for where in ("triclinic", "small_cell"):
+        atoms = structure(where, model)
+        graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+        pairs = pair_list(graph_from_atoms(atoms, model.atomic_numbers, model.r_max + 0.7))
+        wanted = from_positions(network, pairs, dtype)
+        found = swapped(from_positions, network, pairs, dtype)
+        assert_same(found, wanted, model, graph, TOLERANCE[dtype])
+        few = swapped(from_positions, network, pairs, dtype, per_atom=False)
+        for quantity in QUANTITIES[:3]:  # other sums of the two edges of a pair
+            difference = (few[quantity] - found[quantity]).abs().max()
+            assert difference <= 10 * TOLERANCE[dtype] * found[quantity].abs().max(), quantity
+        assert few["atom_virial"].shape == few["centroid"].shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("l3", {"num_channels": 66}),
+        ("l1", {"num_channels": 1}),
+        ("one_layer", {"num_channels": 7}),
+    ],
+)
+def test_channels(swapped, name, changes, dtype):
+    """More channels than a pass takes; one; odd numbers, whose rows start at odd addresses."""
+    model = inference_network(random_model(name, **changes), dtype)
+    network = PositionNetwork(model)
+    atoms = structure("triclinic", model)
+    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+    wanted = from_positions(network, pair_list(graph), dtype)
+    found = swapped(from_positions, network, pair_list(graph), dtype)
+    assert_same(found, wanted, model, graph, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", ["default", "three_layers", "one_layer"])
+def test_ghosts(swapped, loopback_library, name):  # noqa: F811
+    """Every second pair reaches its other atom as a ghost, whose rows come from its owner."""
+    model = fused(name)
+    network = PositionNetwork(model)
+    atoms = structure("triclinic", model)
+    graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+    n = len(atoms)
+    positions, center, ptr, other, node, species = pair_list(graph)
+    wanted = from_positions(network, (positions, center, ptr, other, node, species), torch.float64)
+    center_of, neighbor = graph.edge_index
+    ghost = (center_of + neighbor) % 2 == 1
+    node = torch.cat([node[:n], (neighbor + n * ghost).to(torch.int32)])
+    pairs = (positions, center, ptr, other, node, torch.cat([species, species]))
+    loopback_library.install(list(range(n)))
+    try:
+        there = from_positions(network, pairs, torch.float64)
+        before = len(loopback_library.calls())
+        found = swapped(from_positions, network, pairs, torch.float64)
+        calls = loopback_library.calls()[before:]
+    finally:
+        loopback_library.library.loopback_remove()
+    assert_same(there, wanted, model, graph, 1e-12)
+    assert_same(found, wanted, model, graph, 1e-12)
+    layers = model.config.num_layers
+    assert [call[0] for call in calls] == [1] * (2 * layers - 1)  # all of them forward
+
+
+def test_no_atoms_and_one(swapped):
+    model = fused("default", torch.float32)
+    network = PositionNetwork(model)
+    for atoms in (ase.Atoms(), ase.Atoms("O")):
+        graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
+        found = swapped(from_positions, network, pair_list(graph), torch.float32)
+        assert torch.equal(found["energy"], model.atomic_energies[graph.species])
+        assert not found["forces"].any() and not found["virial"].any()
+
+
+def test_one_broken_position(swapped):
+    """Not a number does not hide."""
+    model = fused("default")
+    graph = graph_from_atoms(STRUCTURES["triclinic"](), model.atomic_numbers, model.r_max)
+    positions, *rest = pair_list(graph)
+    positions[0, 1] = torch.nan
+    found = swapped(from_positions, PositionNetwork(model), (positions, *rest), torch.float64)
+    assert found["energy"][0].isnan() and found["forces"][0].isnan().any()
+
+
+def test_same_bits_every_time(swapped):
+    model = fused("default", torch.float32)
+    network = PositionNetwork(model)
+    pairs = pair_list(
+        graph_from_atoms(STRUCTURES["triclinic"](), model.atomic_numbers, model.r_max)
+    )
+    first, second = (swapped(from_positions, network, pairs, torch.float32) for _ in range(2))
+    for quantity in QUANTITIES:
+        assert torch.equal(first[quantity], second[quantity]), quantity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: (*p[:3], p[3] + 1000, *p[4:]),
+        lambda p: (*p[:4], p[4] + 100, p[5]),
+        lambda p: (*p[:2], p[2] + 1, *p[3:]),
+        lambda p: (p[0], p[1] - 1, *p[2:]),
+        lambda p: (*p[:5], p[5] + 2),
+    ],
+)
+def test_indices_out_of_range_end_the_kernel(swapped, change):
+    model = fused("scalars")
+    graph = graph_from_atoms(STRUCTURES["triclinic"](), model.atomic_numbers, model.r_max)
+    with pytest.raises((IndexError, RuntimeError), match=r"pairs: list or species|out of range"):
+        swapped(from_positions, PositionNetwork(model), change(pair_list(graph)), torch.float64)
+
+
+def test_wrong_types_are_named(swapped):
+    model = fused("scalars")
+    graph = graph_from_atoms(STRUCTURES["triclinic"](), model.atomic_numbers, model.r_max)
+    positions, *rest = pair_list(graph)
+    with pytest.raises(ValueError, match="pair_sums: expected contiguous positions float64"):
+        swapped(from_positions, PositionNetwork(model), (positions.float(), *rest), torch.float64)
