@@ -72,7 +72,7 @@ def short(name: str) -> str:
     name = inner[1].strip() if inner else name.partition("(")[0]
     for part in ("tdn::cuda::", "(anonymous namespace)::", "tdn::"):
         name = name.replace(part, "")
-    return re.sub(r"\((?:NodePass|GatePass|bool|int)\)", "", name)
+    return re.sub(r"\((?:NodePass|GatePass|Pass|bool|int)\)", "", name)
 
 
 def demangle(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from structures import STRUCTURES, TRAINED_MODEL, water_cluster
 
 from tdn import ops
-from tdn.graph import Graph, graph_from_atoms
+from tdn.graph import Graph, collate, graph_from_atoms
 from tdn.inference.compiled_model import load_compiled
 from tdn.inference.pair_list import pair_list
 from tdn.inference.positions import PositionNetwork
@@ -221,6 +221,25 @@ def test_ghosts_need_a_transport():
     with pytest.raises((ValueError, RuntimeError), match="no transport between processes"):
         ghost = torch.cat([species, species[:1]])
         from_positions(PositionNetwork(model), (*pairs, ghost), torch.float64)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_of_a_batch(tmp_path, count):
+    """What the calculator gives, from positions: of several structures, and of a committee."""
+    path = tmp_path / "model.tdn.pth"
+    export_model([TRAINED_MODEL] * count if count > 1 else TRAINED_MODEL, path, dtype="float64")
+    model = load_compiled(path)
+    frames = [STRUCTURES["triclinic"](), ase.Atoms(), water_cluster()]
+    graphs = [graph_from_atoms(atoms, model.atomic_numbers, model.r_max) for atoms in frames]
+    graph = collate(graphs)
+    found = model.results_from_positions(graph, members=count > 1)
+    expected = model.member_results(graph)
+    assert len(found) == len(expected) == count
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name, values in b.items():
+            assert a[name].shape == values.shape
+            assert (a[name] - values).abs().max() <= 1e-10 * values.abs().max()
 
 
 def run_python(code: str, **environment: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cuda_problems import require_gpu
+from shared_files import SharedFiles
 from structures import random_model
 
 from tdn.network.checkpoint import save_model
@@ -35,22 +37,25 @@ def assert_close(found: Measured, want: Measured, bound: float) -> None:
         )
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("dtype", BOUND)
-def test_gpu_agrees(measure: Callable, models: Path, dtype: str, ranks: int) -> None:
-    """With two ranks both share the GPU, and features of ghosts travel through the host."""
+def write_network(path: Path, dtype: str, **options: bool) -> None:
+    """A compiled network of three layers, with repulsion of nuclei."""
     from tdn_export import export_model
 
-    checkpoint = models / f"gpu_{dtype}.pt"
-    compiled = models / f"gpu_{dtype}.tdn.pth"
-    if not compiled.exists():
-        save_model(checkpoint, random_model("default"), {})
-        export_model(checkpoint, compiled, dtype=dtype)
+    checkpoint = path.with_suffix(".pt")
+    save_model(checkpoint, random_model("default", num_layers=3, zbl=True), {})
+    export_model(checkpoint, path, dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+def test_gpu_agrees(measure: Callable, shared_files: SharedFiles, dtype: str) -> None:
+    """With two ranks both share the GPU, and rows of ghosts travel through the host."""
+    path = shared_files.get(f"gpu_{dtype}.tdn.pth", partial(write_network, dtype=dtype))
     cases = structures()
-    alone = measure(cases, compiled.name, style="tdn device cpu")
-    there = measure(cases, compiled.name, style="tdn device cuda", ranks=ranks)
-    for want, found in zip(alone, there, strict=True):
-        assert_close(found, want, BOUND[dtype])
+    alone = measure(cases, path.name, style="tdn device cpu")
+    for ranks in (1, 2):
+        there = measure(cases, path.name, style="tdn device cuda", ranks=ranks)
+        for want, found in zip(alone, there, strict=True):
+            assert_close(found, want, BOUND[dtype])
 
 
 def test_same_bits_every_time(measure: Callable, models: Path) -> None:

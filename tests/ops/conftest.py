@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tdn.ops import build, loading
 from tdn.system.errors import TDNError
@@ -67,6 +68,25 @@ def compile_library() -> Callable[..., ctypes.CDLL]:
                 subprocess.run([*command, "-o", str(partial)], check=True)
                 partial.rename(library)
         return ctypes.CDLL(str(library))
+
+    return compile_once
+
+
+@pytest.fixture(scope="session")
+def compile_torch_library(compiled, compile_library) -> Callable[[str], ctypes.CDLL]:
+    """The same for operators for a GPU, compiled for the host with PyTorch."""
+
+    def compile_once(source: str) -> ctypes.CDLL:
+        folder, library = Path(torch.__file__).parent, loading.library_path()
+        include = folder / "include"
+        return compile_library(
+            source,
+            *("-std=c++20", "-O1", "-iquote", str(Path(__file__).with_name("on_host"))),
+            *("-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
+            f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
+            *(f"-L{folder / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{folder / 'lib'}"),
+            *(str(library), f"-Wl,-rpath,{library.parent}"),
+        )
 
     return compile_once
 

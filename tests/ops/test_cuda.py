@@ -9,6 +9,9 @@ from tdn import ops
 from .bounds import BOUNDED, ForceProblem
 from .cases import CASES, OPERATORS, check, make
 from .problems import DTYPES, Problem, assert_close, assert_equal, cp_message, derivatives
+from .test_edge_matrix import TOLERANCE as EDGE_TOLERANCE
+from .test_edge_matrix import outputs_and_gradients
+from .test_edge_matrix import problem as edge_problem
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
@@ -99,6 +102,39 @@ def test_same_bits_every_time(name, dtype, monkeypatch):
         torch.use_deterministic_algorithms(False)
     for other in results[1:]:
         assert_equal(results[0], other)
+
+
+@pytest.mark.parametrize("dtype", list(EDGE_TOLERANCE), ids=str)
+@pytest.mark.parametrize("channels", [3, 20, 64])
+@pytest.mark.parametrize("components", [1, 4, 9, 16, 25])
+def test_products_with_matrices_of_edges(components, channels, dtype):
+    """Values and gradients, of many edges too; to ten times the tolerance of the CPU."""
+    for shape in ({}, {"num_edges": 2000, "centers": 90, "nodes": 100}, {"num_edges": 0}):
+        edges, product, message = edge_problem(components, channels, dtype, **shape)
+        calls = [(ops.edge_product, product), *((ops.edge_message, m) for m in message)]
+        there = ops.Edges(*(x.to(DEVICE) for x in edges))
+        for function, variables in calls:
+            with ops.use_reference():
+                expected = outputs_and_gradients(
+                    lambda *v, f=function, e=edges: f(*v, e), variables
+                )
+            moved = [x.detach().to(DEVICE).requires_grad_() for x in variables]
+            found = outputs_and_gradients(lambda *v, f=function, e=there: f(*v, e), moved)
+            again = outputs_and_gradients(lambda *v, f=function, e=there: f(*v, e), moved)
+            for a, b, c in zip(found, expected, again, strict=True):
+                assert a.shape == b.shape and torch.equal(a, c)
+                if b.numel():
+                    error = (a.cpu() - b).abs().max()
+                    assert error <= 10 * EDGE_TOLERANCE[dtype] * b.abs().max()
+
+
+def test_derivatives_of_products_with_matrices_of_edges():
+    edges, product, message = edge_problem(4, 2, num_edges=5, centers=3, nodes=3)
+    edges = ops.Edges(*(x.to(DEVICE) for x in edges))
+    for function, variables in [(ops.edge_product, product), (ops.edge_message, message[1])]:
+        moved = [x.detach().to(DEVICE).requires_grad_() for x in variables]
+        assert torch.autograd.gradcheck(lambda *v, f=function: f(*v, edges), moved)
+        assert torch.autograd.gradgradcheck(lambda *v, f=function: f(*v, edges), moved)
 
 
 def test_sort_edges():

@@ -3,8 +3,6 @@
 See ``test_cuda_kernels_on_host.py`` for what this can show.
 """
 
-from pathlib import Path
-
 import ase
 import pytest
 import torch
@@ -12,7 +10,6 @@ from inference.test_inference_network import NAMES, fused, structure
 from inference.test_positions import QUANTITIES, TOLERANCE, assert_same, from_positions
 from structures import STRUCTURES, random_model
 
-from tdn import ops
 from tdn.graph import graph_from_atoms
 from tdn.inference.network import inference_network
 from tdn.inference.pair_list import pair_list
@@ -25,23 +22,9 @@ NO_LIMIT = 2**31 - 1
 
 
 @pytest.fixture(scope="module")
-def on_host(compiled, compile_library):
+def on_host(compile_torch_library):
     """Names `torch.ops.tdn_on_host`."""
-    torch_folder, library = Path(torch.__file__).parent, ops.library_path()
-    include = torch_folder / "include"
-    compile_library(
-        "pairs_on_host.cpp",
-        *("-std=c++20", "-O1", "-iquote", str(Path(__file__).with_name("on_host"))),
-        *("-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
-        *(
-            f"-L{torch_folder / 'lib'}",
-            "-ltorch_cpu",
-            "-lc10",
-            f"-Wl,-rpath,{torch_folder / 'lib'}",
-        ),
-        *(str(library), f"-Wl,-rpath,{library.parent}"),
-    )
+    compile_torch_library("pairs_on_host.cpp")
     return torch.ops.tdn_on_host
 
 

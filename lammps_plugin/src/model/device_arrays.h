@@ -8,10 +8,13 @@
 #include "backend.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace tdn {
@@ -23,38 +26,40 @@ class PinnedArray {
   /// Bring `count` numbers to the device, unless the same are there already.
   template <typename T> at::Tensor send(const T *data, int64_t count, const at::Device &device)
   {
-    const bool fits = reserve(count, c10::CppTypeToScalarType<T>::value, device);
+    constexpr at::ScalarType type = c10::CppTypeToScalarType<T>::value;
     const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    if (reserve(count, type)) {
+      there = at::empty({host.numel()}, at::TensorOptions().dtype(type).device(device));
+      sent = -1;
+    }
     const at::Tensor from = host.narrow(0, 0, count), to = there.narrow(0, 0, count);
-    if (bytes == 0 || (fits && count == sent && !std::memcmp(from.data_ptr(), data, bytes)))
-      return to;
+    if (bytes == 0 || (count == sent && !std::memcmp(from.data_ptr(), data, bytes))) return to;
     std::memcpy(from.data_ptr(), data, bytes);
     sent = count;
     to.copy_(from, /*non_blocking=*/true);
     return to;
   }
 
-  /// Begin to bring a contiguous array to the host; there when the stream has been waited for.
+  /// Begin to bring an array to the host; there when the stream has been waited for.
   at::Tensor fetch(const at::Tensor &values)
   {
-    reserve(values.numel(), values.scalar_type(), values.device());
-    const at::Tensor to = host.narrow(0, 0, values.numel());
-    to.copy_(values.flatten(), /*non_blocking=*/true);
+    reserve(values.numel(), values.scalar_type());
+    const at::Tensor to = host.narrow(0, 0, values.numel()).view(values.sizes());
+    to.copy_(values, /*non_blocking=*/true);
     return to;
   }
 
  private:
   at::Tensor host, there;
-  int64_t sent = -1;
+  int64_t sent = -1;    // numbers that are there
 
-  bool reserve(int64_t count, at::ScalarType type, const at::Device &device)
+  /// Whether new memory was needed.
+  bool reserve(int64_t count, at::ScalarType type)
   {
-    if (host.defined() && host.numel() >= count && host.scalar_type() == type) return true;
+    if (host.defined() && host.numel() >= count && host.scalar_type() == type) return false;
     const int64_t room = count + count / 10 + 1;
-    const auto options = at::TensorOptions().dtype(type);
-    host = at::empty({room}, options.pinned_memory(device.is_cuda()));
-    there = at::empty({room}, options.device(device));
-    return false;
+    host = at::empty({room}, at::TensorOptions().dtype(type).pinned_memory(true));
+    return true;
   }
 };
 

@@ -15,6 +15,7 @@ endif()
 add_library(tdn_cuda_kernels OBJECT
   convolution/convolution_cuda_kernels.cu
   cp_message/cp_message_cuda_kernels.cu
+  edge_matrix/edge_matrix_cuda_kernels.cu
   gate/gate_cuda_kernels.cu
   node_product/node_product_cuda_kernels.cu
   node_product/node_product_cuda_weights.cu
@@ -30,6 +31,7 @@ set_target_properties(tdn_cuda_kernels PROPERTIES
 target_sources(tdn_ops PRIVATE
   convolution/convolution_cuda.cpp
   cp_message/cp_message_cuda.cpp
+  edge_matrix/edge_matrix_cuda.cpp
   gate/gate_cuda.cpp
   node_product/node_product_cuda.cpp
   pairs/pairs_cuda.cpp

@@ -188,6 +188,10 @@ void implement_cuda(Library &library)
   library.impl("cp_message_edges", cp_message_edges_cuda);
   library.impl("density", density_cuda);
   library.impl("density_adjoint", density_adjoint_cuda);
+  library.impl("edge_product", edge_product_cuda);
+  library.impl("edge_product_adjoint", edge_product_adjoint_cuda);
+  library.impl("edge_message", edge_message_cuda);
+  library.impl("edge_message_adjoint", edge_message_adjoint_cuda);
   library.impl("gate", gate_cuda);
   library.impl("gate_adjoint", gate_adjoint_cuda);
   library.impl("gate_second", gate_second_cuda);

@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(block_threads, 1) run_threads(Kernel kernel, i
 }
 
 template <typename Kernel>
-__global__ void __launch_bounds__(block_threads, 1) run_groups(Kernel kernel, int64_t total)
+__global__ void __launch_bounds__(block_threads) run_groups(Kernel kernel, int64_t total)
 {
   const int64_t stride = int64_t(gridDim.x) * block_threads / Lanes::count;
   const int group = threadIdx.x % warp_threads / Lanes::count;

@@ -112,6 +112,10 @@ template <typename X> TDN_DEVICE X *at(const Block &block, int place)
   return reinterpret_cast<X *>(block.shared + place);
 }
 
+template <typename T> struct alignas(16) Four {
+  T value[4];
+};
+
 enum class Pass { forward, adjoint, centroid };    // the last: adjoint with virials at neighbors
 
 // What a thread of an adjoint adds up over all pairs.
@@ -149,9 +153,9 @@ template <typename T, Pass pass> struct PairBlock {
     node = shared.take<int>(chunk);
     for (int k = 0; k < 2; ++k) row[k] = shared.take<int64_t>(chunk);
     s = shared.take<T>(chunk);
-    along = shared.take<Pack<T, 4>>(adjoint ? chunk : 0);
-    angle1 = shared.take<Pack<T, 4>>(adjoint ? chunk : 0);
-    angle2 = shared.take<Pack<T, 4>>(adjoint ? chunk : 0);
+    along = shared.take<Four<T>>(adjoint ? chunk : 0);
+    angle1 = shared.take<Four<T>>(adjoint ? chunk : 0);
+    angle2 = shared.take<Four<T>>(adjoint ? chunk : 0);
     y = shared.take<T>(kinds * components * chunk);
   }
 
@@ -226,7 +230,7 @@ template <typename T, Pass pass> struct PairBlock {
     if constexpr (adjoint) {
       at<int64_t>(block, row[1])[e] = comes_in(j) ? row_of(other, own, interval.number) : -1;
       find_tangents(n, t);
-      Pack<T, 4> of[3];
+      Four<T> of[3];
       const T per_r = static_cast<T>(inverse);
       for (int d = 0; d < 3; ++d) {
         of[0].value[d] = interval.slope * n[d];
@@ -234,9 +238,9 @@ template <typename T, Pass pass> struct PairBlock {
         of[2].value[d] = per_r * t[1][d];
         of[d].value[3] = static_cast<T>(neighbor.d[d]);
       }
-      at<Pack<T, 4>>(block, along)[e] = of[0];
-      at<Pack<T, 4>>(block, angle1)[e] = of[1];
-      at<Pack<T, 4>>(block, angle2)[e] = of[2];
+      at<Four<T>>(block, along)[e] = of[0];
+      at<Four<T>>(block, angle1)[e] = of[1];
+      at<Four<T>>(block, angle2)[e] = of[2];
     }
     edge_harmonics<T, adjoint>(n, t, static_cast<int>(a.l_max), legendre, chunk,
                                components * chunk, at<T>(block, y) + e);
@@ -251,14 +255,33 @@ template <typename T, Pass pass> struct PairBlock {
         (channel / table_block * table.degrees + degree) * (table.order + 1) * table_block;
   }
 
+  // A degree's weights of V channels and their slopes, in the row of an edge.
+  template <int V>
+  TDN_DEVICE void polynomials(int64_t row_, int l, T s_, int channel, Pack<T, V> &value,
+                              Pack<T, V> &slope) const
+  {
+    const int order = static_cast<int>(a.pairs.table.order);
+    const T *const from = coefficients(row_, l, channel);
+    value = load<T, V>(from + order * table_block);
+    slope = {};
+    for (int k = order - 1; k >= 0; --k) {
+      const Pack<T, V> next = load<T, V>(from + k * table_block);
+      TDN_UNROLL
+      for (int v = 0; v < V; ++v) {
+        slope.value[v] = slope.value[v] * s_ + value.value[v];
+        value.value[v] = value.value[v] * s_ + next.value[v];
+      }
+    }
+  }
+
   // Derivatives of a pair's energy along s and both angles, by both edges or by the edge from the
   // center (then `in` has those by the edge to it), of this thread's share.
   TDN_DEVICE void add_pair(const Block &block, int e, const T (&slopes)[3], const T (&in)[3],
                            Totals<T, pass> &totals) const
   {
-    const Pack<T, 4> radial = at<Pack<T, 4>>(block, along)[e];
-    const Pack<T, 4> first = at<Pack<T, 4>>(block, angle1)[e];
-    const Pack<T, 4> second = at<Pack<T, 4>>(block, angle2)[e];
+    const Four<T> radial = at<Four<T>>(block, along)[e];
+    const Four<T> first = at<Four<T>>(block, angle1)[e];
+    const Four<T> second = at<Four<T>>(block, angle2)[e];
     const T d[3] = {radial.value[3], first.value[3], second.value[3]};
     TDN_UNROLL
     for (int x = 0; x < 3; ++x) {

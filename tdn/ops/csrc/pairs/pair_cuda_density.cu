@@ -6,8 +6,8 @@
 // Flops and bytes of a pair with C channels, L degrees, D = L^2 components, polynomials of order p:
 // forward 2 C (L p + D) flops and (p + 1) L C numbers of the table; adjoint, both edges,
 // 2 C (4 L p + 6 D + 6 L) flops, twice the table and D C numbers of g. In float32 at the default size
-// (C 64, L 3, p 4) that is 2.7 and 15 kflop for 3.8 and 10 kB, of which the table's 3.8 and 7.7 come
-// from the caches: the first-level cache bounds both.
+// (C 64, L 3, p 7) that is 3.8 and 20 kflop for 6.1 and 2.3 + 12.3 kB: both are bound by the table,
+// from the caches.
 
 namespace tdn::cuda {
 namespace {
@@ -82,24 +82,6 @@ template <typename T, int V, int L, Pass pass> struct Density : PairBlock<T, pas
       g[k] = load<T, V>(a.g + (node * components + k) * a.channels + channel);
   }
 
-  // A degree's weight and slope in the row of an edge.
-  TDN_DEVICE void weight(int64_t row, T s, int l, int channel, Numbers &value,
-                         Numbers &slope) const
-  {
-    const int order = static_cast<int>(a.pairs.table.order);
-    const T *const from = Base::coefficients(row, l, channel);
-    value = load<T, V>(from + order * table_block);
-    slope = {};
-    for (int k = order - 1; k >= 0; --k) {
-      const Numbers next = load<T, V>(from + k * table_block);
-      TDN_UNROLL
-      for (int v = 0; v < V; ++v) {
-        slope.value[v] = slope.value[v] * s + value.value[v];
-        value.value[v] = value.value[v] * s + next.value[v];
-      }
-    }
-  }
-
   TDN_DEVICE void add(const Block &block, int e, int channel, Numbers (&sum)[components]) const
   {
     const int64_t row = at<int64_t>(block, Base::row[0])[e];
@@ -108,7 +90,7 @@ template <typename T, int V, int L, Pass pass> struct Density : PairBlock<T, pas
     TDN_UNROLL
     for (int l = 0; l < L; ++l) {
       Numbers value, slope;
-      weight(row, s, l, channel, value, slope);
+      Base::template polynomials<V>(row, l, s, channel, value, slope);
       TDN_UNROLL
       for (int k = l * l; k < (l + 1) * (l + 1); ++k) {
         const T factor = y[k * chunk];
@@ -157,8 +139,14 @@ template <typename T, int V, int L, Pass pass> struct Density : PairBlock<T, pas
     TDN_UNROLL
     for (int l = 0; l < L; ++l) {
       Numbers w_out{}, slope_out{}, w_in{}, slope_in{}, sum_out[3] = {}, sum_in[3] = {};
-      if (row_out >= 0) weight(row_out, s, l, channel, w_out, slope_out);
-      if (row_in >= 0) weight(row_in, s, l, channel, w_in, slope_in);
+      if (row_out >= 0)
+        Base::template polynomials<V>(row_out, l, s, channel, w_out, slope_out);
+      if (row_in == row_out) {    // atoms of one species
+        w_in = w_out;
+        slope_in = slope_out;
+      } else if (row_in >= 0) {
+        Base::template polynomials<V>(row_in, l, s, channel, w_in, slope_in);
+      }
       TDN_UNROLL
       for (int j = 0; j < 3; ++j) {
         if (j > 0 && l == 0) continue;    // the scalar harmonic has no slope along angles
@@ -190,7 +178,7 @@ template <typename T, int V, int L, Pass pass> struct Density : PairBlock<T, pas
 }    // namespace
 
 template <typename T, int V, int L, Pass pass> struct BlockLimits<Density<T, V, L, pass>> {
-  static constexpr int threads = density_threads, blocks = pass == Pass::forward ? 6 : 4;
+  static constexpr int threads = density_threads, blocks = pass == Pass::forward && L < 4 ? 6 : 4;
 };
 
 namespace {

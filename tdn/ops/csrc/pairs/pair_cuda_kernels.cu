@@ -6,8 +6,9 @@
 // Flops and bytes of a pair, with R ranks, C channels, L degrees: forward 2 R C (L + 1) flops and
 // R C numbers of u; adjoint, both edges, 2 R C (7 L - 1) flops (six sums over ranks for each degree,
 // two for the scalar, one coupling, two products and one sum) and 2 R C numbers of u and g; beside
-// (p + 1) L C numbers of the table for each edge with polynomials of order p, which all atoms share.
-// In float32 at the default size (R 17, C 64, L 3) that is 8.7 and 43.5 kflop for 4.4 and 8.7 kB.
+// 2 L C p flops (adjoint: 8 L C p) for radial weights by polynomials of order p, and (p + 1) L C
+// numbers of the table, which all atoms share, for each edge. In float32 at the default size (R 17,
+// C 64, L 3, p 7) that is 11 and 54 kflop for 4.4 + 6.1 and 8.7 + 12.3 kB.
 
 namespace tdn::cuda {
 namespace {
@@ -176,45 +177,46 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
   }
 
   // Weights and slopes of both edges; those of the edge to the center with the sign (-1)^l of its
-  // harmonics, whose direction is the opposite one. A thread keeps to its channels.
+  // harmonics, whose direction is the opposite one. A thread keeps to its channels. Between atoms of
+  // one species both edges have the same weights.
   TDN_DEVICE void radial_weights(const Block &block, int first, int number,
                                  const Place &place) const
   {
-    const int order = static_cast<int>(a.pairs.table.order);
     const int plane = batch * degrees() * channels();
     if (place.tile >= tiles) return;
-    for (int item = place.tile; item < Base::directions * number; item += tiles) {
-      const int direction = item >= number, e = item - direction * number;
-      const int64_t row = at<int64_t>(block, Base::row[direction])[first + e];
+    for (int e = place.tile; e < number; e += tiles) {
+      const int64_t out = at<int64_t>(block, Base::row[0])[first + e];
+      const int64_t in = adjoint ? at<int64_t>(block, Base::row[1])[first + e] : -1;
       const T s = at<T>(block, Base::s)[first + e];
-      T *const to = at<T>(block, w) + 2 * direction * plane + e * degrees() * channels() +
-          place.lane * V;
+      T *const to = at<T>(block, w) + e * degrees() * channels() + place.lane * V;
       TDN_UNROLL
       for (int l = 0; l < degrees(); ++l) {
-        Numbers value{}, slope{};
-        if (row >= 0 && place.channel < a.channels) {
-          const T *const from = Base::coefficients(row, l, place.channel);
-          value = load<T, V>(from + order * table_block);
-          for (int k = order - 1; k >= 0; --k) {
-            const Numbers next = load<T, V>(from + k * table_block);
-            TDN_UNROLL
-            for (int v = 0; v < V; ++v) {
-              slope.value[v] = slope.value[v] * s + value.value[v];
-              value.value[v] = value.value[v] * s + next.value[v];
-            }
-          }
-        }
-        if (direction == 1 && l % 2 == 1) {
+        Numbers value, slope;
+        weight(out, l, s, place.channel, value, slope);
+        store(to + l * channels(), value);
+        if constexpr (adjoint) {
+          store(to + plane + l * channels(), slope);
+          if (in != out) weight(in, l, s, place.channel, value, slope);
+          const T sign = l % 2 == 1 ? T(-1) : T(1);
           TDN_UNROLL
           for (int v = 0; v < V; ++v) {
-            value.value[v] = -value.value[v];
-            slope.value[v] = -slope.value[v];
+            value.value[v] *= sign;
+            slope.value[v] *= sign;
           }
+          store(to + 2 * plane + l * channels(), value);
+          store(to + 3 * plane + l * channels(), slope);
         }
-        store(to + l * channels(), value);
-        if constexpr (adjoint) store(to + plane + l * channels(), slope);
       }
     }
+  }
+
+  // A degree's weight and slope in the row of an edge; zero where there is none.
+  TDN_DEVICE void weight(int64_t row, int l, T s, int channel, Numbers &value,
+                         Numbers &slope) const
+  {
+    value = slope = {};
+    if (row < 0 || channel >= a.channels) return;
+    Base::template polynomials<V>(row, l, s, channel, value, slope);
   }
 
   TDN_DEVICE const T *couplings(const Block &block, int e, int l, const Place &place) const
@@ -279,13 +281,11 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
     for (int l = 0; l < degrees(); ++l) {
       const T *const weight = weights_of(block, e, l, place);
       const T *const from = couplings(block, e, l, place);
-      const Numbers w_out = load<T, V>(weight), slope_out = load<T, V>(weight + plane);
-      const Numbers w_in = load<T, V>(weight + 2 * plane);
-      const Numbers slope_in = load<T, V>(weight + 3 * plane);
-      Numbers sum_out[3] = {}, sum_in[3] = {};
       TDN_UNROLL
       for (int j = 0; j < 3; ++j) {
         if (j > 0 && l == 0) continue;    // the scalar harmonic has no slope along angles
+        const Numbers w_in = load<T, V>(weight + 2 * plane);
+        Numbers sum_out{}, sum_in{};
         TDN_UNROLL
         for (int n = 0; n < ranks; n += 2) {
           const Pack<T, 2> two = load<T, 2>(from + j * kind + n);
@@ -293,21 +293,18 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
           for (int m = 0; m < 2; ++m)
             TDN_UNROLL
             for (int v = 0; v < V; ++v) {
-              sum_out[j].value[v] += two.value[m] * out.of[n + m].value[v];
-              sum_in[j].value[v] += two.value[m] * in.of[n + m].value[v];
+              sum_out.value[v] += two.value[m] * out.of[n + m].value[v];
+              sum_in.value[v] += two.value[m] * in.of[n + m].value[v];
               if (j == 0) coupling.of[n + m].value[v] += two.value[m] * w_in.value[v];
             }
         }
-      }
-      TDN_UNROLL
-      for (int v = 0; v < V; ++v) {
+        const Numbers by_out = load<T, V>(weight + (j == 0 ? plane : 0));
+        const Numbers by_in = j == 0 ? load<T, V>(weight + 3 * plane) : w_in;
         T *const to = apart ? along_in : along;
-        along[0] += sum_out[0].value[v] * slope_out.value[v];
-        to[0] += sum_in[0].value[v] * slope_in.value[v];
         TDN_UNROLL
-        for (int j = 1; j < 3; ++j) {
-          along[j] += sum_out[j].value[v] * w_out.value[v];
-          to[j] += sum_in[j].value[v] * w_in.value[v];
+        for (int v = 0; v < V; ++v) {
+          along[j] += sum_out.value[v] * by_out.value[v];
+          to[j] += sum_in.value[v] * by_in.value[v];
         }
       }
     }
@@ -322,12 +319,12 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
 
 }    // namespace
 
-// Registers of a thread: at most 168 in the adjoint and 112 forward, so that four blocks of the
+// Registers of a thread: at most 168 in the adjoint and 96 forward, so that four blocks of the
 // default size are at work beside each other, or six.
 template <typename T, int V, int L, Pass pass> struct BlockLimits<Pairs<T, V, L, pass>> {
   static constexpr int threads = max_threads;
   static constexpr int blocks = sizeof(T) == 8 || pass == Pass::centroid ? 1
-      : pass == Pass::forward                                            ? 3
+      : pass == Pass::forward && L < 4                                   ? 3
                                                                          : 2;
 };
 
