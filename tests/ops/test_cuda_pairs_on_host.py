@@ -73,13 +73,14 @@ def test_agrees_with_cpu(swapped, name, dtype):
 @pytest.mark.parametrize(
     "name, changes",
     [
+        ("default", {"num_channels": 64}),
         ("l3", {"num_channels": 66}),
         ("l1", {"num_channels": 1}),
         ("one_layer", {"num_channels": 7}),
     ],
 )
 def test_channels(swapped, name, changes, dtype):
-    """More channels than a pass takes; one; odd numbers, whose rows start at odd addresses."""
+    """The usual number, more than a pass takes, one, and odd ones: rows start at odd addresses."""
     model = inference_network(random_model(name, **changes), dtype)
     network = PositionNetwork(model)
     atoms = structure("triclinic", model)
