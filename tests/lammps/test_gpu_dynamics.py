@@ -14,7 +14,7 @@ from shared_files import SharedFiles
 
 from .conftest import LammpsRunner, setup, thermo_rows
 from .test_gpu import BOUND, assert_close, write_network
-from .test_parallel import structures
+from .test_parallel import lattice, structures
 
 pytestmark = pytest.mark.gpu
 
@@ -39,7 +39,7 @@ def gpu() -> None:
 def test_trajectories_agree(lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path) -> None:
     """Lists are rebuilt and go over again; rows of atoms go from owners to ghosts alone."""
     path = shared_files.get("gpu_float64.tdn.pth", partial(write_network, dtype="float64"))
-    structure = structures()[0]
+    structure = lattice()
     structure.write(tmp_path / "data.start")
     rows = []
     for device, ranks in (("cpu", 1), ("cuda", 1), ("cuda", 2)):

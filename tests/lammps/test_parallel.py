@@ -21,6 +21,14 @@ def slab() -> Structure:
     return Structure(structure.species, structure.positions, np.diag([6.0, 6.0, 60.0]))
 
 
+def lattice() -> Structure:
+    """Atoms near the points of a lattice, none close to another."""
+    grid = np.stack(np.meshgrid(*[np.arange(4) * 2.6] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    rng = np.random.default_rng(5)
+    jitter = rng.normal(scale=0.05, size=grid.shape)
+    return Structure(rng.integers(0, 2, 64), grid + jitter + 0.5, np.eye(3) * 10.4)
+
+
 def structures() -> list[Structure]:
     return [
         random_structure(3, 60, np.diag([12.0, 9.5, 10.0])),
@@ -91,10 +99,7 @@ run 30
 
 def test_trajectories_agree(lmp: LammpsRunner, tmp_path: Path) -> None:
     """Atoms change ranks and lists are rebuilt; rounding errors grow, but not this far."""
-    grid = np.stack(np.meshgrid(*[np.arange(4) * 2.6] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    rng = np.random.default_rng(5)
-    jitter = rng.normal(scale=0.05, size=grid.shape)
-    structure = Structure(rng.integers(0, 2, 64), grid + jitter + 0.5, np.eye(3) * 10.4)
+    structure = lattice()
     structure.write(tmp_path / "data.start")
     rows = []
     for ranks, newton in [(1, "on"), (2, "on"), (2, "off")]:
