@@ -4,11 +4,12 @@
 // in rank space b [L, R] and radial weights w [L, C]; then a thread adds up V channels of N ranks.
 //
 // Flops and bytes of a pair, with R ranks, C channels, L degrees: forward 2 R C (L + 1) flops and
-// R C numbers of u; adjoint, both edges, 2 R C (7 L - 1) flops (six sums over ranks for each degree,
-// two for the scalar, one coupling, two products and one sum) and 2 R C numbers of u and g; beside
+// R C numbers of u; adjoint, both edges, 2 R C (8 L - 2) flops (six sums over ranks for each degree,
+// two for the scalar; a coupling and its part of the gradient; two products) and 2 R C numbers of u
+// and g; beside
 // 2 L C p flops (adjoint: 8 L C p) for radial weights by polynomials of order p, and (p + 1) L C
 // numbers of the table, which all atoms share, for each edge. In float32 at the default size (R 17,
-// C 64, L 3, p 7) that is 11 and 54 kflop for 4.4 + 6.1 and 8.7 + 12.3 kB.
+// C 64, L 3, p 7) that is 11 and 59 kflop for 4.4 + 6.1 and 8.7 + 12.3 kB.
 
 namespace tdn::cuda {
 namespace {
@@ -262,7 +263,7 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
                            Totals<T, pass> &totals) const
   {
     const int64_t node = at<int>(block, Base::node)[k];
-    Rows<T, V> out{}, in{}, row{}, coupling{};
+    Rows<T, V> out{}, in{}, row{};
     if (at<int64_t>(block, Base::row[0])[k] >= 0)
       out = a.u ? rows_of(a.u, node, place) : ones();
     if (at<int64_t>(block, Base::row[1])[k] >= 0) row = rows_of(a.g, node, place);
@@ -277,7 +278,7 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
     constexpr bool apart = pass == Pass::centroid;
     T along[3] = {}, along_in[3] = {};
     const int kind = batch * degrees() * width(), plane = batch * degrees() * channels();
-    TDN_UNROLL
+    TDN_NO_UNROLL    // spares registers
     for (int l = 0; l < degrees(); ++l) {
       const T *const weight = weights_of(block, e, l, place);
       const T *const from = couplings(block, e, l, place);
@@ -295,7 +296,10 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
             for (int v = 0; v < V; ++v) {
               sum_out.value[v] += two.value[m] * out.of[n + m].value[v];
               sum_in.value[v] += two.value[m] * in.of[n + m].value[v];
-              if (j == 0) coupling.of[n + m].value[v] += two.value[m] * w_in.value[v];
+              // not couplings first, which take registers that there are not
+              if (j == 0)
+                sums.of[n + m].value[v] +=
+                    (two.value[m] * w_in.value[v]) * row.of[n + m].value[v];
             }
         }
         const Numbers by_out = load<T, V>(weight + (j == 0 ? plane : 0));
@@ -308,11 +312,6 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
         }
       }
     }
-    TDN_UNROLL
-    for (int n = 0; n < ranks; ++n)
-      TDN_UNROLL
-      for (int v = 0; v < V; ++v)
-        sums.of[n].value[v] += coupling.of[n].value[v] * row.of[n].value[v];
     Base::add_pair(block, k, along, along_in, totals);
   }
 };
@@ -337,7 +336,8 @@ int launch(const PairWalk<T> &a, const Queue &queue)
   return launch_blocks(kernel, a.count, kernel.threads(), kernel.bytes, queue);
 }
 
-// Compiled for the degrees of l_max 1 to 3 in float32 with an even number of channels, else for any.
+// Messages are compiled for the degrees of l_max 1 to 3 in float32 with an even number of channels, all
+// else for any: in the adjoint, loops over known degrees take more registers than there are.
 template <typename T, Pass pass> int launch_pass(const PairWalk<T> &a, const Queue &queue)
 {
   if (a.channels == 0 || a.rank == 0) return 0;
@@ -345,7 +345,7 @@ template <typename T, Pass pass> int launch_pass(const PairWalk<T> &a, const Que
     if (pass != Pass::centroid && density_fits(a))
       return launch_density(a, pass == Pass::adjoint, queue);
     if (packs<T, 2>(a.channels, a.u, a.g, a.out, a.pairs.table.values)) {
-      if constexpr (pass != Pass::centroid) {
+      if constexpr (pass == Pass::forward) {
         if (a.l_max == 1) return launch<T, 2, 2, pass>(a, queue);
         if (a.l_max == 2) return launch<T, 2, 3, pass>(a, queue);
         if (a.l_max == 3) return launch<T, 2, 4, pass>(a, queue);
