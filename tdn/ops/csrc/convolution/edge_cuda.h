@@ -1,5 +1,5 @@
 // What kernels for a GPU need of one edge: its place in the radial table, its spherical harmonics.
-// The same mathematics as convolution/edge_batch.h has for a batch in vectors. Included by .cu files.
+// The same mathematics as convolution/edge_batch.h has for a batch in vectors. For .cu files.
 
 #ifndef TDN_EDGE_CUDA_H
 #define TDN_EDGE_CUDA_H

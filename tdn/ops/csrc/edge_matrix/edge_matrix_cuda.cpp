@@ -62,7 +62,7 @@ Tensor matrix_sum(const Tensor &scalars, const Tensor &rest, const Tensor &matri
     if (order.defined()) a.order.order = order.const_data_ptr<int64_t>();
     a.x.edges = rows<scalar_t>(scalars, rest);
     a.out = pointer<scalar_t>(out);
-    if (matrix.size(0) == 0) {    // empty arrays have no address, by which the kernels tell features
+    if (matrix.size(0) == 0) {    // no address, by which the kernels tell features
       Tensor(out).zero_();
       return;
     }

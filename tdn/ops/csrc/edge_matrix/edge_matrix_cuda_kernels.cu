@@ -2,12 +2,12 @@
 
 #include "common/launch.h"
 
-// A thread has V channels of all components: features of an edge stay in registers while it reads the
-// matrix, whose numbers are the same for all threads of an edge, from the first-level cache.
+// A thread has V channels of all components: features of an edge stay in registers while it reads
+// the matrix, whose numbers are the same for all threads of an edge, from the first-level cache.
 //
-// Flops and bytes of an edge with D components and C channels: 2 D^2 C flops forward and as many for
-// each of the gradients; D C numbers are read from each of its ends and written (product), or read
-// from the edge (message). In float32 with D 9 and C 64 that is 10 kflop for 2.3 kB each way: bound
+// Flops and bytes of an edge with D components and C channels: 2 D^2 C flops forward and as many
+// for each of the gradients; D C numbers are read from each of its ends and written (product), or
+// read from the edge (message). In float32 with D 9 and C 64 that is 10 kflop for 2.3 kB each way: bound
 // by memory, which sees every feature of an edge once.
 
 namespace tdn::cuda {

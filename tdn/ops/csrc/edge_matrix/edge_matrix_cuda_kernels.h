@@ -13,8 +13,8 @@ struct EdgeMatrixSizes {
   int64_t nodes, sources, edges;
 };
 
-// The arguments are those of edge_matrix_kernels.h; `center` is the node of each edge. Each enqueues
-// its work and returns a cudaError_t. Every number is the sum of one thread: no atomics.
+// The arguments are those of edge_matrix_kernels.h; `center` is the node of each edge. Each
+// enqueues its work and returns a cudaError_t. Every number is the sum of one thread: no atomics.
 template <typename T>
 int launch_edge_product(const EdgeMatrixArguments<T> &a, const int64_t *center,
                         const EdgeMatrixSizes &sizes, const Queue &queue);

@@ -1,5 +1,5 @@
-// How a block of threads walks over the pairs of one center: which pairs are within the cutoff, what
-// all threads need of them, in shared memory, and where forces go. Included by .cu files.
+// How a block of threads walks over the pairs of one center: which are within the cutoff, what all
+// threads need of them, in shared memory, and where forces go. Included by .cu files.
 
 #ifndef TDN_CUDA_PAIR_BLOCK_H
 #define TDN_CUDA_PAIR_BLOCK_H
@@ -123,7 +123,7 @@ template <typename T, Pass pass> struct Totals {
   T force[3] = {}, virial[9] = {}, centroid[pass == Pass::centroid ? 9 : 1] = {};
 };
 
-// The pairs of one center, up to 32 at a time: geometry and harmonics Y [D], a thread for each pair.
+// The pairs of one center, up to 32 at a time: geometry and harmonics Y [D], a thread for each.
 template <typename T, Pass pass> struct PairBlock {
   static constexpr bool adjoint = pass != Pass::forward;
   static constexpr int kinds = adjoint ? 3 : 1;         // of harmonics: value, slopes along angles
@@ -134,9 +134,9 @@ template <typename T, Pass pass> struct PairBlock {
   PairWalk<T> a;
   LegendreCoefficients<T> legendre;
   int components, chunk;
-  // Places in shared memory, [chunk] each: the other end, where the coefficients of both edges start
-  // in the table (-1: no edge), place in the interval, what d is multiplied with (unit vector times
-  // ds/dr, tangents over r; 4th: d), harmonics [kinds][D][chunk].
+  // Places in shared memory, [chunk] each: the other end, where the coefficients of both edges
+  // start in the table (-1: no edge), place in the interval, what d is multiplied with (unit vector
+  // times ds/dr, tangents over r; 4th: d), harmonics [kinds][D][chunk].
   int flags, waiting, node, row[2], s, along, angle1, angle2, y;
   int thread_totals, part_totals;
 

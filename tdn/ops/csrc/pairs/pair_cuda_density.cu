@@ -5,9 +5,9 @@
 //
 // Flops and bytes of a pair with C channels, L degrees, D = L^2 components, polynomials of order p:
 // forward 2 C (L p + D) flops and (p + 1) L C numbers of the table; adjoint, both edges,
-// 2 C (4 L p + 6 D + 6 L) flops, twice the table and D C numbers of g. In float32 at the default size
-// (C 64, L 3, p 7) that is 3.8 and 20 kflop for 6.1 and 2.3 + 12.3 kB: both are bound by the table,
-// from the caches.
+// 2 C (4 L p + 6 D + 6 L) flops, twice the table and D C numbers of g. In float32 at the default
+// size (C 64, L 3, p 7) that is 3.8 and 20 kflop for 6.1 and 2.3 + 12.3 kB: both are bound by the
+// table, from the caches.
 
 namespace tdn::cuda {
 namespace {

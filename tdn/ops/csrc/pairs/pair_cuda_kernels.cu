@@ -1,14 +1,14 @@
 #include "pair_cuda_block.h"
 
-// A block of threads takes one center. Of a batch of its pairs all threads together compute harmonics
-// in rank space b [L, R] and radial weights w [L, C]; then a thread adds up V channels of N ranks.
+// A block of threads takes one center. Of a batch of its pairs all threads together compute
+// harmonics in rank space b [L, R] and radial weights w [L, C]; then a thread adds up V channels of
+// N ranks.
 //
 // Flops and bytes of a pair, with R ranks, C channels, L degrees: forward 2 R C (L + 1) flops and
-// R C numbers of u; adjoint, both edges, 2 R C (8 L - 2) flops (six sums over ranks for each degree,
-// two for the scalar; a coupling and its part of the gradient; two products) and 2 R C numbers of u
-// and g; beside
-// 2 L C p flops (adjoint: 8 L C p) for radial weights by polynomials of order p, and (p + 1) L C
-// numbers of the table, which all atoms share, for each edge. In float32 at the default size (R 17,
+// R C numbers of u; adjoint, both edges, 2 R C (8 L - 2) flops (six sums over ranks for each
+// degree, two for the scalar; a coupling and its part of the gradient; two products) and 2 R C
+// numbers of u and g; beside 2 L C p flops (adjoint: 8 L C p) for radial weights by polynomials of
+// order p, and (p + 1) L C numbers of the table, which all atoms share, for each edge. In float32 at the default size (R 17,
 // C 64, L 3, p 7) that is 11 and 59 kflop for 4.4 + 6.1 and 8.7 + 12.3 kB.
 
 namespace tdn::cuda {
@@ -178,8 +178,8 @@ template <typename T, int V, int L, Pass pass> struct Pairs : PairBlock<T, pass>
   }
 
   // Weights and slopes of both edges; those of the edge to the center with the sign (-1)^l of its
-  // harmonics, whose direction is the opposite one. A thread keeps to its channels. Between atoms of
-  // one species both edges have the same weights.
+  // harmonics, whose direction is the opposite one. A thread keeps to its channels. Between atoms
+  // of one species both edges have the same weights.
   TDN_DEVICE void radial_weights(const Block &block, int first, int number,
                                  const Place &place) const
   {
@@ -336,8 +336,8 @@ int launch(const PairWalk<T> &a, const Queue &queue)
   return launch_blocks(kernel, a.count, kernel.threads(), kernel.bytes, queue);
 }
 
-// Messages are compiled for the degrees of l_max 1 to 3 in float32 with an even number of channels, all
-// else for any: in the adjoint, loops over known degrees take more registers than there are.
+// Messages are compiled for the degrees of l_max 1 to 3 in float32 with an even number of channels,
+// all else for any: in the adjoint, loops over known degrees take more registers than there are.
 template <typename T, Pass pass> int launch_pass(const PairWalk<T> &a, const Queue &queue)
 {
   if (a.channels == 0 || a.rank == 0) return 0;

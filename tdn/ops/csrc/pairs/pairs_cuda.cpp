@@ -49,7 +49,8 @@ struct DeviceList {
                           is(node, at::kInt, 1) && node.numel() == positions.size(0) &&
                           is(species, at::kLong, 1) && species.numel() >= center.numel(),
                       name, ": expected contiguous positions float64 [rows, 3], center int32 [n], ",
-                      "ptr int64 [n + 1], other int32, node int32 [rows], species int64 [n_all] on ",
+                      "ptr int64 [n + 1], other int32, node int32 [rows], species int64 [n_all] ",
+                      "on ",
                       positions.device(), ", found ", positions.sizes(), ", ", center.sizes(), ", ",
                       ptr.sizes(), ", ", other.sizes(), ", ", node.sizes(), ", ", species.sizes());
   }
@@ -217,7 +218,8 @@ Tensor linear(const Tensor &w, int64_t columns, const Tensor &x)
 {
   int64_t degrees = 1;
   while (degrees * degrees < x.size(1)) ++degrees;
-  static const auto op = find_operator<Tensor(const Tensor &, const Tensor &)>("tdn::degree_linear");
+  static const auto op =
+      find_operator<Tensor(const Tensor &, const Tensor &)>("tdn::degree_linear");
   return op.call(x, w.slice(0, 0, degrees).slice(2, 0, columns));
 }
 
