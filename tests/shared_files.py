@@ -40,31 +40,30 @@ class SharedFiles:
                 os.replace(self._unfinished / name, path)
         return path
 
-    def checkpoint(self, name: str, seed: int = 1, *, direct: bool = False) -> Path:
-        """Checkpoint of ``random_model(name, seed)``, with direct forces or not."""
-        changes = {"forces": "direct"} if direct else {}
+    def checkpoint(self, name: str, seed: int = 1, **changes: object) -> Path:
+        """Checkpoint of ``random_model(name, seed, **changes)``."""
 
         def make(path: Path) -> None:
             save_model(path, random_model(name, seed, **changes), {})
 
-        return self.get(f"{self._stem(name, seed, direct)}.pt", make)
+        return self.get(f"{self._stem(name, seed, changes)}.pt", make)
 
     def export(
-        self, name: str, seed: int = 1, *, direct: bool = False, backend: str = "torchscript"
+        self, name: str, seed: int = 1, *, backend: str = "torchscript", **changes: object
     ) -> Path:
         """Compiled file of `checkpoint`, in float64."""
         suffix = {"torchscript": ".tdn.pth", "aotinductor": ".tdn.pt2"}[backend]
 
         def make(path: Path) -> None:
-            checkpoint = self.checkpoint(name, seed, direct=direct)
-            if direct:
+            checkpoint = self.checkpoint(name, seed, **changes)
+            if changes.get("forces") == "direct":
                 with pytest.warns(UserWarning, match="direct forces are no gradient"):
                     export_model(checkpoint, path, backend=backend, direct_forces=True)
             else:
                 export_model(checkpoint, path, backend=backend)
 
-        return self.get(self._stem(name, seed, direct) + suffix, make)
+        return self.get(self._stem(name, seed, changes) + suffix, make)
 
     @staticmethod
-    def _stem(name: str, seed: int, direct: bool) -> str:
-        return f"{name}_{seed}" + ("_direct" if direct else "")
+    def _stem(name: str, seed: int, changes: dict[str, object]) -> str:
+        return "_".join([name, str(seed), *(f"{key}-{value}" for key, value in changes.items())])

@@ -25,7 +25,7 @@ CASES = {
     "training": ([], r"float32"),
     "memory": (["--files", "--atoms", "4000", "8000"], r"8000"),
     "profile_step": (["--files"], r"total"),
-    "streaming": ([], r"2000"),
+    "streaming": ([], r"500"),
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
     "weak_scaling": ([], r"2, 3072"),
     "busy_core": (["--files"], r"one core busy"),

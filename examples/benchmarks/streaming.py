@@ -101,7 +101,7 @@ def _main() -> int:
         train(arguments.child, arguments.steps, arguments.workers)
         return 0
     if arguments.quick:
-        arguments.frames, arguments.steps = [500, 2000], 20
+        arguments.frames, arguments.steps = [200, 500], 10
     print(f"{machine()}; {arguments.steps} steps, {arguments.workers} workers; memory in MiB")
     table = Table(
         {"frames": 10, "start (s)": 10, "ms per step": 12, "private": 9, "file": 9, "worker": 9}

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from scipy.integrate import trapezoid
 from scipy.special import gammaincinv
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from tdn.graph import Graph
@@ -72,6 +71,8 @@ def calibrate(
     components : of each error
     factor : judge this one instead of the best for these errors
     """
+    from scipy.stats import spearmanr  # half a second, which only committees need
+
     known = np.isfinite(error) & (deviation > 0)
     error, deviation = error[known], deviation[known]
     if not len(error) or not error.any():

@@ -308,6 +308,7 @@ def memory_bound(data: bytes) -> float:
     return (BASE_MEMORY + MEMORY_RATIO * len(data)) / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the bound needs Linux")
 def test_bombs_are_bounded(tmp_path):
     """Pickles of a few bytes to a few MiB that ask for up to 64 gigabytes."""

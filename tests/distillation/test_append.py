@@ -67,6 +67,7 @@ with StoreAppender(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_appended(tmp_path):
     path = tmp_path / "labels.lmdb"
     command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]

@@ -75,5 +75,5 @@ def export(shared_files: SharedFiles) -> Callable[..., Export]:
 
 @pytest.fixture(scope="session")
 def machine_code(compiler, shared_files) -> Path:
-    """``random_model("l1")`` compiled by AOTInductor, which takes most of a minute."""
-    return shared_files.export("l1", backend="aotinductor")
+    """``random_model("l1", num_layers=2)`` compiled by AOTInductor, which takes half a minute."""
+    return shared_files.export("l1", backend="aotinductor", num_layers=2)

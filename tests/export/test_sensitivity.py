@@ -84,6 +84,7 @@ def test_every_direct_force_weight_is_noticed():
     assert unnoticed(random_model("attention", forces="direct")) == []
 
 
+@pytest.mark.slow
 def test_every_pair_of_many_species_is_noticed():
     species = ("H", "C", "N", "O", "F", "P", "S", "Cl")
     config = dataclasses.replace(

@@ -277,6 +277,7 @@ def test_what_cannot_be_tabulated():
         inference_network(model, torch.float64)
 
 
+@pytest.mark.slow
 def test_without_the_compiled_library():
     """A process with the reference operators only, also inside TorchScript."""
     script = """

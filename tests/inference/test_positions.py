@@ -255,6 +255,7 @@ def run_python(code: str, **environment: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])
 def test_every_instruction_set(capability):
     """Other widths of vectors and tiles of ranks, in a process of their own."""
@@ -273,6 +274,7 @@ test_scripted_and_workspace("default")
         pytest.skip(f"this processor has no {capability}")
 
 
+@pytest.mark.slow
 def test_files_load_without_the_compiled_library(tmp_path):
     """They are evaluated from edges there; the other function says what it needs."""
     path = tmp_path / "model.tdn.pth"

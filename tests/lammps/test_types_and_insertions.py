@@ -70,7 +70,7 @@ def gcmc_of_atoms(pair: str) -> str:
         GAS.format(style="atomic", pair=pair)
         + f"fix m all gcmc 1 20 0 1 3456 {TEMPERATURE} 0.0 0.0 pressure {PRESSURE} full_energy\n"
         + THERMO.format("atoms f_m[3] f_m[4] f_m[5] f_m[6]")
-        + "run 60\n"
+        + "run 30\n"
     )
 
 
@@ -82,7 +82,7 @@ def gcmc_of_molecules(pair: str) -> str:
         + f"fix m all gcmc 1 20 0 0 3456 {TEMPERATURE} 0.0 0.0 mol pair pressure {PRESSURE} "
         + f"full_energy intra_energy {0.5 * bound_energy()!r}\n"
         + THERMO.format("atoms f_m[3] f_m[4] f_m[5] f_m[6]")
-        + "run 60\n"
+        + "run 30\n"
     )
 
 
@@ -244,7 +244,7 @@ class TestInsertions:
 
     def test_number_of_atoms_of_an_ideal_gas(self, outcomes, ranks):
         """P V / k T atoms."""
-        number = outcomes(ranks)[1]["gcmc"][20:, 2]
+        number = outcomes(ranks)[1]["gcmc"][10:, 2]
         # a Poisson distribution: the mean is surer than a single sample
         assert abs(number.mean() - IDEAL) < 2 * np.sqrt(IDEAL)
 

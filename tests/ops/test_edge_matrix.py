@@ -130,6 +130,7 @@ def test_third_derivative():
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled")
 def test_opcheck():
     edges, product, message = problem(4, 3)

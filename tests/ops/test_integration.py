@@ -274,6 +274,7 @@ print(ops.is_compiled(), ops.library_path(), ops.exchange(x, 1).item())
     assert_all_close(torch.load(tmp_path / "out.pt", weights_only=True), [*expected, *expected])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])
 def test_every_instruction_set(capability):
     """The problems of the other tests, with these instructions only, in a process of their own."""
