@@ -18,7 +18,7 @@ from tdn_export import export_model
 from .conftest import Structure, run_script, thermo_rows
 from .test_closed_form import TILTED, random_structure
 
-MEMBERS = [("l1", 1), ("default", 2), ("default", 3)]  # of different depths
+MEMBERS = [("l1", 1), ("default", 2), ("one_layer", 3)]  # of different depths
 DIRECT_MEMBERS = [("attention", 1), ("attention", 2)]
 COMMITTEE = "committee.tdn.pth"
 DIRECT = "direct_committee.tdn.pth"
@@ -39,7 +39,7 @@ def committee(plugin: Path, shared_files: SharedFiles) -> Path:
     members = [shared_files.checkpoint(name, seed) for name, seed in MEMBERS]
     shared_files.get(COMMITTEE, partial(export_model, members))
 
-    direct = [shared_files.checkpoint(name, seed, direct=True) for name, seed in DIRECT_MEMBERS]
+    direct = [shared_files.checkpoint(name, seed, forces="direct") for name, seed in DIRECT_MEMBERS]
 
     def make(path: Path) -> None:
         with pytest.warns(UserWarning, match="direct forces are no gradient"):
