@@ -137,8 +137,10 @@ def test_host_and_device_are_the_same(
     CELLS["triclinic"].write(tmp_path / "data")
     energies = []
     for style in ("tdn/kk", "tdn/kk/device", "tdn/kk/host", "tdn"):
-        script = setup(CELLS["triclinic"], "data", style) + f"pair_coeff * * {MODEL} H O\n"
-        output = run(script + MEASURE.format(dump="dump"), arguments=("-k", "on", "t", "1"))
+        head = setup(CELLS["triclinic"], "data", f"{style}\nsuffix on")
+        head = head.replace("pair_style", "suffix off\npair_style")
+        script = head + f"pair_coeff * * {MODEL} H O\n" + MEASURE.format(dump="dump")
+        output = run(script)
         assert ("TDN with KOKKOS" in output) == (style != "tdn")
         energies.append(thermo_rows(output)[0][1])
     np.testing.assert_allclose(energies, energies[0], rtol=1e-12)
