@@ -215,6 +215,7 @@ run 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decomposition", ["brick", "tiled"])
 def test_atoms_migrate(run: Runner, tmp_path: Path, decomposition: str) -> None:
     """2000 steps on 4 ranks: the last one is what the plain style finds on one rank."""
