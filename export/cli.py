@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         default="torchscript",
         metavar="BACKEND",
-        help="torchscript (default) or aotinductor, which writes machine code to model.tdn.pt2",
+        help="torchscript (default); aotinductor, which writes machine code to model.tdn.pt2; or "
+        "metatomic, which writes model.metatomic.pt for programs that run models of metatomic",
     )
     result.add_argument(
         "--dtype", choices=("float32", "float64"), help="precision; default: the checkpoint's"

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ase
@@ -46,6 +47,9 @@ from .verify import Deviation, verify
 # or forces by more than they may
 FINER = 30.0
 
+METATOMIC = "metatomic"
+OUTPUT_SUFFIXES = {**SUFFIXES, METATOMIC: ".metatomic.pt"}
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -68,10 +72,10 @@ class ExportReport:
 
 
 def default_output(checkpoint: str | Path, backend: str = TORCHSCRIPT) -> Path:
-    """``model.pt`` -> ``model.tdn.pth`` (or ``model.tdn.pt2``) beside it."""
+    """``model.pt`` -> ``model.tdn.pth`` (``.tdn.pt2``, ``.metatomic.pt``) beside it."""
     path = Path(checkpoint)
     stem = path.stem if path.suffix in (".pt", ".pth", ".ckpt") else path.name
-    return path.with_name(stem + SUFFIXES[backend])
+    return path.with_name(stem + OUTPUT_SUFFIXES[backend])
 
 
 def export_model(
@@ -97,12 +101,13 @@ def export_model(
     Parameters
     ----------
     checkpoint : file that tdn-train wrote; several make a committee, whose results are means
-    output : compiled file; default: the checkpoint's name with ``.tdn.pth`` or ``.tdn.pt2``
+    output : compiled file; default: the checkpoint's name with ``.tdn.pth``, ``.tdn.pt2`` or
+        ``.metatomic.pt``
     dtype : float32 or float64; default: the precision of the checkpoint
     device : where the compiled network is checked
     frames : further structures on which it is compared with the checkpoint
     progress : called with a line before each step
-    backend : torchscript or aotinductor
+    backend : torchscript, aotinductor, or metatomic: a file for programs that run its models
     fused : whether functions of the distance may become tables, for speed
     direct_forces : take a network with ``forces: direct``, whose forces are no gradient
     head : which head of a network that was trained on several levels of theory
@@ -125,8 +130,8 @@ def export_model(
     start = time.perf_counter()
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}, expected float32 or float64")
-    if backend not in SUFFIXES:
-        raise UsageError(f"backend is {backend!r}, expected {' or '.join(SUFFIXES)}")
+    if backend not in OUTPUT_SUFFIXES:
+        raise UsageError(f"backend is {backend!r}, expected {' or '.join(OUTPUT_SUFFIXES)}")
     place = select_device(device)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     output = _output_path(checkpoints, output, backend)
@@ -139,6 +144,11 @@ def export_model(
         if len(checkpoints) > 1:
             raise UsageError("a committee needs the backend torchscript")
         machine_code.check_tools()
+    if backend == METATOMIC:
+        metatomic = _metatomic()
+        if len(checkpoints) > 1 or direct_forces:
+            what = "a committee" if len(checkpoints) > 1 else "a network with direct forces"
+            raise UsageError(f"{what} needs the backend torchscript")
 
     stored, trainings = [], []
     for path in checkpoints:
@@ -176,6 +186,18 @@ def export_model(
     if calibrate is not None:
         say("comparing deviations with errors")
         metadata["deviation_factors"] = _deviation_factors(stored, calibrate)
+    originals = None
+    if metadata["radial_table_error"] is not None:
+        originals = [_in_precision(model, precision).to(place) for model in stored]
+    if backend == METATOMIC:
+        say("compiling and verifying")
+        (network,) = networks[precision]
+        with atomic_write(output) as temporary:
+            metatomic.save(network, metadata, temporary)
+            loaded = metatomic.LoadedModel(temporary, metadata, place)
+            deviations = verify([network.to(place)], loaded, frames, originals)
+            size = temporary.stat().st_size
+        return ExportReport(output, size, time.perf_counter() - start, metadata, deviations)
     reference = build_reference(networks, precision)
     say("compiling" if backend == TORCHSCRIPT else "compiling (this takes minutes)")
     module = deployed_module(networks[precision], positions=backend == TORCHSCRIPT)
@@ -190,9 +212,6 @@ def export_model(
         temporary.write_bytes(archive)
         say("verifying the compiled network")
         compiled = _load_new(temporary, place)
-        originals = None
-        if metadata["radial_table_error"] is not None:
-            originals = [_in_precision(model, precision).to(place) for model in stored]
         deployed = [network.to(place) for network in networks[precision]]
         deviations = verify(deployed, compiled, frames, originals)
     if direct_forces:
@@ -204,6 +223,16 @@ def export_model(
     return ExportReport(
         output, len(archive), time.perf_counter() - start, compiled.metadata, deviations
     )
+
+
+def _metatomic() -> ModuleType:
+    try:
+        from . import metatomic
+    except ImportError as error:
+        raise UsageError(
+            f'the backend metatomic needs its package ({error}); run: pip install "metatomic-torch"'
+        ) from error
+    return metatomic
 
 
 def _deviation_factors(models: list[Network], path: str | Path) -> dict[str, float]:
@@ -269,7 +298,7 @@ def _as_text(metadata: dict[str, Any], reference: dict[str, Any]) -> dict[str, s
 def _output_path(checkpoints: list[str | Path], output: str | Path | None, backend: str) -> Path:
     if not checkpoints:
         raise UsageError("no checkpoint given; expected one, or several for a committee")
-    suffix = SUFFIXES[backend]
+    suffix = OUTPUT_SUFFIXES[backend]
     if output is None:
         if len(checkpoints) > 1:
             raise UsageError(f"name the file of the committee: -o committee{suffix}")

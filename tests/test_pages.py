@@ -84,6 +84,9 @@ for name in archive["copies_of_factors"]:
 torch.save(state, "tdn_best_model.pth")
 """,
     "docs/calculator.md": "from ase.io import read\natoms = read('frame.xyz')",
+    "docs/engines.md": "import shutil; from tdn_export import export_model\n"
+    "export_model('run/model.pt', 'model.metatomic.pt', backend='metatomic')\n"
+    "shutil.copy('frame.xyz', 'start.xyz')",
     "docs/data.md": "import subprocess\n"
     "subprocess.run('tdn-data convert train.xyz train.xyz -o all.lmdb', shell=True, check=True)",
 }
@@ -94,7 +97,8 @@ torch.save(state, "tdn_best_model.pth")
 def test_python(page, folder):
     name = page.relative_to(ROOT).as_posix()
     if name == "docs/engines.md":
-        pytest.importorskip("torch_sim", reason="needs torch-sim-atomistic")
+        for package in ("torch_sim", "metatomic_ase"):
+            pytest.importorskip(package, reason="needs the packages of other engines")
     code = "\n".join([BEFORE.get(name, ""), *blocks(page, "python")])
     code = code.replace('device="cuda"', 'device="cpu"')
     done = run([sys.executable, "-c", code], folder)

@@ -110,6 +110,11 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
             raise TDNError(
                 f"{path} is a checkpoint, not a compiled file; run `tdn-export {path}` first"
             )
+    if "extra/metatomic-version" in names:
+        raise TDNError(
+            f"{path} is for programs that run models of metatomic (docs/engines.md), expected a "
+            "compiled file of TDN; `tdn-export model.pt` writes one"
+        )
     if not {"extra/metadata.json", "extra/reference.json"} <= names:
         kind = "an AOTInductor package" if compiled_library else "a TorchScript file"
         raise TDNError(f"{path} is {kind} of another program (it has no metadata of TDN); {AGAIN}")
