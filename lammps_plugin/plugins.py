@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tdn.system.threads import let_threads_yield
 
-from .paths import PLUGIN_NAME, plugin_dir
+from .paths import PLUGIN_NAME, misfit, plugin_dir, remedy, uses_wheel
 
 
 def plugin_path() -> str:
@@ -25,14 +25,13 @@ def plugin_path() -> str:
     plugin = folder / PLUGIN_NAME
     if _cut_short(plugin):
         if _is_first_rank():
-            print(f"tdn: {plugin} is damaged; run: tdn-lammps build --force", file=sys.stderr)
+            again = "install the wheel again" if uses_wheel() else "run: tdn-lammps build --force"
+            print(f"tdn: {plugin} is damaged; {again}", file=sys.stderr)
         return os.devnull  # no folder; loading half a library would end LAMMPS without a message
     if not plugin.is_file() and _is_first_rank() and _wants_tdn(sys.argv):
-        print(
-            "tdn: the input uses pair_style tdn, but the plugin for LAMMPS is not built; "
-            "run: tdn-lammps build",
-            file=sys.stderr,
-        )
+        wrong = misfit()
+        reason = wrong.reason if wrong else "the plugin for LAMMPS is not built"
+        print(f"tdn: the input uses pair_style tdn, but {reason}; {remedy()}", file=sys.stderr)
     return str(folder)
 
 

@@ -21,7 +21,8 @@ import torch
 
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
-from tdn.system.paths import OPS_LIBRARY, library_dir
+from tdn.system.paths import OPS_LIBRARY, build_output_dir, library_dir, uses_wheel
+from tdn.system.wheel import torch_misfit
 
 from .cuda_toolkit import choose_cuda
 
@@ -39,9 +40,20 @@ def ops_library() -> Path | None:
 def library_problem() -> str:
     """Why :func:`ops_library` finds nothing, in one line; empty if it does."""
     path = library_dir() / OPS_LIBRARY
-    if not path.is_file():
-        return f"no compiled library in {library_dir()}"
-    return _stamp_problem()
+    if path.is_file():
+        return _stamp_problem()
+    misfit = torch_misfit()
+    return misfit.reason if misfit else f"no compiled library in {library_dir()}"
+
+
+def library_remedy() -> str:
+    """What to do about :func:`library_problem`."""
+    if uses_wheel():
+        return "install the wheel again"
+    misfit = None if (library_dir() / OPS_LIBRARY).is_file() else torch_misfit()
+    if misfit:
+        return f"run `{misfit.remedy}`, or with a compiler `tdn-ops build`"
+    return "run `tdn-ops build`"
 
 
 def build_ops(
@@ -73,7 +85,8 @@ def build_ops(
     Raises
     ------
     UsageError
-        If ``sanitize`` is asked for in the default folder, where every program would find it.
+        If ``sanitize`` is asked for in the default folder, where every program would find it; if
+        another library is asked for than that of a wheel, which fits.
     TDNError
         If CMake or a C++ compiler is missing, CUDA is asked for and cannot be had, or the build
         fails.
@@ -84,6 +97,15 @@ def build_ops(
             "give it a folder of its own in the environment variable TDN_LIB_DIR"
         )
     target = library_dir() / OPS_LIBRARY
+    if uses_wheel():
+        if force or cuda:
+            raise UsageError(
+                "the wheel of this package brought operators for this torch, which are in use; to "
+                "compile others give them a folder in the environment variable TDN_LIB_DIR"
+            )
+        if library_problem():
+            raise TDNError(f"{library_problem()}; {library_remedy()}")
+        return target
     existing = read_stamp()
     if sanitize is None:
         sanitize = existing.get("sanitize") == "yes"
@@ -124,7 +146,11 @@ def build_ops(
 
 
 def run_cmake(
-    source_dir: Path, build_dir: Path, defines: Mapping[str, str], verbose: bool = False
+    source_dir: Path,
+    build_dir: Path,
+    defines: Mapping[str, str],
+    verbose: bool = False,
+    target: str = "all",
 ) -> None:
     """Configure and build a CMake project in Release mode.
 
@@ -136,6 +162,8 @@ def run_cmake(
         Cache variables, passed as ``-DNAME=VALUE``.
     verbose : bool
         Show the output; otherwise it goes to ``build.log`` in the library folder on failure.
+    target : str
+        What to build.
 
     Raises
     ------
@@ -148,7 +176,7 @@ def run_cmake(
     configure = [cmake, "-S", str(source_dir), "-B", str(build_dir), "-DCMAKE_BUILD_TYPE=Release"]
     configure += [f"-D{name}={value}" for name, value in defines.items()]
     jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
-    build = [cmake, "--build", str(build_dir), "--config", "Release", "--parallel", jobs]
+    build = [cmake, "--build", str(build_dir), "--target", target, "--parallel", jobs]
     for command in (configure, build):
         _run_logged(command, source_dir, verbose)
 
@@ -272,7 +300,7 @@ def _run_logged(command: list[str], source_dir: Path, verbose: bool) -> None:
         return
     where = "output above"
     if not verbose:
-        log = library_dir() / "build.log"
+        log = build_output_dir() / "build.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(output)
         where = f"full output in {log}"

@@ -9,7 +9,7 @@ import torch
 from tdn.system.command import run_main
 from tdn.system.paths import library_dir
 
-from .build import build_ops, library_problem, ops_library, read_stamp
+from .build import build_ops, library_problem, library_remedy, ops_library, read_stamp
 from .cuda_toolkit import REQUESTS
 from .loading import is_compiled
 
@@ -61,7 +61,7 @@ def info() -> list[str]:
     lines.append(f"devices:  {', '.join(devices) or 'no GPU found'}")
     path = ops_library()
     if path is None:
-        return [*lines, f"library:  none in use: {library_problem()}; run `tdn-ops build`"]
+        return [*lines, f"library:  none in use: {library_problem()}; {library_remedy()}"]
     stamp = read_stamp()
     lines += [f"library:  {path}", f"compiler: {stamp.get('compiler', 'unknown')}"]
     kernels = torch.ops.tdn.cpu_capability() if is_compiled() else "reference (TDN_OPS=reference)"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .build import library_problem, ops_library
+from .build import library_problem, library_remedy, ops_library
 from .sorted_edges import Edges
 
 _EDGES = (
@@ -133,7 +133,7 @@ def load() -> bool:
         if os.environ.get("TDN_OPS") != "reference":
             _pending_warning = (
                 f"the fused operators of tdn run as slow reference code: {library_problem()}; "
-                "run `tdn-ops build`"
+                f"{library_remedy()}"
             )
     return is_compiled()
 
@@ -172,7 +172,10 @@ def _register_reference() -> torch.library.Library:
 
 
 def _kernels_are_missing(*args):
-    raise RuntimeError(f"forces from positions need the compiled operators: {library_problem()}")
+    raise RuntimeError(
+        f"forces from positions need the compiled operators: {library_problem()}; "
+        f"{library_remedy()}"
+    )
 
 
 def _warned(function: Callable) -> Callable:

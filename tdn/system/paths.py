@@ -10,11 +10,27 @@ import os
 import sys
 from pathlib import Path
 
+from .wheel import LIBRARIES, torch_misfit, wheel
+
 OPS_LIBRARY = "libtdn_ops.so"
 
 
 def library_dir() -> Path:
-    """Folder of the compiled operators; the plugin for LAMMPS has one inside.
+    """Folder of the compiled operators.
+
+    ``$TDN_LIB_DIR`` if set, else that of the wheel if it was built for this PyTorch, else
+    :func:`build_output_dir`.
+    """
+    return LIBRARIES if uses_wheel() else build_output_dir()
+
+
+def uses_wheel() -> bool:
+    """Whether the operators in use are those of the wheel."""
+    return not os.environ.get("TDN_LIB_DIR") and wheel() is not None and not torch_misfit()
+
+
+def build_output_dir() -> Path:
+    """Folder of libraries that are compiled here; the plugin for LAMMPS has one inside.
 
     ``$TDN_LIB_DIR`` if set, else ``lib/tdn`` of the Python environment, else (where that is not
     writable) ``tdn`` in the user's data folder.

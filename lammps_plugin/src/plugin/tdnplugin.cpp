@@ -39,19 +39,40 @@ using namespace LAMMPS_NS;
 static const char REBUILD[] = "; run: tdn-lammps build";
 
 /* ----------------------------------------------------------------------
-   version of the PyTorch in the folder that the plugin was built with, empty if there is none
+   folder of this library
+------------------------------------------------------------------------- */
+
+static std::string own_folder()
+{
+  Dl_info self;
+  dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
+  const std::string path = self.dli_fname;
+  return path.substr(0, path.find_last_of('/') + 1);
+}
+
+/* ----------------------------------------------------------------------
+   where something is that the build names by its full path, or in a wheel from this library on
+------------------------------------------------------------------------- */
+
+static std::string located(const std::string &path)
+{
+  return path[0] == '/' ? path : own_folder() + path;
+}
+
+/* ----------------------------------------------------------------------
+   version of the PyTorch in the folder that the plugin was built for, empty if there is none
 ------------------------------------------------------------------------- */
 
 static std::string installed_torch()
 {
   std::string line;
-  std::ifstream python_package(TDN_TORCH_DIR "/version.py");
+  std::ifstream python_package(located(TDN_TORCH_DIR) + "/version.py");
   while (std::getline(python_package, line)) {
     if (line.compare(0, 11, "__version__") != 0) continue;
     const auto begin = line.find_first_of("'\"") + 1;
     return line.substr(begin, line.find_first_of("'\"", begin) - begin);
   }
-  std::ifstream libtorch(TDN_TORCH_DIR "/build-version");
+  std::ifstream libtorch(located(TDN_TORCH_DIR) + "/build-version");
   std::getline(libtorch, line);
   return line;
 }
@@ -85,9 +106,8 @@ static std::string other_abi(const std::string &reason)
   if (reason.find("undefined symbol: _ZN") == std::string::npos) return "";
   const bool wants_new = reason.find("__cxx11") != std::string::npos;
   if (!wants_new && reason.find("RKSs") == std::string::npos) return "";
-  return std::string("the plugin was built with _GLIBCXX_USE_CXX11_ABI=") +
-      (wants_new ? "1, but PyTorch in " TDN_TORCH_DIR " with 0: "
-                 : "0, but PyTorch in " TDN_TORCH_DIR " with 1: ");
+  return std::string("the plugin was built with _GLIBCXX_USE_CXX11_ABI=") + (wants_new ? "1" : "0") +
+      ", but PyTorch in " + located(TDN_TORCH_DIR) + " with " + (wants_new ? "0: " : "1: ");
 }
 
 /* ----------------------------------------------------------------------
@@ -99,20 +119,16 @@ static lammpsplugin_factory1 *load_factory(const char *file, const char *name,
 {
   const std::string torch = installed_torch();
   if (torch != TDN_TORCH_VERSION) {
-    failure = "the plugin was built for PyTorch " TDN_TORCH_VERSION ", but " TDN_TORCH_DIR " has " +
-        (torch.empty() ? "none" : tdn::printable(torch)) + REBUILD;
+    failure = "the plugin was built for PyTorch " TDN_TORCH_VERSION ", but " +
+        located(TDN_TORCH_DIR) + " has " + (torch.empty() ? "none" : tdn::printable(torch)) + REBUILD;
     return nullptr;
   }
-  Dl_info self;
-  dladdr(reinterpret_cast<void *>(&lammpsplugin_init), &self);
-  const std::string path = self.dli_fname;
-  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
-  const std::string library = folder + file;
+  const std::string library = own_folder() + file;
 
   failure = damage(library);
   // the operators are taken from the same folder, otherwise from where they were at build time
-  const std::string built = TDN_OPS_LIBRARY;
-  const std::string moved = folder + built.substr(built.find_last_of('/') + 1);
+  const std::string built = located(TDN_OPS_LIBRARY);
+  const std::string moved = own_folder() + built.substr(built.find_last_of('/') + 1);
   const std::string &operators = std::ifstream(moved) ? moved : built;
   if (failure.empty()) failure = damage(operators);
   if (!failure.empty()) {
