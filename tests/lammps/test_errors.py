@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from .conftest import LammpsRunner
+from .conftest import TIME_LIMIT, LammpsRunner
 from .toy import write_toy
 
 ATOMS = """\
@@ -40,27 +44,76 @@ def error_line(lmp: LammpsRunner) -> Callable[..., str]:
 COEFF = "pair_style tdn\npair_coeff * * toy1.tdn.pth "
 
 
-@pytest.mark.parametrize(
-    ("commands", "expected"),
-    [
-        ("pair_style tdn devise cpu", ["devise", "device, comm, check, direct or e0"]),
-        ("pair_style tdn device gpu", ["gpu", "auto, cpu, cuda or cuda:N"]),
-        ("pair_style tdn comm fast", ["fast", "auto, fold or exchange"]),
-        ("pair_style tdn check maybe", ["maybe"]),
-        ("pair_style tdn device", ["device"]),
-        ("pair_style tdn", ["pair coeffs are not set"]),
-        (COEFF + "H", ["1 element(s)", "expected 2", "for each atom type"]),
-        (COEFF + "H O H", ["3 element(s)", "expected 2"]),
-        (COEFF + "H Xe", ["element Xe of atom type 2", "knows: H O"]),
-        (COEFF.replace("* *", "1 1") + "H O", ["must start with * *"]),
-        (COEFF.replace("toy1", "absent") + "H O", ["absent.tdn.pth was not found"]),
-        (COEFF + "H NULL", ["pair coeffs are not set"]),
-    ],
-)
-def test_input_mistakes(error_line: Callable, commands: str, expected: list[str]) -> None:
-    line = error_line(commands)
+MISTAKES = [
+    ("pair_style tdn devise cpu", ["devise", "device, comm, check, direct or e0"]),
+    ("pair_style tdn device gpu", ["gpu", "auto, cpu, cuda or cuda:N"]),
+    ("pair_style tdn comm fast", ["fast", "auto, fold or exchange"]),
+    ("pair_style tdn check maybe", ["maybe"]),
+    ("pair_style tdn device", ["device"]),
+    ("pair_style tdn", ["pair coeffs are not set"]),
+    (COEFF + "H", ["1 element(s)", "expected 2", "for each atom type"]),
+    (COEFF + "H O H", ["3 element(s)", "expected 2"]),
+    (COEFF + "H Xe", ["element Xe of atom type 2", "knows: H O"]),
+    (COEFF.replace("* *", "1 1") + "H O", ["must start with * *"]),
+    (COEFF.replace("toy1", "absent") + "H O", ["absent.tdn.pth was not found"]),
+    (COEFF + "H NULL", ["pair coeffs are not set"]),
+]
+
+
+# argv: a file with scripts by name; prints what each ends with. One LAMMPS for all of them, which
+# goes on after an error when it is used from Python
+RUNNER = """
+import json, sys
+import tdn_lammps
+
+lmp = tdn_lammps.lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+found = {}
+for name, script in json.loads(open(sys.argv[1]).read()).items():
+    lmp.command("clear")
+    try:
+        for command in script.splitlines():
+            lmp.command(command)
+    except Exception as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def error_lines(
+    plugin: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The errors of the commands of `MISTAKES`, and with each of `bad_files` by its name."""
+    folder = tmp_path_factory.mktemp("errors")
+    scripts = {commands: commands for commands, _ in MISTAKES}
+    for number, (name, (make, _)) in enumerate(bad_files().items()):
+        path = folder / f"bad_{number}.tdn.pth"
+        make(path, models / "toy1.tdn.pth")
+        scripts[name] = f"pair_style tdn\npair_coeff * * {path} H O"
+    atoms = ATOMS.format(units="metal")
+    whole = {name: f"{atoms}{commands}\nrun 0" for name, commands in scripts.items()}
+    (folder / "scripts.json").write_text(json.dumps(whole))
+    environment = {**os.environ, "LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(folder / "scripts.json")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == scripts.keys()
+    lines = {}
+    for name, text in found.items():
+        (lines[name],) = [line for line in text.splitlines() if line.startswith("ERROR")]
+    return lines
+
+
+@pytest.mark.parametrize(("commands", "expected"), MISTAKES)
+def test_input_mistakes(error_lines: dict[str, str], commands: str, expected: list[str]) -> None:
     for text in expected:
-        assert text.lower() in line.lower()
+        assert text.lower() in error_lines[commands].lower()
 
 
 def test_units(error_line: Callable) -> None:
@@ -131,8 +184,16 @@ def bad_files() -> dict[str, tuple[Callable[[Path, Path], None], list[str]]]:
 
 
 @pytest.mark.parametrize("name", bad_files())
-def test_unusable_files(error_line: Callable, models: Path, tmp_path: Path, name: str) -> None:
-    make, expected = bad_files()[name]
+def test_unusable_files(error_lines: dict[str, str], name: str) -> None:
+    _, expected = bad_files()[name]
+    for text in [f"bad_{list(bad_files()).index(name)}.tdn.pth", *expected]:
+        assert text in error_lines[name]
+
+
+def test_an_unusable_file_ends_the_program(
+    error_line: Callable, models: Path, tmp_path: Path
+) -> None:
+    make, expected = bad_files()["truncated"]
     make(tmp_path / "bad.tdn.pth", models / "toy1.tdn.pth")
     line = error_line("pair_style tdn\npair_coeff * * bad.tdn.pth H O")
     for text in ["bad.tdn.pth", *expected]:
