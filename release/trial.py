@@ -24,6 +24,7 @@ from ase.io import read
 
 from tdn import TDNCalculator
 from tdn.system.errors import TDNError
+from tdn_export import check
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "lammps"
 # 96 atoms, 432 eV each: sums of 1e5 eV round at 1e-11 eV; both sides print 15 digits and more
@@ -51,8 +52,15 @@ def main() -> int:
     )
     parser.add_argument("--lmp", default="lmp")
     parser.add_argument("--mpiexec", default="mpiexec")
+    parser.add_argument("--check", action="store_true", help="without LAMMPS: its reference alone")
     arguments = parser.parse_args()
     try:
+        if arguments.check:
+            deviations, _ = check(arguments.model)
+            print(
+                json.dumps({"check": f"reference agrees: {deviations['forces']:.0e} eV/angstrom"})
+            )
+            return 0
         calculator = TDNCalculator(arguments.model, device="cpu")
     except TDNError as error:
         print(json.dumps({"refused": str(error)}))

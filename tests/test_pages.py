@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -33,6 +35,22 @@ def with_blocks(language: str) -> list:
     """Pages that have some, as parameters of a test."""
     pages = [page for page in PAGES if blocks(page, language)]
     return [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages]
+
+
+def test_the_tables_of_versions_are_those_that_were_measured(tmp_path, monkeypatch):
+    """``make matrix`` keeps its results in a file; the page shows them and nothing else."""
+    spec = importlib.util.spec_from_file_location("matrix", ROOT / "release" / "matrix.py")
+    matrix = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(matrix)
+    page = tmp_path / "versions.md"
+    page.write_text((ROOT / "docs" / "versions.md").read_text())
+    monkeypatch.setattr(matrix, "PAGE", page)
+    results = json.loads(matrix.RESULTS.read_text())
+    assert not any(result["failed"] for result in results.values())
+    matrix.write_page(results)
+    assert page.read_text() == (ROOT / "docs" / "versions.md").read_text()
+    for result in results.values():
+        assert f"| {result['torch']} | {result['python']} |" in page.read_text()
 
 
 def test_no_language_is_left_out():
