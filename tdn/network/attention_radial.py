@@ -53,10 +53,11 @@ class RadialProfile(nn.Module):
     def __init__(self, num_basis: int, hidden: tuple[int, ...], num_channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for n, m in zip([num_basis, *hidden[:-1]], hidden, strict=True):
-            layers += [nn.Linear(n, m), nn.LayerNorm(m), nn.SiLU()]
+        last = num_basis
+        for width in hidden:
+            layers += [nn.Linear(last, width), nn.LayerNorm(width), nn.SiLU()]
+            last = width
         self.hidden = nn.Sequential(*layers)
-        last = hidden[-1] if hidden else num_basis
         self.weight = nn.Parameter(SILU_SCALE * torch.randn(last, num_channels) / math.sqrt(last))
         self.offset = nn.Parameter((2 * torch.rand(num_channels) - 1) / math.sqrt(last))
 

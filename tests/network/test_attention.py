@@ -232,6 +232,13 @@ def test_ghost_atoms_through_exchange(monkeypatch):
     assert len(calls) == model.config.num_layers, "one exchange before each block"
 
 
+def test_radial_functions_without_hidden_layers():
+    """They are linear in the basis."""
+    profile = RadialProfile(6, (), 3)
+    basis = torch.rand(5, 6)
+    torch.testing.assert_close(profile(basis), basis @ profile.weight + profile.offset)
+
+
 @pytest.mark.parametrize("forces", ["gradient", "direct"])
 def test_scripted_network(forces):
     model = random_model("attention", forces=forces)
