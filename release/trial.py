@@ -81,7 +81,7 @@ def main() -> int:
 def deviation(calculator: TDNCalculator, arguments: argparse.Namespace, ranks: int) -> dict:
     """Largest differences between LAMMPS and ASE."""
     data = EXAMPLE / "water.data"
-    atoms = read(data, format="lammps-data", style="atomic")
+    atoms = read(data, format="lammps-data", atom_style="atomic")
     atoms.calc = calculator
     with TemporaryDirectory() as folder:
         script = INPUT.format(data=data, model=arguments.model.absolute())
