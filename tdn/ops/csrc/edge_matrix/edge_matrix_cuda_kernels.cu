@@ -220,8 +220,8 @@ template <typename T, int V> struct MatrixGradient {
   }
 };
 
-// Calls function(V, D) with both as types: packs of 16 bytes where rows allow it, half of that with
-// sixteen components; the components of l_max 0 to 3, else 0.
+// Calls function(V, D) with both as types: packs of 16 bytes where rows allow it, single channels
+// with sixteen components; the components of l_max 0 to 3, else 0.
 template <int V> struct Width {
   static constexpr int value = V;
 };
@@ -233,7 +233,7 @@ template <typename T, typename F> int for_shape(int64_t components, bool packed,
   if (components == 1) return function(Width<V>{}, Width<1>{});
   if (components == 4) return function(Width<V>{}, Width<4>{});
   if (components == 9) return function(Width<V>{}, Width<9>{});
-  if (components == 16) return function(Width<V / 2>{}, Width<16>{});
+  if (components == 16) return function(Width<1>{}, Width<16>{});
   return function(Width<V>{}, Width<0>{});
 }
 

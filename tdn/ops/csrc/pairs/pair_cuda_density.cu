@@ -178,7 +178,8 @@ template <typename T, int V, int L, Pass pass> struct Density : PairBlock<T, pas
 }    // namespace
 
 template <typename T, int V, int L, Pass pass> struct BlockLimits<Density<T, V, L, pass>> {
-  static constexpr int threads = density_threads, blocks = pass == Pass::forward && L < 4 ? 6 : 4;
+  static constexpr int threads = density_threads;
+  static constexpr int blocks = (pass == Pass::forward ? 6 : 4) - (L < 4 ? 0 : 1);
 };
 
 namespace {
