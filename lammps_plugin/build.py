@@ -19,6 +19,7 @@ from tdn.ops.build import build_lock, build_ops, compiler_version, run_cmake, to
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
 
+from .kokkos import kokkos_compiler
 from .mpi import lammps_folder, mpich_file
 from .paths import PLUGIN_NAME, STAMP_NAME, misfit, plugin_dir, plugin_output_dir, uses_wheel
 
@@ -209,6 +210,8 @@ def cmake_defines(stamp: Stamp) -> dict[str, str]:
         defines["TDN_SANITIZE"] = "ON"
     if stamp.kokkos:
         defines["LAMMPS_KOKKOS_BUILD_DIR"] = stamp.kokkos
+        if compiler := kokkos_compiler(stamp.kokkos):
+            defines["CMAKE_CXX_COMPILER"] = compiler
     mpi_header = mpich_file("mpi.h")
     if mpi_header is not None and Path(stamp.lammps_headers).name == "lammps":
         defines["MPI_INCLUDE_DIR"] = str(mpi_header.parent)

@@ -14,9 +14,9 @@ else()
 endif()
 set(CMAKE_CXX_EXTENSIONS OFF)    # as Kokkos wants it
 find_package(Kokkos CONFIG REQUIRED PATHS ${kokkos_folders} NO_DEFAULT_PATH)
-if(Kokkos_DEVICES MATCHES "CUDA|HIP|SYCL|OPENMPTARGET|OPENACC")
-  message(FATAL_ERROR "pair_style tdn/kk is for the CPU backends of Kokkos, found ${Kokkos_DEVICES}; "
-    "build without it and use pair_style tdn, which runs its model on the GPU")
+if(Kokkos_DEVICES MATCHES "HIP|SYCL|OPENMPTARGET|OPENACC")
+  message(FATAL_ERROR "pair_style tdn/kk is for Kokkos on CPUs and with CUDA, found ${Kokkos_DEVICES}; "
+    "build without it and use pair_style tdn")
 endif()
 
 string(TOUPPER "${built_KOKKOS_PREC}" precision)
@@ -27,7 +27,7 @@ endif()
 
 # Kokkos itself, like the functions of LAMMPS, comes from the program that loads the plugin: only
 # what its headers need is taken here
-add_library(kokkos_sources OBJECT src/kokkos/pair_tdn_kokkos.cpp)
+add_library(kokkos_sources OBJECT src/kokkos/graph_kokkos.cpp src/kokkos/pair_tdn_kokkos.cpp)
 target_include_directories(kokkos_sources PRIVATE src ${TDN_OPS_INCLUDE_DIR})
 target_include_directories(kokkos_sources SYSTEM PRIVATE ${LAMMPS_INCLUDE_DIR}/KOKKOS)
 target_compile_features(kokkos_sources PRIVATE cxx_std_20)

@@ -9,6 +9,8 @@
 #include "pair/neighbors.h"
 #include "pair/row_exchange.h"
 
+#include "model/tdn_model.h"
+
 #include "atom_kokkos.h"
 #include "atom_masks.h"
 #include "comm.h"
@@ -18,15 +20,12 @@
 #include "neigh_request.h"
 #include "neighbor.h"
 
-#include <type_traits>
-
-#ifdef LMP_KOKKOS_GPU
-#error "pair_style tdn/kk is for the CPU backends of KOKKOS"
-#endif
+#include <algorithm>
+#include <string>
+#include <vector>
 
 using namespace LAMMPS_NS;
 
-// one memory for the arrays of LAMMPS and the views of KOKKOS
 static_assert(!DAT::ttransform_kkfloat_1d_3_lr::NEED_TRANSFORM &&
                   !DAT::ttransform_kkacc_1d_3::NEED_TRANSFORM,
               "pair_style tdn/kk is for KOKKOS in double precision");
@@ -43,15 +42,33 @@ static int threads_of_kokkos(LAMMPS *lmp)
 }
 
 template <class DeviceType>
-PairTDNKokkos<DeviceType>::PairTDNKokkos(LAMMPS *lmp) : PairTDN(lmp, threads_of_kokkos(lmp))
+PairTDNKokkos<DeviceType>::PairTDNKokkos(LAMMPS *lmp) : PairTDNKokkos(lmp, new Graph(lmp))
+{
+}
+
+template <class DeviceType>
+PairTDNKokkos<DeviceType>::PairTDNKokkos(LAMMPS *lmp, Graph *graph) :
+    PairTDN(lmp, graph, threads_of_kokkos(lmp)), graph(*graph)
 {
   kokkosable = 1;
   reverse_comm_device = 1;
-  atomKK = dynamic_cast<AtomKokkos *>(atom);
-  // KOKKOS communicates in its own buffers for styles on its device, which here is the CPU
-  execution_space = Device;
+  // also on the CPU, where KOKKOS then communicates in its own buffers
+  execution_space = std::is_same_v<DeviceType, LMPDeviceType> ? Device : HostKK;
   datamask_read = X_MASK | F_MASK | TYPE_MASK | TAG_MASK | ENERGY_MASK | VIRIAL_MASK;
   datamask_modify = F_MASK | ENERGY_MASK | VIRIAL_MASK;
+}
+
+/* ----------------------------------------------------------------------
+   on a GPU the model is where KOKKOS is
+------------------------------------------------------------------------- */
+
+template <class DeviceType> void PairTDNKokkos<DeviceType>::settings(int narg, char **arg)
+{
+  std::string device = "device", gpu = "cuda:" + std::to_string(Kokkos::device_id());
+  std::vector<char *> args;
+  if (!ON_HOST) args = {&device[0], &gpu[0]};
+  args.insert(args.end(), arg, arg + narg);
+  PairTDN::settings(static_cast<int>(args.size()), args.data());
 }
 
 /* ---------------------------------------------------------------------- */
@@ -60,6 +77,11 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::coeff(int narg, char
 {
   PairTDN::coeff(narg, arg);
   report_places = true;
+  const std::vector<double> values = left_out_e0();
+  e0 = Kokkos::View<double *, DeviceType>("tdn:e0", values.size());
+  Kokkos::deep_copy(e0, Kokkos::View<const double *, Kokkos::HostSpace,
+                                     Kokkos::MemoryTraits<Kokkos::Unmanaged>>(values.data(),
+                                                                              values.size()));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -67,6 +89,12 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::coeff(int narg, char
 template <class DeviceType> void PairTDNKokkos<DeviceType>::init_style()
 {
   PairTDN::init_style();
+  if (!ON_HOST && (!model().takes_positions() || model().gpu_index() != Kokkos::device_id()))
+    error->all(FLERR,
+               "Pair style tdn/kk: found a model that {} on {}, expected one that takes positions "
+               "on cuda:{}, where KOKKOS is; use pair_style tdn",
+               model().takes_positions() ? "takes positions" : "takes edges", model().device(),
+               Kokkos::device_id());
   auto *const request = neighbor->find_request(this);
   constexpr bool on_device = std::is_same_v<DeviceType, LMPDeviceType>;
   request->set_kokkos_device(on_device);
@@ -78,14 +106,13 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::init_style()
 template <class DeviceType> Neighbors PairTDNKokkos<DeviceType>::neighbors() const
 {
   const auto *const found = static_cast<NeighListKokkos<DeviceType> *>(list);
-  static_assert(std::is_same_v<typename decltype(found->d_neighbors)::array_layout,
-                               Kokkos::LayoutRight>);
   return {found->inum,
           found->d_ilist.data(),
           found->d_numneigh.data(),
           nullptr,
           found->d_neighbors.data(),
-          found->d_neighbors.stride(0)};
+          found->d_neighbors.stride(0),
+          found->d_neighbors.stride(1)};
 }
 
 /* ---------------------------------------------------------------------- */
@@ -93,11 +120,67 @@ template <class DeviceType> Neighbors PairTDNKokkos<DeviceType>::neighbors() con
 template <class DeviceType> void PairTDNKokkos<DeviceType>::compute(int eflag, int vflag)
 {
   atomKK->sync(execution_space, datamask_read);
-  Kokkos::fence();    // other threads may still write to what the model reads
+  if (!ON_HOST) atomKK->sync(Host, TYPE_MASK);    // which are sent to ghosts when they change
+  copies.clear();
+  Kokkos::fence();    // KOKKOS may still write to what the model reads
   PairTDN::compute(eflag, vflag);
   atomKK->modified(execution_space, datamask_modify);
   if (report_places) log_places();
   report_places = false;
+}
+
+/* ----------------------------------------------------------------------
+   results for loops on the host; copies if they are on a GPU
+------------------------------------------------------------------------- */
+
+template <class DeviceType>
+const double *PairTDNKokkos<DeviceType>::on_host(const double *values, int64_t count)
+{
+  if (ON_HOST || !values) return values;
+  copies.emplace_back("tdn:results", count);
+  Kokkos::deep_copy(copies.back(), Foreign<double>(values, count));
+  return copies.back().data();
+}
+
+/* ----------------------------------------------------------------------
+   energies and forces where they are; what LAMMPS has on the host, on the host
+------------------------------------------------------------------------- */
+
+template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces &result)
+{
+  const int n = graph.nodes().num_local();
+  const auto f = atomKK->k_f.template view<DeviceType>();
+  const auto atoms = graph.atoms();
+  const auto species = graph.species();
+  const auto left_out = e0;
+  const double energy_unit = scale();
+  const Foreign<double> energies(result.atom_energy, n), forces(result.forces, 3 * n);
+  double energy = 0.0, sum = 0.0;
+  Kokkos::parallel_reduce(
+      "tdn:tally", Kokkos::RangePolicy<DeviceType>(0, n),
+      KOKKOS_LAMBDA(const int node, double &sum_energy, double &sum_force) {
+        sum_energy += energies(node) - left_out(species(node));
+        for (int a = 0; a < 3; a++) {
+          f(atoms(node), a) += energy_unit * forces(3 * node + a);
+          sum_force += forces(3 * node + a);
+        }
+      },
+      energy, sum);
+
+  if (eflag_atom) {
+    const auto species_on_host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), species);
+    tally_energies(on_host(result.atom_energy, n), species_on_host.data());
+  } else if (eflag_global) {
+    eng_vdwl += energy_unit * energy;
+  }
+  const int64_t rows = vflag_atom || cvflag_atom ? 9 * static_cast<int64_t>(n) : 0;
+  result.virial = on_host(result.virial, 9);
+  result.atom_virial = on_host(result.atom_virial, rows);
+  result.centroid = on_host(result.centroid, rows);
+  const int64_t members = model().metadata().committee;
+  result.members = on_host(result.members, 3 * members * n);
+  tally_virials(result);
+  return energy + sum;
 }
 
 /* ----------------------------------------------------------------------
@@ -106,47 +189,71 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::compute(int eflag, i
 
 template <class DeviceType> void PairTDNKokkos<DeviceType>::log_places()
 {
-  const void *const x = atomKK->k_x.template view<DeviceType>().data();
-  const void *const f = atomKK->k_f.template view<DeviceType>().data();
-  const char *const positions = !positions_of_model() ? "as edges"
-      : positions_of_model() == x                     ? "in place"
-                                                      : "copied";
-  const char *const forces = atom->f && f == atom->f[0] ? "in place" : "copied";
+  const void *const here = atomKK->k_x.template view<DeviceType>().data();
+  const void *const read = model().last_positions();
+  const char *const positions = !read ? "as edges" : read == here ? "in place" : "copied";
   if (comm->me == 0)
-    utils::logmesg(lmp, "TDN with KOKKOS ({}, {} thread(s)): positions {}, forces {}\n",
-                   DeviceType::name(), lmp->kokkos->nthreads, positions, forces);
+    utils::logmesg(lmp, "TDN with KOKKOS ({}, {} thread(s)): positions {}\n", DeviceType::name(),
+                   lmp->kokkos->nthreads, positions);
 }
 
 /* ----------------------------------------------------------------------
-   rows through the buffers of KOKKOS, whose memory is that of the host here
+   rows through the buffers of KOKKOS; the operators have them on the host
 ------------------------------------------------------------------------- */
+
+template <class DeviceType> static void packed(DAT::tdual_double_1d &buf)
+{
+  if (std::is_same_v<typename DeviceType::memory_space, Kokkos::HostSpace>) return;
+  buf.modify_host();
+  buf.sync_device();
+}
+
+template <class DeviceType> static double *received(DAT::tdual_double_1d &buf)
+{
+  if (!std::is_same_v<typename DeviceType::memory_space, Kokkos::HostSpace>) {
+    buf.modify_device();
+    buf.sync_host();
+  }
+  return buf.view_host().data();
+}
 
 template <class DeviceType>
 int PairTDNKokkos<DeviceType>::pack_forward_comm_kokkos(int n, DAT::tdual_int_1d atoms,
                                                         DAT::tdual_double_1d &buf, int, int *)
 {
-  return rows().pack_forward(n, atoms.view_host().data(), buf.view_host().data());
+  const int count = rows().pack_forward(n, atoms.view_host().data(), buf.view_host().data());
+  packed<DeviceType>(buf);
+  return count;
 }
 
 template <class DeviceType>
 void PairTDNKokkos<DeviceType>::unpack_forward_comm_kokkos(int n, int first,
                                                            DAT::tdual_double_1d &buf)
 {
-  rows().unpack_forward(n, first, buf.view_host().data());
+  unpack_forward_comm(n, first, received<DeviceType>(buf));
+}
+
+template <class DeviceType>
+void PairTDNKokkos<DeviceType>::unpack_forward_comm(int n, int first, double *buf)
+{
+  PairTDN::unpack_forward_comm(n, first, buf);
+  if (!ON_HOST && rows().carries_types()) atomKK->modified(Host, TYPE_MASK);
 }
 
 template <class DeviceType>
 int PairTDNKokkos<DeviceType>::pack_reverse_comm_kokkos(int n, int first,
                                                         DAT::tdual_double_1d &buf)
 {
-  return rows().pack_reverse(n, first, buf.view_host().data());
+  const int count = rows().pack_reverse(n, first, buf.view_host().data());
+  packed<DeviceType>(buf);
+  return count;
 }
 
 template <class DeviceType>
 void PairTDNKokkos<DeviceType>::unpack_reverse_comm_kokkos(int n, DAT::tdual_int_1d atoms,
                                                            DAT::tdual_double_1d &buf)
 {
-  rows().unpack_reverse(n, atoms.view_host().data(), buf.view_host().data());
+  rows().unpack_reverse(n, atoms.view_host().data(), received<DeviceType>(buf));
 }
 
 /* ---------------------------------------------------------------------- */

@@ -3,9 +3,9 @@
 
    Pair style tdn/kk for LAMMPS (https://www.lammps.org/): tdn on the data of KOKKOS.
 
-   The views of KOKKOS and the tensors of the model are the same memory: positions are read and
-   forces are added where KOKKOS has them, and rows of nodes travel in its buffers. Everything else
-   is that of pair style tdn.
+   The views of KOKKOS and the tensors of the model are the same memory, that of the CPU or of a
+   GPU: positions are read, pairs are made and forces are added where KOKKOS has its data, and rows
+   of nodes travel in its buffers. Everything else is that of pair style tdn.
 ------------------------------------------------------------------------- */
 
 #ifdef PAIR_CLASS
@@ -19,8 +19,13 @@ PairStyle(tdn/kk/host,PairTDNKokkos<LMPHostType>);
 #ifndef LMP_PAIR_TDN_KOKKOS_H
 #define LMP_PAIR_TDN_KOKKOS_H
 
-#include "kokkos_base.h"
+#include "kokkos/graph_kokkos.h"
 #include "pair/pair_tdn.h"
+
+#include "kokkos_base.h"
+
+#include <type_traits>
+#include <vector>
 
 namespace LAMMPS_NS {
 
@@ -28,22 +33,38 @@ template <class DeviceType> class PairTDNKokkos : public PairTDN, public KokkosB
  public:
   explicit PairTDNKokkos(class LAMMPS *);
 
+  void settings(int, char **) override;
   void coeff(int, char **) override;
   void init_style() override;
   void compute(int, int) override;
 
+  void unpack_forward_comm(int, int, double *) override;
   int pack_forward_comm_kokkos(int, DAT::tdual_int_1d, DAT::tdual_double_1d &, int,
                                int *) override;
   void unpack_forward_comm_kokkos(int, int, DAT::tdual_double_1d &) override;
   int pack_reverse_comm_kokkos(int, int, DAT::tdual_double_1d &) override;
   void unpack_reverse_comm_kokkos(int, DAT::tdual_int_1d, DAT::tdual_double_1d &) override;
 
+  // functions with kernels must be public for nvcc
+  double tally(tdn::Forces &) override;
+
  protected:
   Neighbors neighbors() const override;
 
  private:
-  bool report_places = false;    // in the log, after the next evaluation
+  using Graph = GraphKokkos<DeviceType>;
+  using Space = typename DeviceType::memory_space;
+  template <typename T> using Foreign = typename Graph::template Foreign<T>;
+  static constexpr bool ON_HOST = std::is_same_v<Space, Kokkos::HostSpace>;
 
+  Graph &graph;
+  Kokkos::View<double *, DeviceType> e0;    // of each species, eV
+  bool report_places = false;    // in the log, after the next evaluation
+  // copies for the host, of the last step
+  std::vector<Kokkos::View<double *, Kokkos::HostSpace>> copies;
+
+  const double *on_host(const double *, int64_t);
+  PairTDNKokkos(class LAMMPS *, Graph *);
   void log_places();
 };
 

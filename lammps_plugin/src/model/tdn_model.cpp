@@ -154,12 +154,15 @@ struct PairsOfEdges {
   PairsOfEdges &operator=(const PairsOfEdges &) = delete;
 };
 
-/// A tensor that shares memory with the caller.
+/// A tensor that shares memory with the caller, whose memory is that of the device if it is `there`.
 template <typename T>
-torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device)
+torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device,
+                   bool there = false)
 {
   // PyTorch has no constant tensors; the model does not write to its inputs
-  auto tensor = torch::from_blob(const_cast<T *>(data), shape, c10::CppTypeToScalarType<T>::value);
+  const auto options = torch::dtype(c10::CppTypeToScalarType<T>::value);
+  auto tensor = torch::from_blob(const_cast<T *>(data), shape,
+                                 options.device(there ? device : torch::Device(torch::kCPU)));
   return tensor.to(device);
 }
 
@@ -206,13 +209,14 @@ struct TDNModel::Impl {
   Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool each_member = false)
   {
     const int64_t n = pairs.num_local;
-    const PositionInput input = device.is_cpu()
-        ? PositionInput{view(pairs.positions, {pairs.num_rows, 3}, device),
-                        view(pairs.center, {n}, device),
-                        view(pairs.begin, {n + 1}, device),
-                        view(pairs.other, {pairs.num_pairs()}, device),
-                        view(pairs.node, {pairs.num_rows}, device),
-                        view(pairs.species, {pairs.num_all}, device), per_atom}
+    const bool there = pairs.on_device;
+    const PositionInput input = device.is_cpu() || there
+        ? PositionInput{view(pairs.positions, {pairs.num_rows, 3}, device, there),
+                        view(pairs.center, {n}, device, there),
+                        view(pairs.begin, {n + 1}, device, there),
+                        view(pairs.other, {pairs.num_pairs()}, device, there),
+                        view(pairs.node, {pairs.num_rows}, device, there),
+                        view(pairs.species, {pairs.num_all}, device, there), per_atom}
         : arrays.send(pairs, per_atom, device);
     last_positions = input.positions.data_ptr();
     from_positions = backend->run(input, exchange, each_member);
@@ -227,7 +231,7 @@ struct TDNModel::Impl {
     for (torch::Tensor *const value : wanted)
       *value = (each_member ? value->mean(0) : *value).contiguous();
     if (each_member) wanted.push_back(&members);
-    arrays.fetch(wanted);
+    if (!there) arrays.fetch(wanted);
     for (int k = 0; k < 5; k++) {
       if (values[k]->numel() != sizes[k] || values[k]->scalar_type() != torch::kFloat64)
         throw std::runtime_error("the model returned arrays of unexpected size");
@@ -235,6 +239,8 @@ struct TDNModel::Impl {
     }
     if (each_member && members.numel() != metadata.committee * 3 * n)
       throw std::runtime_error("the model returned arrays of unexpected size");
+    // the kernels of the caller are in another stream
+    if (there) torch::cuda::synchronize(device.index());
     return {results[0], results[1], results[2], results[3], results[4],
             each_member ? members.data_ptr<double>() : nullptr};
   }

@@ -41,7 +41,7 @@ void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_
   const int num_local = nodes_.num_local();
   enlarge(node_species, num_local + nodes_.num_ghosts());
   num_mapped = count_mapped();
-  num_builds++;
+  count_build();
 
   int64_t num_pairs = 0;
   for (int node = 0; node < num_local; node++) num_pairs += neighbors.counts[nodes_.atom_of(node)];
@@ -80,6 +80,16 @@ void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_
     const int node = nodes_.node_of(i);
     node_of_row[i] = node < nodes_.num_all() ? node : -1;
   }
+}
+
+/* ----------------------------------------------------------------------
+   graphs that follow each other may share a model, which knows lists by these numbers
+------------------------------------------------------------------------- */
+
+void EdgeGraph::count_build()
+{
+  static int64_t num_builds = 0;
+  build = ++num_builds;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -164,11 +174,17 @@ bool EdgeGraph::read_species()
     changed |= species != node_species[node];
     node_species[node] = species;
   }
-  if (count_mapped() != num_mapped)
-    throw std::runtime_error(
-        "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
-        "of the neighbor list; change such types with the set command, between runs");
+  if (count_mapped() != num_mapped) throw_joined();
   return changed;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void EdgeGraph::throw_joined()
+{
+  throw std::runtime_error(
+      "an atom of a type that pair_coeff maps to NULL became one of this style between two builds "
+      "of the neighbor list; change such types with the set command, between runs");
 }
 
 /* ---------------------------------------------------------------------- */
@@ -186,12 +202,12 @@ tdn::Pairs EdgeGraph::pairs() const
   return {atom->x ? atom->x[0] : nullptr, atom->nlocal + atom->nghost, nodes_.atoms(),
           pairs_begin.data(),             pair_atom.data(),            node_of_row.data(),
           node_species.data(),            nodes_.num_local(),          nodes_.num_all(),
-          num_builds};
+          build};
 }
 
 /* ---------------------------------------------------------------------- */
 
-EdgeGraph::Closest EdgeGraph::closest() const
+EdgeGraph::Closest EdgeGraph::closest()
 {
   const double *const *const x = atom->x;
   Closest found{-1, -1, r_max};

@@ -26,52 +26,59 @@ namespace LAMMPS_NS {
 class EdgeGraph : protected Pointers {
  public:
   explicit EdgeGraph(LAMMPS *lmp) : Pointers(lmp) {}
+  ~EdgeGraph() noexcept override {}    // that of Pointers may throw
 
   /// Cutoff, the species index of each atom type, and whether the model takes positions.
-  void set_model(double cutoff, const std::vector<int> &species_of_type, bool positions);
+  virtual void set_model(double cutoff, const std::vector<int> &species_of_type, bool positions);
 
   const Nodes &nodes() const { return nodes_; }
 
   // after each build of the neighbor list: local nodes, then the pairs. The owners are found in
   // between, from the numbers of the local nodes
 
-  void number_local(const Neighbors &neighbors);
-  void build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners);
+  virtual void number_local(const Neighbors &neighbors);
+  virtual void build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners);
 
   /** In every step: the species of local atoms, since fixes change types between builds of the
       list. Whether one has changed, so that other ranks do not know it.
       Throws std::runtime_error if an atom has come to this style or left it since then. */
-  bool read_species();
+  virtual bool read_species();
 
   /// In every step, when the types of ghosts are those of their owners.
-  void update();
+  virtual void update();
 
   /// The graph of this step, without edges for a model that takes positions, or the pairs; valid
   /// until the next step.
-  tdn::Graph view() const;
-  tdn::Pairs pairs() const;
+  virtual tdn::Graph view() const;
+  virtual tdn::Pairs pairs() const;
 
   /// The closest two atoms of all pairs of this rank.
   struct Closest {
     int atom, other;    // -1 if there is no pair within the cutoff
     double distance;
   };
-  Closest closest() const;
+  virtual Closest closest();
 
-  double memory_usage() const;
+  virtual double memory_usage() const;
+
+ protected:
+  bool takes_positions = false;
+  Nodes nodes_;
+  int64_t build = 0;                   // another number after each build of the pairs
+  std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
+  std::vector<int> pair_atom;          // the neighbor, which may be an image
+
+  void count_build();
+  int64_t species_of(int node) const;
+  [[noreturn]] static void throw_joined();
 
  private:
   double r_max = 0.0;
-  bool takes_positions = false;
   std::vector<int> type2species;
 
-  Nodes nodes_;
   std::vector<int64_t> node_species;
   int num_mapped = 0;    // local atoms whose type has a species, at the last build of the list
 
-  int64_t num_builds = 0;              // of the pairs
-  std::vector<int64_t> pairs_begin;    // [num_local + 1] first pair of each center
-  std::vector<int> pair_atom;          // the neighbor, which may be an image
   std::vector<int> node_of_row;        // for positions: node of each atom and image, -1 for none
   std::vector<int> pair_slot;          // for edges: the neighbor's number in nodes
 
@@ -81,7 +88,6 @@ class EdgeGraph : protected Pointers {
 
   void build_edges();
   int count_mapped() const;
-  int64_t species_of(int node) const;
 };
 
 }    // namespace LAMMPS_NS

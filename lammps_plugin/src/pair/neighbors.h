@@ -18,8 +18,9 @@ struct Neighbors {
   // neighbors of each atom, with special bits: rows anywhere, or of one array if that is null
   int *const *rows;
   const int *array;
-  size_t stride;    // between the rows of the array
+  size_t stride, column;    // between the rows of the array, and within one
 
+  /// Of rows without gaps.
   const int *of(int atom) const { return rows ? rows[atom] : array + stride * atom; }
 };
 

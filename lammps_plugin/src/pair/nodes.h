@@ -28,6 +28,10 @@ class Nodes {
   int atom_of(int node) const { return atom_of_node[node]; }
   const int *atoms() const { return atom_of_node.data(); }
 
+  /// Of each atom `slot_of`, and of each ghost its node; valid until the next build of the list.
+  const int *slots() const { return slot_of_atom.data(); }
+  const int *places() const { return node_of_ghost.data(); }
+
   /// Node of an atom or image in this step; -1 for atoms of other styles.
   int node_of(int atom) const
   {

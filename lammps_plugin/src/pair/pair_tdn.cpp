@@ -32,6 +32,7 @@
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <string>
@@ -51,7 +52,8 @@ struct PairTDN::Parts {
 
   // work of a step
 
-  EdgeGraph graph;
+  std::unique_ptr<EdgeGraph> own_graph;
+  EdgeGraph &graph;
   RowExchange rows;
   EdgeSums sums;
   Committee committee;
@@ -61,17 +63,17 @@ struct PairTDN::Parts {
   std::vector<std::string> elements;    // of each atom type
   bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
 
-  Parts(LAMMPS *lmp, Pair *pair, int num_threads) :
-      file(lmp), graph(lmp), rows(lmp, pair, graph.nodes()), committee(lmp),
-      resources(lmp, num_threads)
+  Parts(LAMMPS *lmp, Pair *pair, EdgeGraph *given, int num_threads) :
+      file(lmp), own_graph(given ? given : new EdgeGraph(lmp)), graph(*own_graph),
+      rows(lmp, pair, graph.nodes()), committee(lmp), resources(lmp, num_threads)
   {
   }
 };
 
 /* ---------------------------------------------------------------------- */
 
-PairTDN::PairTDN(LAMMPS *lmp, int num_threads) :
-    Pair(lmp), parts(new Parts(lmp, this, num_threads))
+PairTDN::PairTDN(LAMMPS *lmp, EdgeGraph *graph, int num_threads) :
+    Pair(lmp), parts(new Parts(lmp, this, graph, num_threads))
 {
   single_enable = 0;
   restartinfo = 0;
@@ -262,7 +264,7 @@ void *PairTDN::extract_peratom(const char *name, int &columns)
 
 Neighbors PairTDN::neighbors() const
 {
-  return {list->inum, list->ilist, list->numneigh, list->firstneigh, nullptr, 0};
+  return {list->inum, list->ilist, list->numneigh, list->firstneigh, nullptr, 0, 0};
 }
 
 /* ---------------------------------------------------------------------- */
@@ -274,9 +276,20 @@ RowExchange &PairTDN::rows()
 
 /* ---------------------------------------------------------------------- */
 
-const void *PairTDN::positions_of_model() const
+tdn::TDNModel &PairTDN::model()
 {
-  return parts->file.model().last_positions();
+  return parts->file.model();
+}
+
+double PairTDN::scale() const
+{
+  return parts->scale;
+}
+
+std::vector<double> PairTDN::left_out_e0() const
+{
+  const std::vector<double> &e0 = parts->file.isolated_energies();
+  return parts->file.keep_e0 ? std::vector<double>(e0.size(), 0.0) : e0;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -335,12 +348,9 @@ void PairTDN::evaluate()
   double sum;    // of everything, to see whether it is finite
   const double *member_values;
   if (model.takes_positions()) {
-    const tdn::Forces result =
+    tdn::Forces result =
         model.evaluate(parts->graph.pairs(), exchange, vflag_atom || cvflag_atom, members);
-    sum = tally_energies(result.atom_energy) +
-        std::accumulate(result.forces, result.forces + 3 * graph.num_local, 0.0);
-    tally_forces(result.forces);
-    tally_virials(result);
+    sum = tally(result);
     member_values = result.members;
   } else {
     const tdn::Evaluation result = model.evaluate(graph, exchange, members);
@@ -351,7 +361,7 @@ void PairTDN::evaluate()
       tally_edges(result.edge_gradient);
     const double *const forces = direct ? result.forces : parts->sums.force.data();
     sum = std::accumulate(forces, forces + 3 * (direct ? graph.num_local : graph.num_all),
-                          tally_energies(result.atom_energy));
+                          tally_energies(result.atom_energy, graph.species));
     member_values = result.members;
   }
   if (exchange && parts->report_exchanges) {
@@ -368,20 +378,29 @@ void PairTDN::evaluate()
    the sum of the energies, in the units of the model
 ------------------------------------------------------------------------- */
 
-double PairTDN::tally_energies(const double *energies)
+double PairTDN::tally_energies(const double *energies, const int64_t *species)
 {
   const Nodes &nodes = parts->graph.nodes();
-  const int64_t *const species = parts->graph.view().species;
-  const double *const e0 = parts->file.isolated_energies().data();
+  const std::vector<double> e0 = left_out_e0();
   double total = 0.0;
   for (int node = 0; node < nodes.num_local(); node++) {
-    double energy = energies[node];
-    if (!parts->file.keep_e0) energy -= e0[species[node]];
+    const double energy = energies[node] - e0[species[node]];
     total += energy;
     if (eflag_atom) eatom[nodes.atom_of(node)] += parts->scale * energy;
   }
   if (eflag_global) eng_vdwl += parts->scale * total;
   return total;
+}
+
+/* ---------------------------------------------------------------------- */
+
+double PairTDN::tally(tdn::Forces &result)
+{
+  const int num_local = parts->graph.nodes().num_local();
+  const double sum = tally_energies(result.atom_energy, parts->graph.view().species);
+  tally_forces(result.forces);
+  tally_virials(result);
+  return std::accumulate(result.forces, result.forces + 3 * num_local, sum);
 }
 
 /* ---------------------------------------------------------------------- */

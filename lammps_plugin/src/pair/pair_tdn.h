@@ -19,17 +19,20 @@ PairStyle(tdn,PairTDN);
 
 namespace tdn {
 struct Forces;
-}
+class TDNModel;
+}    // namespace tdn
 
 namespace LAMMPS_NS {
 
+class EdgeGraph;
 struct Neighbors;
 class RowExchange;
 
 class PairTDN : public Pair {
  public:
-  /// `num_threads` for operators on the CPU; 0 for the share of the cores of a rank.
-  explicit PairTDN(class LAMMPS *, int num_threads = 0);
+  /** `graph` becomes the property of the style, which has its own without it. `num_threads` are for
+      operators on the CPU, 0 for the share of the cores of a rank. */
+  explicit PairTDN(class LAMMPS *, EdgeGraph *graph = nullptr, int num_threads = 0);
   ~PairTDN() override;
 
   void compute(int, int) override;
@@ -50,15 +53,22 @@ class PairTDN : public Pair {
   struct Parts;    // the model, the graph of a step and what works on them
   Parts *parts;
 
-  // what tdn/kk has of its own, and what it needs
+  // what tdn/kk has of its own
+
   virtual Neighbors neighbors() const;
+  virtual double tally(tdn::Forces &);    // the sum of energies and forces
+
+  // what it needs
+
+  tdn::TDNModel &model();
   RowExchange &rows();
-  const void *positions_of_model() const;    // where it read them last; null if it takes edges
+  double scale() const;                       // eV to the energy unit of this run
+  std::vector<double> left_out_e0() const;    // of each species, eV
 
   void allocate();
   void report_not_finite();
   void evaluate();
-  double tally_energies(const double *);
+  double tally_energies(const double *, const int64_t *);
   void tally_virials(const tdn::Forces &);
   void tally_forces(const double *);
   void tally_edges(const double *);

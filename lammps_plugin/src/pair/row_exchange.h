@@ -46,6 +46,9 @@ class RowExchange : public tdn::Exchange, protected Pointers {
       last build of the neighbor list. */
   void share_types(bool changed);
 
+  /// Whether types are on their way, which LAMMPS's arrays then have.
+  bool carries_types() const { return message.content == TYPES; }
+
   // what an evaluation communicates
 
   void clear_counts();
