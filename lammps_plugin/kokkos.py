@@ -56,7 +56,7 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
 
 
 def kokkos_compiler(build: str | Path) -> str:
-    """What compiled that LAMMPS: a wrapper of nvcc where Kokkos needs it; empty if it is unknown."""
+    """What compiled that LAMMPS, with CUDA a wrapper of nvcc; empty if that is unknown."""
     return cmake_cache(Path(build) / "CMakeCache.txt").get("CMAKE_CXX_COMPILER", "")
 
 

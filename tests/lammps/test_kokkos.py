@@ -62,11 +62,11 @@ def kokkos() -> tuple[Path, Path]:
     from tdn_lammps.cli import main
 
     output = library_dir() / "lammps-kokkos"
-    words = ["build", "--lammps-source", str(tree), "--kokkos", "--output", str(output)]
+    words = ["build", "--lammps-source", str(tree), "--kokkos", str(tree / "build")]
     with pytest.MonkeyPatch.context() as patch:
         # the compiler of MPI is that of the tree, as mpiexec
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        assert main(words) == 0
+        assert main([*words, "--output", str(output)]) == 0
     return tree / "build" / "lmp", output
 
 
