@@ -14,9 +14,9 @@ else()
 endif()
 set(CMAKE_CXX_EXTENSIONS OFF)    # as Kokkos wants it
 find_package(Kokkos CONFIG REQUIRED PATHS ${kokkos_folders} NO_DEFAULT_PATH)
-if(Kokkos_DEVICES MATCHES "HIP|SYCL|OPENMPTARGET|OPENACC")
-  message(FATAL_ERROR "pair_style tdn/kk is for Kokkos on CPUs and with CUDA, found ${Kokkos_DEVICES}; "
-    "build without it and use pair_style tdn")
+if(Kokkos_DEVICES MATCHES "CUDA|HIP|SYCL|OPENMPTARGET|OPENACC")
+  message(FATAL_ERROR "pair_style tdn/kk is for the CPU backends of Kokkos, found ${Kokkos_DEVICES}; "
+    "build without it and use pair_style tdn, which runs its model on the GPU")
 endif()
 
 string(TOUPPER "${built_KOKKOS_PREC}" precision)

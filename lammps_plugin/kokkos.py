@@ -9,7 +9,7 @@ from tdn.system.errors import TDNError
 
 # the interfaces of KOKKOS changed before this release
 OLDEST = "20260704"
-OTHER_BACKENDS = ("HIP", "SYCL", "OPENMPTARGET", "OPENACC")
+GPU_BACKENDS = ("CUDA", "HIP", "SYCL", "OPENMPTARGET", "OPENACC")
 
 
 def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> Path:
@@ -24,8 +24,8 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
     Raises
     ------
     TDNError
-        If LAMMPS is too old, or there is no such build, or several, or one for another GPU than
-        that of CUDA, or not in double precision.
+        If LAMMPS is too old, or there is no such build, or several, or one for a GPU or not in
+        double precision.
     """
     if version < OLDEST:
         raise TDNError(f"--kokkos: found LAMMPS {version}, expected {OLDEST} or newer")
@@ -42,12 +42,12 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
             "built LAMMPS with -D PKG_KOKKOS=on; name it with --kokkos DIR"
         )
     build, entries = found[0]
-    for backend in OTHER_BACKENDS:
+    for backend in GPU_BACKENDS:
         if _is_on(entries, f"Kokkos_ENABLE_{backend}"):
             raise TDNError(
-                f"--kokkos: {build} has Kokkos_ENABLE_{backend}, and pair_style tdn/kk is for "
-                "CUDA and the CPU backends; build without --kokkos and use pair_style tdn, also "
-                "with -k on -sf kk"
+                f"--kokkos: {build} has Kokkos_ENABLE_{backend}, and pair_style tdn/kk is for the "
+                "CPU backends; build without --kokkos: pair_style tdn runs its model on the GPU, "
+                "also with -k on -sf kk"
             )
     precision = entries.get("KOKKOS_PREC", "double")
     if precision.lower() != "double":
@@ -56,7 +56,7 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
 
 
 def kokkos_compiler(build: str | Path) -> str:
-    """What compiled that LAMMPS, with CUDA a wrapper of nvcc; empty if that is unknown."""
+    """What compiled that LAMMPS, and compiles Kokkos alike; empty if that is unknown."""
     return cmake_cache(Path(build) / "CMakeCache.txt").get("CMAKE_CXX_COMPILER", "")
 
 
