@@ -256,7 +256,12 @@ FEATURES = {
     "units real": ("", "toy2.tdn.pth", "fix 1 all nve\n{dump}run 5\n", ""),
     "float32": ("", "toy2f.tdn.pth", "fix 1 all nve\n{dump}run 2\n", ""),
     "attention": ("", "attention_1.tdn.pth", "fix 1 all nve\n{dump}run 3\n", ""),
-    "direct": ("direct yes", "attention_1_direct.tdn.pth", "fix 1 all nve\n{dump}run 3\n", ""),
+    "direct": (
+        "direct yes",
+        "attention_1_forces-direct.tdn.pth",
+        "fix 1 all nve\n{dump}run 3\n",
+        "",
+    ),
     "exchange alone": ("comm exchange", MODEL, "fix 1 all nve\n{dump}run 3\n", ""),
     "no e0": ("e0 no", MODEL, "fix 1 all nve\n{dump}run 3\n", ""),
     "committee": (
@@ -287,7 +292,8 @@ def test_features(
         members = [shared_files.checkpoint("l1"), shared_files.checkpoint("default", 2)]
         shared_files.get(COMMITTEE, partial(export_model, members))
     if "attention" in model:
-        shared_files.export("attention", direct=feature == "direct")
+        changes = {"forces": "direct"} if feature == "direct" else {}
+        shared_files.export("attention", **changes)
     structure = grid()
     structure.write(tmp_path / "data")
     units = "real" if feature == "units real" else "metal"
