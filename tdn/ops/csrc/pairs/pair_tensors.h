@@ -4,8 +4,7 @@
 #define TDN_PAIR_TENSORS_H
 
 #include "node_tile.h"
-#include "pair_kernels.h"
-#include "pairs.h"
+#include "pair_list_tensors.h"
 #include "common/parallel.h"
 
 #include <ATen/Parallel.h>
@@ -40,43 +39,8 @@ template <typename T> T *thread_scratch(int64_t count)
   return static_cast<T *>(std::align(alignment, 1, start, space));
 }
 
-struct Pairs {
-  Tensor positions, center, ptr, other, node, species;
-
-  Pairs(const char *name, TDN_PAIR_PARAMETERS) :
-      positions(positions), center(center), ptr(ptr), other(other), node(node), species(species)
-  {
-    const auto is = [](const Tensor &t, at::ScalarType type, int64_t dim) {
-      return t.scalar_type() == type && t.dim() == dim && t.is_contiguous() && t.is_cpu();
-    };
-    TORCH_CHECK_VALUE(is(positions, at::kDouble, 2) && positions.size(1) == 3 &&
-                          is(center, at::kInt, 1) && is(ptr, at::kLong, 1) &&
-                          ptr.numel() == center.numel() + 1 && is(other, at::kInt, 1) &&
-                          is(node, at::kInt, 1) && node.numel() == positions.size(0) &&
-                          is(species, at::kLong, 1) && species.numel() >= center.numel(),
-                      name, ": expected contiguous positions float64 [rows, 3], center int32 [n], ",
-                      "ptr int64 [n + 1], other int32, node int32 [rows], species int64 [n_all], ",
-                      "found ", positions.sizes(), ", ", center.sizes(), ", ", ptr.sizes(), ", ",
-                      other.sizes(), ", ", node.sizes(), ", ", species.sizes());
-  }
-
-  int64_t num_centers() const { return center.numel(); }
-  int64_t num_nodes() const { return species.numel(); }
-
-  template <typename T>
-  PairList<T> list(const Tensor &table, double r_max, double stretch) const
-  {
-    return {positions.const_data_ptr<double>(),
-            center.const_data_ptr<int32_t>(),
-            ptr.const_data_ptr<int64_t>(),
-            other.const_data_ptr<int32_t>(),
-            node.const_data_ptr<int32_t>(),
-            species.const_data_ptr<int64_t>(),
-            num_centers(),
-            num_nodes(),
-            {table.const_data_ptr<T>(), table.size(0), table.size(2), table.size(4),
-             table.size(5) - 1, r_max, stretch}};
-  }
+struct Pairs : PairListTensors {
+  using PairListTensors::PairListTensors;
 
   // Call function(begin, end) in parallel for centers with about equal numbers of pairs.
   template <typename F> void each_center(int64_t work_per_pair, const F &function) const
@@ -142,7 +106,8 @@ template <typename T> struct EdgeLayer {
     a.rank = rank;
     a.channels = channels;
     a.blocks = blocks;
-    a.pairs = pairs.list<T>(table, r_max, stretch);
+    a.pairs = pairs.list<T>({table.const_data_ptr<T>(), table.size(0), table.size(2), table.size(4),
+                             table.size(5) - 1, r_max, stretch});
     a.harmonics = first ? nullptr : harmonics.const_data_ptr<T>();
     return a;
   }

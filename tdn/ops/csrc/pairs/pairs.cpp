@@ -103,8 +103,7 @@ void pair_zbl_cpu(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_
   constexpr double share[] = {0.18175, 0.50986, 0.28022, 0.02817};
   constexpr double decay[] = {3.19980, 0.94229, 0.40290, 0.20162};
   const Pairs pairs("pair_zbl", TDN_PAIR_ARGUMENTS);
-  const PairList<double> list = pairs.list<double>(
-      at::empty({1, 1, 1, 1, 1, 1, 1}, positions.options()), 1.0, 1.0);
+  const PairList<double> list = pairs.list<double>({});
   const double *const z = number.const_data_ptr<double>();
   const double *const cutoffs = pair_cutoff.const_data_ptr<double>();
   const int64_t num_species = number.numel();

@@ -2,6 +2,7 @@
 
 #include "node_tile.h"
 #include "pair_cuda_kernels.h"
+#include "pair_list_tensors.h"
 #include "common/current_queue.h"
 #include "common/find_operator.h"
 #include "exchange/exchange.h"
@@ -30,41 +31,13 @@ namespace {
 
 using c10::cuda::CUDAGuard;
 
-struct DeviceList {
-  Tensor positions, center, ptr, other, node, species;
+struct DeviceList : PairListTensors {
   CUDAGuard guard;
   at::AutoDispatchBelowADInplaceOrView below;    // no derivatives are recorded
 
   DeviceList(const char *name, TDN_PAIR_PARAMETERS) :
-      positions(positions), center(center), ptr(ptr), other(other), node(node), species(species),
-      guard(positions.device())
+      PairListTensors(name, TDN_PAIR_ARGUMENTS), guard(positions.device())
   {
-    const auto is = [&](const Tensor &t, at::ScalarType type, int64_t dim) {
-      return t.scalar_type() == type && t.dim() == dim && t.is_contiguous() &&
-          t.device() == positions.device();
-    };
-    TORCH_CHECK_VALUE(is(positions, at::kDouble, 2) && positions.size(1) == 3 &&
-                          is(center, at::kInt, 1) && is(ptr, at::kLong, 1) &&
-                          ptr.numel() == center.numel() + 1 && is(other, at::kInt, 1) &&
-                          is(node, at::kInt, 1) && node.numel() == positions.size(0) &&
-                          is(species, at::kLong, 1) && species.numel() >= center.numel(),
-                      name, ": expected contiguous positions float64 [rows, 3], center int32 [n], ",
-                      "ptr int64 [n + 1], other int32, node int32 [rows], species int64 [n_all] ",
-                      "on ",
-                      positions.device(), ", found ", positions.sizes(), ", ", center.sizes(), ", ",
-                      ptr.sizes(), ", ", other.sizes(), ", ", node.sizes(), ", ", species.sizes());
-  }
-
-  int64_t num_centers() const { return center.numel(); }
-  int64_t num_nodes() const { return species.numel(); }
-
-  template <typename T> PairList<T> list(const RadialTable<T> &table) const
-  {
-    return {positions.const_data_ptr<double>(), center.const_data_ptr<int32_t>(),
-            ptr.const_data_ptr<int64_t>(),      other.const_data_ptr<int32_t>(),
-            node.const_data_ptr<int32_t>(),     species.const_data_ptr<int64_t>(),
-            num_centers(),                      num_nodes(),
-            table};
   }
 
   // function(first, count) for all centers, some at a time
