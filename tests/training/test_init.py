@@ -69,7 +69,8 @@ def test_few_frames_ask_for_a_third_layer_or_a_third_degree(folder):
         config = load_config(f"{name}.yaml")
         assert [config.model.l_max, config.model.num_layers] == wanted
         # energies of crystals say what forces do not
-        assert config.train.energy_weight == (30 if name == "c" else 1)
+        weights = config.train.energy_weight, config.train.final_energy_weight
+        assert weights == ((30, 3000) if name == "c" else (1, 300))
 
 
 def test_energies_count_at_the_end_and_runs_may_end_early(folder):

@@ -34,8 +34,10 @@ BYTES_PER_ATOM, BYTES_PER_EDGE, MEMORY_PART = 60_000, 10_000, 0.25
 FEW_FRAMES = 1000
 # steps per epoch below which batches are not made larger, and steps of a whole run
 MIN_STEPS, RUN_STEPS = 60, 40_000
-# weight of the energy in crystals and liquids from the start, and in all at the end of a run
-CONDENSED_ENERGY_WEIGHT, FINAL_ENERGY_WEIGHT = 30, 300
+# weight of the energy at the end of a run: of molecules; of crystals and liquids, where an energy
+# per atom is a mean over many, and from the start
+FINAL_ENERGY_WEIGHT = 300
+CONDENSED_ENERGY_WEIGHT, CONDENSED_FINAL_ENERGY_WEIGHT = 30, 3000
 # part of a run without a better validation loss that is waited for
 PATIENCE = 0.1
 COUNTED_FRAMES = 50
@@ -352,6 +354,7 @@ def _weight_lines(found: Survey, condensed: bool) -> list[str]:
         if not found.labels[name]:
             lines.append(f"  {name}_weight: 0  # no frame has {name}")
     if found.labels["energy"] and found.labels["forces"]:
+        final = CONDENSED_FINAL_ENERGY_WEIGHT if condensed else FINAL_ENERGY_WEIGHT
         if condensed:
             lines += [
                 "  # energies of strained, molten and cut crystals say what forces do not",
@@ -359,6 +362,6 @@ def _weight_lines(found: Survey, condensed: bool) -> list[str]:
             ]
         lines += [
             "  # forces teach most; energies become exact once the learning rate is small",
-            f"  final_energy_weight: {FINAL_ENERGY_WEIGHT}",
+            f"  final_energy_weight: {final}",
         ]
     return lines
