@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
-from torch_sim.typing import StateDict
 
 from .graph import Graph, collate, graph_from_atoms
 from .inference.calculator import TDNCalculator
@@ -81,7 +80,9 @@ class TDNModel(ModelInterface):
         self._compute_stress = value
 
     @torch.inference_mode(False)
-    def forward(self, state: SimState | StateDict, **_: object) -> dict[str, torch.Tensor]:
+    def forward(
+        self, state: SimState | dict[str, torch.Tensor], **_: object
+    ) -> dict[str, torch.Tensor]:
         """Evaluate all structures of a state.
 
         Returns

@@ -13,9 +13,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+from tdn.config.distillation import distill_defaults_yaml
 from tdn.config.yaml_file import defaults_yaml
 from tdn.system.overview import commands
 
@@ -124,16 +126,41 @@ def _block(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def configuration_page() -> str:
-    """Every key with its default and meaning, a block for each section."""
-    parts = [
-        "# Configuration keys\n",
-        "`tdn-train --init FRAMES` writes a configuration that fits the data. All other keys keep",
-        "the defaults below, which `tdn-train --defaults` prints.\n",
-    ]
-    for section in re.split(r"\n(?=# )", defaults_yaml().strip()):
-        name = re.search(r"^(\w+):$", section, re.MULTILINE).group(1)
-        parts += [f"## {name}", "", "```yaml", section, "```", ""]
-    return "\n".join(parts)
+    """Every key of both configurations with its default and meaning, a table for each section."""
+    return "\n".join(
+        [
+            "# Configuration keys",
+            "",
+            "Keys that a file does not name keep these defaults. `section.key=value` on the",
+            "command line replaces one.",
+            "",
+            "## tdn-train",
+            "",
+            "`tdn-train --init FRAMES` writes a configuration that fits the data, `tdn-train",
+            "--defaults` prints all keys. [Training](../training.md) explains them.",
+            "",
+            *_sections(defaults_yaml()),
+            "## tdn-distill",
+            "",
+            "`tdn-distill --init STRUCTURE` writes one, `tdn-distill --defaults` prints all keys.",
+            "[Distillation](../distillation.md) explains them.",
+            "",
+            *_sections(distill_defaults_yaml()),
+        ]
+    )
+
+
+def _sections(defaults: str) -> Iterator[str]:
+    """Defaults with comments, as ``--defaults`` prints them, as tables."""
+    for section in re.split(r"\n(?=# )", defaults.strip()):
+        meaning, title, *keys = section.splitlines()
+        yield from (f"### {title.rstrip(':')}", "", meaning.removeprefix("# "), "")
+        yield from ("| key | default | meaning |", "| --- | --- | --- |")
+        for line in keys:
+            key, default, comment = re.fullmatch(r"  (\w+): (.*?)  # (.*)", line).groups()
+            escaped = re.sub(r"([|*])", r"\\\1", comment)
+            yield f"| `{key}` | `{default}` | {escaped} |"
+        yield ""
 
 
 if __name__ == "__main__":

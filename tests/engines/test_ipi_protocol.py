@@ -7,29 +7,25 @@ import numpy as np
 import pytest
 from ase.calculators.socketio import SocketIOCalculator
 from ase.io import write
+from pages import ROOT, blocks
 from structures import triclinic_cell
 
 from tdn import TDNCalculator
 
-CLIENT = """
-import sys
-from ase.calculators.socketio import SocketClient
-from ase.io import read
-from tdn import TDNCalculator
-atoms = read(sys.argv[1])
-atoms.calc = TDNCalculator(sys.argv[2])
-SocketClient(unixsocket=sys.argv[3]).run(atoms, use_stress=True)
-"""
+(CLIENT,) = [
+    block.text for block in blocks(ROOT / "docs" / "engines.md") if "SocketClient" in block.text
+]
 
 
 def test_client(shared_files, tmp_path):
     model = shared_files.export("default")
     atoms = triclinic_cell()
-    write(tmp_path / "start.extxyz", atoms)
+    write(tmp_path / "start.xyz", atoms)
+    (tmp_path / "model.tdn.pth").symlink_to(model)
     socket = f"tdn-test-{tmp_path.parent.name}"
     with SocketIOCalculator(unixsocket=socket, timeout=60) as server:
-        command = [sys.executable, "-c", CLIENT, str(tmp_path / "start.extxyz"), str(model), socket]
-        client = subprocess.Popen(command)
+        code = CLIENT.replace('unixsocket="tdn"', f'unixsocket="{socket}"')
+        client = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
         atoms.calc = server
         rng = np.random.default_rng(0)
         for _ in range(3):
