@@ -144,7 +144,7 @@ docs: $(STAMP)/plugin $(STAMP)/docs
 	$(BIN)/python docs/site/assemble.py build/site
 	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
 	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
-	@echo "build/site/html/index.html"
+	@echo "build/site/html/index.html; with search: $(BIN)/python -m http.server -d build/site/html"
 
 # For the PyTorch of the environment: make wheels TORCH=... VENV=... makes one for another. Kernels
 # for GPUs, where that PyTorch has CUDA, are those of A100 and H100, and run on later ones.

@@ -190,7 +190,7 @@ torch.save(state, "tdn_best_model.pth")
     "docs/data.md": "import subprocess\n"
     "subprocess.run('tdn-data convert train.xyz train.xyz -o all.lmdb', shell=True, check=True)",
     "docs/training.md": f"""
-import subprocess, yaml
+import shutil, subprocess
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
@@ -206,6 +206,7 @@ for frame in frames:
 write("ccsdt.xyz", frames)
 with open("heads.yaml", "w") as file:
     file.write({HEADS.text!r})
+shutil.rmtree("run")
 small = "model.l_max=1 model.num_channels=4 train.max_epochs=1 train.batch_size=4"
 subprocess.run(f"tdn-train heads.yaml {{small}} train.run_dir=run", shell=True, check=True)
 """,

@@ -22,6 +22,7 @@ from tdn.config.yaml_file import defaults_yaml
 from tdn.system.overview import commands
 
 ROOT = Path(__file__).parents[2]
+SITE = ROOT / "docs" / "site"
 PAGES = (
     "README.md",
     "CHANGELOG.md",
@@ -41,7 +42,9 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pages = folder / "pages"
     pages.mkdir(parents=True)
-    shutil.copy(ROOT / "docs" / "site" / "mkdocs.yml", folder)
+    for name in ("mkdocs.yml", "docstrings.py"):
+        shutil.copy(SITE / name, folder)
+    shutil.copy(SITE / "style.css", pages)
     for pattern in PAGES:
         for path in sorted(ROOT.glob(pattern)):
             copy_page(path, pages)
@@ -54,7 +57,7 @@ def main() -> None:
     reference.mkdir()
     (reference / "commands.md").write_text(commands_page())
     (reference / "configuration.md").write_text(configuration_page())
-    shutil.copy(ROOT / "docs" / "site" / "python.md", reference)
+    shutil.copy(SITE / "python.md", reference)
 
 
 def copy_page(path: Path, pages: Path) -> None:

@@ -4,7 +4,7 @@
 # `tdn-distill` takes a structure and a slow calculator, the teacher, and makes the data itself.
 # Here the teacher is the EMT potential of ASE, which costs nothing to install or run. Networks and
 # rounds are small, so that this page takes two minutes on one core. Teachers worth distilling, and
-# what happens in a run, are described in [Distillation](../distillation.md).
+# what happens in a run, are described in [Distillation](../distillation.html).
 
 # %%
 import json
@@ -47,8 +47,8 @@ run("tdn-distill distill.yaml --dry-run")
 # %%
 smaller = (
     "seeds.atoms=32 seeds.rattles=6 seeds.strains=4 seeds.shears=4 seeds.vacancies=1 "
-    "seeds.surfaces=1 rounds.max_rounds=2 rounds.committee=2 rounds.steps=200 "
-    "rounds.final_steps=600 rounds.frames=12 rounds.md_steps=400 "
+    "seeds.surfaces=1 rounds.max_rounds=2 rounds.committee=2 rounds.steps=150 "
+    "rounds.final_steps=400 rounds.frames=12 rounds.md_steps=400 "
     "student.model='{r_max: 4.5, l_max: 1, num_channels: 8}' "
     "report.heldout=3 report.teacher_steps=0"
 )
@@ -62,7 +62,7 @@ run(f"tdn-distill distill.yaml {smaller}")
 # same numbers.
 
 # %%
-result = folder / "copper"
+result = folder / "distilled"
 sections = json.loads((result / "report.json").read_text())["sections"]
 for kind, errors in sections["Held-out frames"].items():
     print(
@@ -88,4 +88,4 @@ axes.set(xlabel="deviation of the committee (eV/A)", ylabel="error of the force 
 
 # %%
 print(*sorted(path.name for path in result.iterdir()))
-run("cd copper && lmp -in in.example -var steps 100 | grep -A 12 Step")
+run("cd distilled && lmp -in in.example -var steps 100 | grep -A 12 Step")

@@ -42,9 +42,8 @@ run(f"tdn-data check {frames}")
 
 # %%
 run(f"tdn-train --init {frames} -o config.yaml")
-run(
-    "tdn-train config.yaml model.preset=none model.l_max=1 model.num_channels=16 train.max_epochs=4"
-)
+smaller = "model.preset=none model.l_max=1 model.num_channels=16 train.max_epochs=4"
+run(f"tdn-train config.yaml {smaller}")
 
 # %% [markdown]
 # ## Errors
