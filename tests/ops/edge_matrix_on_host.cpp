@@ -32,15 +32,6 @@ FourTensors edge_message_adjoint_tensor(const Tensor &, const Tensor &, const Te
 {
   TORCH_CHECK(false, "no kernels");
 }
-void check_edge_product(const Tensor &, const Tensor &, const Tensor &, const Tensor &,
-                        TDN_EDGE_PARAMETERS)
-{
-}
-void check_edge_message(const Tensor &, const Tensor &, const Tensor &, const Tensor &,
-                        const Tensor &, const Tensor &)
-{
-}
-
 }    // namespace tdn
 
 #define TDN_EDGES                                                                                \

@@ -13,12 +13,16 @@ struct Loopback : tdn::Exchange {
   std::vector<int64_t> owners;
   std::vector<int64_t> log;    // per call: direction (+1, -1), num_local, num_all, width, is_double
   uint64_t thread = 0;
-  bool fail = false;
+  bool fail = false, takes_gpu = false;
+  void *rows = nullptr;    // of the last call
+
+  bool takes_gpu_memory() const override { return takes_gpu; }
 
   void forward(void *x, int64_t num_local, int64_t num_all, int64_t width,
                bool is_double) override
   {
     record(1, num_local, num_all, width, is_double);
+    rows = x;
     if (is_double)
       copy(static_cast<double *>(x), num_local, width);
     else
@@ -75,6 +79,10 @@ void loopback_remove() { tdn::set_exchange(nullptr); }
 int loopback_is_installed() { return tdn::get_exchange() == &loopback; }
 
 void loopback_fail() { loopback.fail = true; }
+
+void loopback_take_gpu_memory() { loopback.takes_gpu = true; }
+
+uint64_t loopback_rows() { return reinterpret_cast<uint64_t>(loopback.rows); }
 
 uint64_t loopback_thread() { return loopback.thread; }
 

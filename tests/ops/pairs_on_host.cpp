@@ -1,7 +1,10 @@
 // The operators of the pair list for a GPU, with its kernels, compiled for the host: the operators
 // of tdn_on_host do on tensors of the CPU what those of tdn do on tensors of a GPU.
 
+#include "exchange/exchange_cuda.cpp"
+#include "pairs/pair_cuda_layers.cpp"
 #include "pairs/pairs_cuda.cpp"
+#include "pairs/repulsion_cuda.cpp"
 
 #include "pairs/pair_cuda_density.cu"
 #include "pairs/pair_cuda_kernels.cu"

@@ -118,6 +118,27 @@ def test_ghosts(swapped, loopback_library, name):  # noqa: F811
     assert [call[0] for call in calls] == [1] * (2 * layers - 1)  # all of them forward
 
 
+@pytest.mark.parametrize("takes_gpu_memory", [False, True])
+def test_rows_where_the_transport_takes_them(on_host, loopback_library, takes_gpu_memory):  # noqa: F811
+    """In a copy in memory of the host, unless it takes those of a GPU: then nothing is copied."""
+    x = torch.randn(5, 2, 3)
+    wanted = torch.cat([x[:3], x[[2, 0]]])
+    address = x.data_ptr()
+    loopback_library.install([2, 0])
+    try:
+        if takes_gpu_memory:
+            loopback_library.library.loopback_take_gpu_memory()
+        on_host.exchange_(x, 3)
+        assert (loopback_library.library.loopback_rows() == address) == takes_gpu_memory
+        with pytest.raises(ValueError, match="exchange_: x must be float32 or float64, found Long"):
+            on_host.exchange_(torch.ones(5, 2, dtype=torch.int64), 3)
+    finally:
+        loopback_library.library.loopback_remove()
+    assert torch.equal(x, wanted)
+    with pytest.raises(ValueError, match="exchange_: found 2 ghost atoms, but no transport"):
+        on_host.exchange_(x, 3)
+
+
 def test_no_atoms_and_one(swapped):
     model = fused("default", torch.float32)
     network = PositionNetwork(model)

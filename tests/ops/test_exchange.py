@@ -19,7 +19,7 @@ class Loopback:
 
     def __init__(self, library: ctypes.CDLL):
         self.library = library
-        library.loopback_thread.restype = ctypes.c_uint64
+        library.loopback_thread.restype = library.loopback_rows.restype = ctypes.c_uint64
         library.loopback_log.restype = ctypes.c_int64
 
     def install(self, owners: list[int]) -> None:

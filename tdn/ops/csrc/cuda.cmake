@@ -32,9 +32,12 @@ target_sources(tdn_ops PRIVATE
   convolution/convolution_cuda.cpp
   cp_message/cp_message_cuda.cpp
   edge_matrix/edge_matrix_cuda.cpp
+  exchange/exchange_cuda.cpp
   gate/gate_cuda.cpp
   node_product/node_product_cuda.cpp
+  pairs/pair_cuda_layers.cpp
   pairs/pairs_cuda.cpp
+  pairs/repulsion_cuda.cpp
   $<TARGET_OBJECTS:tdn_cuda_kernels>)
 target_compile_definitions(tdn_ops PRIVATE TDN_CUDA)
 target_link_libraries(tdn_ops PRIVATE ${TORCH_C10_CUDA_LIBRARY} CUDA::cudart_static)

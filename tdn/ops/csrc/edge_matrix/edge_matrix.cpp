@@ -1,13 +1,10 @@
-#include "edge_matrix.h"
+#include "edge_matrix_tensors.h"
 
-#include "edge_matrix_kernels.h"
 #include "common/parallel.h"
 #include "sorted_edges/sorted_edges.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/empty.h>
 
 #include <vector>
 
@@ -24,60 +21,7 @@ template <> const EdgeMatrixKernels<double> &kernels<double>()
 // What has no kernels.
 bool is_other(const Tensor &matrix)
 {
-  return matrix.size(1) > max_edge_components ||
-      (matrix.scalar_type() != at::kFloat && matrix.scalar_type() != at::kDouble);
-}
-
-void check_matrix(const char *name, const Tensor &matrix, const Tensor &center)
-{
-  TORCH_CHECK_VALUE(center.dim() == 1 && center.scalar_type() == at::kLong && matrix.dim() == 3 &&
-                        matrix.sym_size(0) == center.sym_size(0) &&
-                        matrix.sym_size(1) == matrix.sym_size(2),
-                    name, ": expected edges from sort_edges and a matrix [E, D, D] of each, found ",
-                    center.sym_sizes(), " and ", matrix.sym_sizes());
-}
-
-void check_kind(const char *name, const char *what, const Tensor &x, const Tensor &matrix)
-{
-  TORCH_CHECK_VALUE(x.scalar_type() == matrix.scalar_type() && x.device() == matrix.device(), name,
-                    ": ", what, " is ", x.scalar_type(), " on ", x.device(), ", the matrix ",
-                    matrix.scalar_type(), " on ", matrix.device(), "; they must agree");
-}
-
-// `x` [rows, components, C of w].
-void check_rows(const char *name, const char *what, const Tensor &x, const c10::SymInt &rows,
-                const c10::SymInt &components, const Tensor &matrix, const Tensor &w)
-{
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.sym_size(0) == rows && x.sym_size(1) == components &&
-                        x.sym_size(2) == w.sym_size(-1),
-                    name, ": ", what, " must be [", rows, ", ", components, ", ", w.sym_size(-1),
-                    "] (C of w), found ", x.sym_sizes());
-  check_kind(name, what, x, matrix);
-}
-
-// Features of edges in two parts.
-void check_edges_of(const char *name, const char *what, const Tensor &scalars, const Tensor &rest,
-                    const Tensor &matrix, const Tensor &w)
-{
-  TORCH_CHECK_VALUE(scalars.dim() == 2, name, ": ", what, " must have scalars [E, C], found ",
-                    scalars.sym_sizes());
-  check_rows(name, what, scalars.unsqueeze(1), matrix.sym_size(0), 1, matrix, w);
-  check_rows(name, what, rest, matrix.sym_size(0), matrix.sym_size(1) - 1, matrix, w);
-}
-
-Tensor wanted(const Tensor &like, bool needed)
-{
-  return needed ? at::empty(like.sizes(), like.options()) : at::empty({0}, like.options());
-}
-
-template <typename T> T *pointer(Tensor &x, bool needed = true)
-{
-  return needed ? x.mutable_data_ptr<T>() : nullptr;
-}
-
-template <typename T> EdgeRows<const T> rows(const Tensor &scalars, const Tensor &rest)
-{
-  return {scalars.const_data_ptr<T>(), rest.const_data_ptr<T>()};
+  return matrix.size(1) > max_edge_components || is_other_type(matrix);
 }
 
 EdgeOrder in_order(const Tensor &ptr) { return {ptr.const_data_ptr<int64_t>(), nullptr}; }
@@ -94,18 +38,14 @@ void for_nodes(const Tensor &ptr, const Tensor &matrix, int64_t channels, const 
 Tensor matrix_sum(const Tensor &scalars, const Tensor &rest, const Tensor &matrix, const Tensor &w,
                   const Tensor &ptr, const Tensor &order, bool transposed)
 {
-  Tensor out = at::empty({ptr.numel() - 1, matrix.size(1), scalars.size(1)}, scalars.options());
+  const Tensor out =
+      at::empty({ptr.numel() - 1, matrix.size(1), scalars.size(1)}, scalars.options());
   AT_DISPATCH_FLOATING_TYPES(scalars.scalar_type(), "edge_message", [&] {
-    EdgeMatrixArguments<scalar_t> a{};
-    a.components = matrix.size(1);
-    a.channels = scalars.size(1);
-    a.groups = w.dim() == 3 ? w.size(1) : 1;
-    a.matrix = matrix.const_data_ptr<scalar_t>();
-    a.w = w.const_data_ptr<scalar_t>();
+    auto a = edge_arguments<EdgeMatrixArguments, scalar_t>(matrix, w);
     a.transposed = transposed;
     a.order = in_order(ptr);
     if (order.defined()) a.order.order = order.const_data_ptr<int64_t>();
-    a.x.edges = rows<scalar_t>(scalars, rest);
+    a.x = features_of_edges<scalar_t>(scalars, rest);
     a.out = pointer<scalar_t>(out);
     for_nodes(ptr, matrix, a.channels, [&](int64_t begin, int64_t end) {
       kernels<scalar_t>().message(a, begin, end);
@@ -133,30 +73,6 @@ void check_centers(const char *name, const Tensor &center, const Tensor &center_
 
 }    // namespace
 
-void check_edge_product(const Tensor &source, const Tensor &target, const Tensor &matrix,
-                        const Tensor &w, TDN_EDGE_PARAMETERS)
-{
-  check_matrix("edge_product", matrix, center);
-  TORCH_CHECK_VALUE(w.dim() == 2 && w.sym_size(0) == matrix.sym_size(0),
-                    "edge_product: w must be [", matrix.sym_size(0), ", C], found ", w.sym_sizes());
-  check_kind("edge_product", "w", w, matrix);
-  const c10::SymInt components = matrix.sym_size(1);
-  check_rows("edge_product", "source", source, neighbor_ptr.sym_size(0) - 1, components, matrix, w);
-  check_rows("edge_product", "target", target, center_ptr.sym_size(0) - 1, components, matrix, w);
-}
-
-void check_edge_message(const Tensor &scalars, const Tensor &rest, const Tensor &matrix,
-                        const Tensor &w, const Tensor &center, const Tensor &center_ptr)
-{
-  check_matrix("edge_message", matrix, center);
-  TORCH_CHECK_VALUE(w.dim() == 3 && w.sym_size(0) == matrix.sym_size(0) &&
-                        (w.sym_size(1) == 1 || w.sym_size(1) == 2),
-                    "edge_message: w must be [", matrix.sym_size(0), ", 1 or 2, C], found ",
-                    w.sym_sizes());
-  check_kind("edge_message", "w", w, matrix);
-  check_edges_of("edge_message", "x", scalars, rest, matrix, w);
-}
-
 TwoTensors edge_product_cpu(const Tensor &source, const Tensor &target, const Tensor &matrix,
                             const Tensor &w, TDN_EDGE_PARAMETERS)
 {
@@ -167,19 +83,12 @@ TwoTensors edge_product_cpu(const Tensor &source, const Tensor &target, const Te
                ptr = center_ptr.contiguous();
   check_edge_indices("edge_product", center.contiguous(), index, ptr, by_neighbor.contiguous(),
                      neighbor_ptr.contiguous());
-  Tensor scalars = at::empty({m.size(0), w.size(1)}, s.options());
-  Tensor rest = at::empty({m.size(0), m.size(1) - 1, w.size(1)}, s.options());
+  const Tensor scalars = at::empty({m.size(0), w.size(1)}, s.options());
+  const Tensor rest = at::empty({m.size(0), m.size(1) - 1, w.size(1)}, s.options());
   AT_DISPATCH_FLOATING_TYPES(s.scalar_type(), "edge_product", [&] {
-    EdgeMatrixArguments<scalar_t> a{};
-    a.components = m.size(1);
-    a.channels = w.size(1);
-    a.groups = 1;
-    a.matrix = m.const_data_ptr<scalar_t>();
-    a.w = weight.const_data_ptr<scalar_t>();
+    auto a = edge_arguments<EdgeMatrixArguments, scalar_t>(m, weight);
     a.order = in_order(ptr);
-    a.x.source = s.const_data_ptr<scalar_t>();
-    a.x.target = t.const_data_ptr<scalar_t>();
-    a.x.index = index.const_data_ptr<int64_t>();
+    a.x = features_of_nodes<scalar_t>(s, t, index);
     a.out_edges = {pointer<scalar_t>(scalars), pointer<scalar_t>(rest)};
     for_nodes(ptr, m, a.channels, [&](int64_t begin, int64_t end) {
       kernels<scalar_t>().product(a, begin, end);
@@ -194,7 +103,7 @@ FourTensors edge_product_adjoint_cpu(const Tensor &g_scalars, const Tensor &g_re
                                      bool need_nodes, bool need_matrix, bool need_w)
 {
   check_edge_product(source, target, matrix, w, TDN_EDGE_ARGUMENTS);
-  check_edges_of("edge_product", "the gradient", g_scalars, g_rest, matrix, w);
+  check_edge_product_gradient(g_scalars, g_rest, matrix, w);
   if (is_other(matrix))
     return edge_product_adjoint_tensor(g_scalars, g_rest, source, target, matrix, w,
                                        TDN_EDGE_ARGUMENTS, need_nodes, need_matrix, need_w);
@@ -203,23 +112,16 @@ FourTensors edge_product_adjoint_cpu(const Tensor &g_scalars, const Tensor &g_re
                index = neighbor.contiguous(), ptr = center_ptr.contiguous(),
                order = by_neighbor.contiguous(), pointers = neighbor_ptr.contiguous();
   check_edge_indices("edge_product", center.contiguous(), index, ptr, order, pointers);
-  Tensor grad_target = wanted(t, need_nodes), grad_matrix = wanted(m, need_matrix);
-  Tensor grad_w = wanted(weight, need_w);
+  const Tensor grad_target = wanted(t, need_nodes), grad_matrix = wanted(m, need_matrix);
+  const Tensor grad_w = wanted(weight, need_w);
   AT_DISPATCH_FLOATING_TYPES(s.scalar_type(), "edge_product_adjoint", [&] {
-    EdgeMatrixAdjointArguments<scalar_t> a{};
-    a.components = m.size(1);
-    a.channels = w.size(1);
-    a.groups = 1;
-    a.matrix = m.const_data_ptr<scalar_t>();
-    a.w = weight.const_data_ptr<scalar_t>();
+    auto a = edge_arguments<EdgeMatrixAdjointArguments, scalar_t>(m, weight);
     a.g = rows<scalar_t>(g0, g1);
     a.order = in_order(ptr);
-    a.x.source = s.const_data_ptr<scalar_t>();
-    a.x.target = t.const_data_ptr<scalar_t>();
-    a.x.index = index.const_data_ptr<int64_t>();
-    a.grad_sum = pointer<scalar_t>(grad_target, need_nodes);
-    a.grad_matrix = pointer<scalar_t>(grad_matrix, need_matrix);
-    a.grad_w = pointer<scalar_t>(grad_w, need_w);
+    a.x = features_of_nodes<scalar_t>(s, t, index);
+    a.grad_sum = pointer<scalar_t>(grad_target);
+    a.grad_matrix = pointer<scalar_t>(grad_matrix);
+    a.grad_w = pointer<scalar_t>(grad_w);
     run_adjoint(a, ptr, m);
   });
   const Tensor grad_source = need_nodes ? matrix_sum(g0, g1, m, weight, pointers, order, true)
@@ -244,29 +146,23 @@ FourTensors edge_message_adjoint_cpu(const Tensor &g, const Tensor &scalars, con
                                      bool need_matrix, bool need_w)
 {
   check_edge_message(scalars, rest, matrix, w, center, center_ptr);
-  check_rows("edge_message", "the gradient", g, center_ptr.sym_size(0) - 1, matrix.sym_size(1),
-             matrix, w);
+  check_edge_message_gradient(g, matrix, w, center_ptr);
   if (is_other(matrix))
     return edge_message_adjoint_tensor(g, scalars, rest, matrix, w, center, center_ptr,
                                        need_features, need_matrix, need_w);
   const Tensor x0 = scalars.contiguous(), x1 = rest.contiguous(), m = matrix.contiguous(),
                weight = w.contiguous(), gradient = g.contiguous(), ptr = center_ptr.contiguous();
   check_centers("edge_message", center.contiguous(), ptr);
-  Tensor grad0 = wanted(x0, need_features), grad1 = wanted(x1, need_features);
-  Tensor grad_matrix = wanted(m, need_matrix), grad_w = wanted(weight, need_w);
+  const Tensor grad0 = wanted(x0, need_features), grad1 = wanted(x1, need_features);
+  const Tensor grad_matrix = wanted(m, need_matrix), grad_w = wanted(weight, need_w);
   AT_DISPATCH_FLOATING_TYPES(x0.scalar_type(), "edge_message_adjoint", [&] {
-    EdgeMatrixAdjointArguments<scalar_t> a{};
-    a.components = m.size(1);
-    a.channels = w.size(2);
-    a.groups = w.size(1);
-    a.matrix = m.const_data_ptr<scalar_t>();
-    a.w = weight.const_data_ptr<scalar_t>();
+    auto a = edge_arguments<EdgeMatrixAdjointArguments, scalar_t>(m, weight);
     a.g_nodes = gradient.const_data_ptr<scalar_t>();
     a.order = in_order(ptr);
-    a.x.edges = rows<scalar_t>(x0, x1);
-    if (need_features) a.grad_x = {pointer<scalar_t>(grad0), pointer<scalar_t>(grad1)};
-    a.grad_matrix = pointer<scalar_t>(grad_matrix, need_matrix);
-    a.grad_w = pointer<scalar_t>(grad_w, need_w);
+    a.x = features_of_edges<scalar_t>(x0, x1);
+    a.grad_x = {pointer<scalar_t>(grad0), pointer<scalar_t>(grad1)};
+    a.grad_matrix = pointer<scalar_t>(grad_matrix);
+    a.grad_w = pointer<scalar_t>(grad_w);
     run_adjoint(a, ptr, m);
   });
   return {grad0, grad1, grad_matrix, grad_w};

@@ -49,12 +49,6 @@ TDN_DECLARE_EDGE_MATRIX(cuda)    // in libraries that are built with CUDA
 
 #undef TDN_DECLARE_EDGE_MATRIX
 
-// Refuse what does not fit together.
-void check_edge_product(const Tensor &source, const Tensor &target, const Tensor &matrix,
-                        const Tensor &w, TDN_EDGE_PARAMETERS);
-void check_edge_message(const Tensor &scalars, const Tensor &rest, const Tensor &matrix,
-                        const Tensor &w, const Tensor &center, const Tensor &center_ptr);
-
 }    // namespace tdn
 
 #endif

@@ -1,10 +1,9 @@
-#include "edge_matrix.h"
+#include "edge_matrix_tensors.h"
 
 #include "edge_matrix_cuda_kernels.h"
 #include "common/current_queue.h"
 
 #include <ATen/Dispatch.h>
-#include <ATen/ops/empty.h>
 
 // Values of indices are checked by the kernels, since looking at them here would wait for the GPU.
 
@@ -13,37 +12,6 @@ namespace {
 
 using c10::cuda::CUDAGuard;
 
-// What has no kernels.
-bool is_other(const Tensor &matrix)
-{
-  return matrix.scalar_type() != at::kFloat && matrix.scalar_type() != at::kDouble;
-}
-
-Tensor wanted(const Tensor &like, bool needed)
-{
-  return needed ? at::empty(like.sizes(), like.options()) : at::empty({0}, like.options());
-}
-
-template <typename T> T *pointer(const Tensor &x)
-{
-  return x.numel() > 0 ? x.mutable_data_ptr<T>() : nullptr;
-}
-
-template <typename T> EdgeRows<const T> rows(const Tensor &scalars, const Tensor &rest)
-{
-  return {scalars.const_data_ptr<T>(), rest.const_data_ptr<T>()};
-}
-
-// Gradients of edges must look like their features.
-void check_gradient(const char *name, const Tensor &g, at::IntArrayRef shape, const Tensor &like)
-{
-  TORCH_CHECK_VALUE(g.sizes() == shape && g.scalar_type() == like.scalar_type() &&
-                        g.device() == like.device(),
-                    name, ": the gradient must be ", shape, " of ", like.scalar_type(), " on ",
-                    like.device(), ", found ", g.sizes(), " of ", g.scalar_type(), " on ",
-                    g.device());
-}
-
 // Sum over the edges of each node of K (x w), or of its transpose.
 Tensor matrix_sum(const Tensor &scalars, const Tensor &rest, const Tensor &matrix, const Tensor &w,
                   const Tensor &ptr, const Tensor &order, bool transposed)
@@ -51,16 +19,11 @@ Tensor matrix_sum(const Tensor &scalars, const Tensor &rest, const Tensor &matri
   const Tensor out =
       at::empty({ptr.numel() - 1, matrix.size(1), scalars.size(1)}, scalars.options());
   AT_DISPATCH_FLOATING_TYPES(scalars.scalar_type(), "edge_message", [&] {
-    EdgeMatrixArguments<scalar_t> a{};
-    a.components = matrix.size(1);
-    a.channels = scalars.size(1);
-    a.groups = w.dim() == 3 ? w.size(1) : 1;
-    a.matrix = matrix.const_data_ptr<scalar_t>();
-    a.w = w.const_data_ptr<scalar_t>();
+    auto a = edge_arguments<EdgeMatrixArguments, scalar_t>(matrix, w);
     a.transposed = transposed;
     a.order.ptr = ptr.const_data_ptr<int64_t>();
     if (order.defined()) a.order.order = order.const_data_ptr<int64_t>();
-    a.x.edges = rows<scalar_t>(scalars, rest);
+    a.x = features_of_edges<scalar_t>(scalars, rest);
     a.out = pointer<scalar_t>(out);
     if (matrix.size(0) == 0) {    // no address, by which the kernels tell features
       Tensor(out).zero_();
@@ -78,22 +41,16 @@ TwoTensors edge_product_cuda(const Tensor &source, const Tensor &target, const T
                              const Tensor &w, TDN_EDGE_PARAMETERS)
 {
   check_edge_product(source, target, matrix, w, TDN_EDGE_ARGUMENTS);
-  if (is_other(matrix)) return edge_product_tensor(source, target, matrix, w, TDN_EDGE_ARGUMENTS);
+  if (is_other_type(matrix))
+    return edge_product_tensor(source, target, matrix, w, TDN_EDGE_ARGUMENTS);
   const CUDAGuard guard(matrix.device());
   const Tensor s = source.contiguous(), t = target.contiguous(), m = matrix.contiguous(),
                weight = w.contiguous(), index = neighbor.contiguous(), own = center.contiguous();
   const Tensor scalars = at::empty({m.size(0), w.size(1)}, s.options());
   const Tensor rest = at::empty({m.size(0), m.size(1) - 1, w.size(1)}, s.options());
   AT_DISPATCH_FLOATING_TYPES(s.scalar_type(), "edge_product", [&] {
-    EdgeMatrixArguments<scalar_t> a{};
-    a.components = m.size(1);
-    a.channels = w.size(1);
-    a.groups = 1;
-    a.matrix = m.const_data_ptr<scalar_t>();
-    a.w = weight.const_data_ptr<scalar_t>();
-    a.x.source = s.const_data_ptr<scalar_t>();
-    a.x.target = t.const_data_ptr<scalar_t>();
-    a.x.index = index.const_data_ptr<int64_t>();
+    auto a = edge_arguments<EdgeMatrixArguments, scalar_t>(m, weight);
+    a.x = features_of_nodes<scalar_t>(s, t, index);
     a.out_edges = {pointer<scalar_t>(scalars), pointer<scalar_t>(rest)};
     const cuda::EdgeMatrixSizes sizes{t.size(0), s.size(0), m.size(0)};
     cuda::check_launch(cuda::launch_edge_product(a, own.const_data_ptr<int64_t>(), sizes,
@@ -108,9 +65,8 @@ FourTensors edge_product_adjoint_cuda(const Tensor &g_scalars, const Tensor &g_r
                                       bool need_nodes, bool need_matrix, bool need_w)
 {
   check_edge_product(source, target, matrix, w, TDN_EDGE_ARGUMENTS);
-  check_gradient("edge_product", g_scalars, {matrix.size(0), w.size(1)}, matrix);
-  check_gradient("edge_product", g_rest, {matrix.size(0), matrix.size(1) - 1, w.size(1)}, matrix);
-  if (is_other(matrix))
+  check_edge_product_gradient(g_scalars, g_rest, matrix, w);
+  if (is_other_type(matrix))
     return edge_product_adjoint_tensor(g_scalars, g_rest, source, target, matrix, w,
                                        TDN_EDGE_ARGUMENTS, need_nodes, need_matrix, need_w);
   const CUDAGuard guard(matrix.device());
@@ -120,16 +76,9 @@ FourTensors edge_product_adjoint_cuda(const Tensor &g_scalars, const Tensor &g_r
   const Tensor grad_matrix = wanted(m, need_matrix), grad_w = wanted(weight, need_w);
   if (m.size(0) > 0)
     AT_DISPATCH_FLOATING_TYPES(s.scalar_type(), "edge_product_adjoint", [&] {
-      EdgeMatrixAdjointArguments<scalar_t> a{};
-      a.components = m.size(1);
-      a.channels = w.size(1);
-      a.groups = 1;
-      a.matrix = m.const_data_ptr<scalar_t>();
-      a.w = weight.const_data_ptr<scalar_t>();
+      auto a = edge_arguments<EdgeMatrixAdjointArguments, scalar_t>(m, weight);
       a.g = rows<scalar_t>(g0, g1);
-      a.x.source = s.const_data_ptr<scalar_t>();
-      a.x.target = t.const_data_ptr<scalar_t>();
-      a.x.index = index.const_data_ptr<int64_t>();
+      a.x = features_of_nodes<scalar_t>(s, t, index);
       a.grad_matrix = pointer<scalar_t>(grad_matrix);
       a.grad_w = pointer<scalar_t>(grad_w);
       const cuda::EdgeMatrixSizes sizes{t.size(0), s.size(0), m.size(0)};
@@ -149,7 +98,8 @@ Tensor edge_message_cuda(const Tensor &scalars, const Tensor &rest, const Tensor
                          const Tensor &w, const Tensor &center, const Tensor &center_ptr)
 {
   check_edge_message(scalars, rest, matrix, w, center, center_ptr);
-  if (is_other(matrix)) return edge_message_tensor(scalars, rest, matrix, w, center, center_ptr);
+  if (is_other_type(matrix))
+    return edge_message_tensor(scalars, rest, matrix, w, center, center_ptr);
   const CUDAGuard guard(matrix.device());
   return matrix_sum(scalars.contiguous(), rest.contiguous(), matrix.contiguous(), w.contiguous(),
                     center_ptr.contiguous(), Tensor(), false);
@@ -161,8 +111,8 @@ FourTensors edge_message_adjoint_cuda(const Tensor &g, const Tensor &scalars, co
                                       bool need_matrix, bool need_w)
 {
   check_edge_message(scalars, rest, matrix, w, center, center_ptr);
-  check_gradient("edge_message", g, {center_ptr.numel() - 1, matrix.size(1), w.size(2)}, matrix);
-  if (is_other(matrix))
+  check_edge_message_gradient(g, matrix, w, center_ptr);
+  if (is_other_type(matrix))
     return edge_message_adjoint_tensor(g, scalars, rest, matrix, w, center, center_ptr,
                                        need_features, need_matrix, need_w);
   const CUDAGuard guard(matrix.device());
@@ -172,15 +122,10 @@ FourTensors edge_message_adjoint_cuda(const Tensor &g, const Tensor &scalars, co
   const Tensor grad_matrix = wanted(m, need_matrix), grad_w = wanted(weight, need_w);
   if (m.size(0) > 0)
     AT_DISPATCH_FLOATING_TYPES(x0.scalar_type(), "edge_message_adjoint", [&] {
-      EdgeMatrixAdjointArguments<scalar_t> a{};
-      a.components = m.size(1);
-      a.channels = w.size(2);
-      a.groups = w.size(1);
-      a.matrix = m.const_data_ptr<scalar_t>();
-      a.w = weight.const_data_ptr<scalar_t>();
+      auto a = edge_arguments<EdgeMatrixAdjointArguments, scalar_t>(m, weight);
       a.g_nodes = gradient.const_data_ptr<scalar_t>();
-      a.x.edges = rows<scalar_t>(x0, x1);
-      if (need_features) a.grad_x = {pointer<scalar_t>(grad0), pointer<scalar_t>(grad1)};
+      a.x = features_of_edges<scalar_t>(x0, x1);
+      a.grad_x = {pointer<scalar_t>(grad0), pointer<scalar_t>(grad1)};
       a.grad_matrix = pointer<scalar_t>(grad_matrix);
       a.grad_w = pointer<scalar_t>(grad_w);
       const cuda::EdgeMatrixSizes sizes{g.size(0), 0, m.size(0)};

@@ -1,11 +1,10 @@
 // edge_product and edge_message as operations on tensors, for every device, and shapes alone.
 
-#include "edge_matrix.h"
+#include "edge_matrix_tensors.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 namespace tdn {

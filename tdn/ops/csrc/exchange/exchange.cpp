@@ -1,7 +1,8 @@
 #include "exchange.h"
 
-#include "common/autograd.h"
 #include "exchange_ops.h"
+#include "row_transport.h"
+#include "common/autograd.h"
 
 #include <ATen/ops/empty.h>
 
@@ -19,20 +20,6 @@ void check_rows(const char *name, const Tensor &x)
   TORCH_CHECK_VALUE(x.dim() >= 1, name, ": x must have a row per atom, found a scalar");
 }
 
-void check_transport(const char *name, const Exchange *transport, const Tensor &x,
-                     int64_t num_local, int64_t num_all)
-{
-  TORCH_CHECK_VALUE(num_local >= 0 && num_local <= num_all, name, ": found ", num_local,
-                    " local atoms of ", num_all, " atoms in all");
-  if (!transport) {
-    TORCH_CHECK_VALUE(num_local == num_all, name, ": found ", num_all - num_local,
-                      " ghost atoms, but no transport between processes is set");
-    return;
-  }
-  TORCH_CHECK_VALUE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name,
-                    ": x must be float32 or float64, found ", x.scalar_type());
-}
-
 // A contiguous copy in host memory with `rows` rows, of which the first are those of x.
 Tensor host_copy(const Tensor &x, int64_t rows)
 {
@@ -48,13 +35,10 @@ template <typename Direction>
 Tensor transported(const char *name, const Tensor &x, int64_t num_local, int64_t num_all,
                    Direction direction)
 {
-  Exchange *const transport = get_exchange();
-  check_transport(name, transport, x, num_local, num_all);
+  Exchange *const transport = transport_for(name, x, num_local, num_all);
   if (!transport) return x.clone(at::MemoryFormat::Contiguous);
   Tensor all = host_copy(x, num_all);
-  int64_t width = 1;    // numbers per row, also for no rows
-  for (int64_t d = 1; d < x.dim(); ++d) width *= x.size(d);
-  (transport->*direction)(all.mutable_data_ptr(), num_local, num_all, width,
+  (transport->*direction)(all.mutable_data_ptr(), num_local, num_all, row_width(x),
                          x.scalar_type() == at::kDouble);
   return all;
 }
@@ -132,6 +116,17 @@ Tensor exchange_reverse_autograd(const Tensor &x, c10::SymInt num_local)
 {
   check_rows("exchange_reverse", x);
   return Rows<false>::apply(x, num_local);
+}
+
+bool exchanges(const Tensor &) { return get_exchange() != nullptr; }
+
+void exchange_in_place(const Tensor &x, int64_t num_local)
+{
+  check_rows("exchange_", x);
+  Exchange *const transport = transport_for("exchange_", x, num_local, x.size(0));
+  if (!transport) return;
+  TORCH_CHECK_VALUE(x.is_cpu() && x.is_contiguous(), "exchange_: x must be contiguous, on the CPU");
+  fill_ghosts(*transport, x, num_local);
 }
 
 }    // namespace tdn

@@ -11,8 +11,9 @@
 namespace tdn {
 
 // Rows are contiguous: `x_all` has num_all rows of `width` numbers, double if `is_double`, else
-// float, in host memory. Both functions are collective and are called also for zero rows, on the
-// thread that runs the forward or backward pass. They may throw std::exception.
+// float, in host memory unless the transport takes others. Both functions are collective and are
+// called also for zero rows, on the thread that runs the forward or backward pass. They may throw
+// std::exception.
 struct TDN_API Exchange {
   virtual ~Exchange() = default;
 
@@ -23,6 +24,10 @@ struct TDN_API Exchange {
   // Add rows [num_local, num_all) to the rows of their owners.
   virtual void reverse(void *x_all, int64_t num_local, int64_t num_all, int64_t width,
                        bool is_double) = 0;
+
+  // Whether `forward` also takes rows in the memory of a GPU, in the order of PyTorch's current
+  // stream. Others get a copy in host memory.
+  virtual bool takes_gpu_memory() const { return false; }
 };
 
 // One transport per process; nullptr for none. The caller keeps ownership.

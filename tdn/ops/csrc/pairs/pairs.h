@@ -81,11 +81,6 @@ void pair_density_ghosts_cpu(TDN_PAIR_PARAMETERS, const Tensor &table,
 void pair_zbl_cpu(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_cutoff,
                   const Tensor &energy, at::TensorList sums);
 
-// Whether a transport between processes is set, and fill the rows of ghosts in place. The tensor is
-// there for TorchScript, which takes the result of an operator without inputs for a constant.
-bool exchanges(const Tensor &like);
-void exchange_in_place(const Tensor &x, int64_t num_local);
-
 // On a GPU, in libraries that are built with CUDA. Rows in rank space are [R, C]; each center has a
 // virial of its own, [n, 9], in the place of those of threads.
 std::vector<Tensor> pair_sums_cuda(TDN_PAIR_PARAMETERS, bool per_atom);
@@ -111,7 +106,6 @@ void pair_density_ghosts_cuda(TDN_PAIR_PARAMETERS, const Tensor &table,
                               at::TensorList sums);
 void pair_zbl_cuda(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_cutoff,
                    const Tensor &energy, at::TensorList sums);
-void exchange_in_place_cuda(const Tensor &x, int64_t num_local);
 
 }    // namespace tdn
 
