@@ -239,8 +239,6 @@ struct TDNModel::Impl {
     }
     if (each_member && members.numel() != metadata.committee * 3 * n)
       throw std::runtime_error("the model returned arrays of unexpected size");
-    // the kernels of the caller are in another stream
-    if (there) torch::cuda::synchronize(device.index());
     return {results[0], results[1], results[2], results[3], results[4],
             each_member ? members.data_ptr<double>() : nullptr};
   }

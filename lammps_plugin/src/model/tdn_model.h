@@ -67,7 +67,8 @@ struct Pairs {
   int64_t num_all;
   int64_t build = 0;            // another number after each build of the list; 0: not known
   int64_t count = -1;           // of pairs, where `begin` is not in the memory of the host
-  bool on_device = false;       // all this is in the memory of the model's GPU; results will be
+  bool on_device = false;       // all this is in the memory of the model's GPU; so are results, in
+                                // the order of PyTorch's current stream
 
   int64_t num_pairs() const { return count < 0 ? begin[num_local] : count; }
 };

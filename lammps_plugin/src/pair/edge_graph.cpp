@@ -166,7 +166,7 @@ int64_t EdgeGraph::species_of(int node) const
 
 /* ---------------------------------------------------------------------- */
 
-bool EdgeGraph::read_species()
+bool EdgeGraph::read_species(bool /*needed*/)
 {
   bool changed = false;
   for (int node = 0; node < nodes_.num_local(); node++) {

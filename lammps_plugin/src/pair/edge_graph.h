@@ -40,9 +40,10 @@ class EdgeGraph : protected Pointers {
   virtual void build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners);
 
   /** In every step: the species of local atoms, since fixes change types between builds of the
-      list. Whether one has changed, so that other ranks do not know it.
-      Throws std::runtime_error if an atom has come to this style or left it since then. */
-  virtual bool read_species();
+      list. Whether one has changed, so that other ranks do not know it, if that is `needed`.
+      Throws std::runtime_error if an atom has come to this style or left it since then; a graph on a
+      GPU does so later if nothing is needed now. */
+  virtual bool read_species(bool needed);
 
   /// In every step, when the types of ghosts are those of their owners.
   virtual void update();

@@ -32,6 +32,9 @@ class Nodes {
   const int *slots() const { return slot_of_atom.data(); }
   const int *places() const { return node_of_ghost.data(); }
 
+  /// The image that stands for each ghost.
+  const int *ghosts() const { return ghost_atoms.data(); }
+
   /// Node of an atom or image in this step; -1 for atoms of other styles.
   int node_of(int atom) const
   {

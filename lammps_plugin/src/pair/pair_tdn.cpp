@@ -6,13 +6,8 @@
 
 #include "pair_tdn.h"
 
-#include "committee.h"
-#include "edge_graph.h"
-#include "edge_sums.h"
 #include "input_checks.h"
-#include "model_file.h"
-#include "resources.h"
-#include "row_exchange.h"
+#include "pair_parts.h"
 #include "type_checks.h"
 
 #include "model/tdn_model.h"
@@ -32,7 +27,6 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <new>
 #include <numeric>
 #include <string>
@@ -42,33 +36,6 @@ using namespace LAMMPS_NS;
 
 // longest part of a row that is sent in one message, in doubles; longer rows take several
 static constexpr int MAX_COMM_VALUES = 256;
-
-enum class CommMode { AUTO, FOLD, EXCHANGE };
-
-struct PairTDN::Parts {
-  CommMode comm_mode = CommMode::AUTO;
-  ModelFile file;
-  double scale = 1.0;    // eV to the energy unit of this run
-
-  // work of a step
-
-  std::unique_ptr<EdgeGraph> own_graph;
-  EdgeGraph &graph;
-  RowExchange rows;
-  EdgeSums sums;
-  Committee committee;
-  Resources resources;
-  bool exchanges = false;           // of rows between ranks; otherwise all images are folded
-  bool report_exchanges = false;    // in the log, after the next evaluation
-  std::vector<std::string> elements;    // of each atom type
-  bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
-
-  Parts(LAMMPS *lmp, Pair *pair, EdgeGraph *given, int num_threads) :
-      file(lmp), own_graph(given ? given : new EdgeGraph(lmp)), graph(*own_graph),
-      rows(lmp, pair, graph.nodes()), committee(lmp), resources(lmp, num_threads)
-  {
-  }
-};
 
 /* ---------------------------------------------------------------------- */
 
@@ -269,9 +236,9 @@ Neighbors PairTDN::neighbors() const
 
 /* ---------------------------------------------------------------------- */
 
-RowExchange &PairTDN::rows()
+void PairTDN::exchange_with(RowExchange *rows)
 {
-  return parts->rows;
+  parts->rows.reset(rows);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -310,12 +277,12 @@ void PairTDN::compute(int eflag, int vflag)
     if (rebuild) {
       const Neighbors found = neighbors();
       graph.number_local(found);
-      graph.build_pairs(found, parts->rows.find_owners());
+      graph.build_pairs(found, parts->rows->find_owners());
       parts->last_build = neighbor->ncalls;
     }
     // the set command and some fixes change types of local atoms alone
-    const bool changed = graph.read_species();
-    if (parts->exchanges && !rebuild) parts->rows.share_types(changed);
+    const bool changed = graph.read_species(parts->exchanges && !rebuild);
+    if (parts->exchanges && !rebuild) parts->rows->share_types(changed);
     graph.update();
     if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
 
@@ -340,11 +307,11 @@ void PairTDN::evaluate()
 {
   tdn::TDNModel &model = parts->file.model();
   const tdn::Graph graph = parts->graph.view();
-  RowExchange *const exchange = parts->exchanges ? &parts->rows : nullptr;
+  RowExchange *const exchange = parts->exchanges ? parts->rows.get() : nullptr;
   const bool direct = parts->file.metadata().direct_forces;
   const bool members = parts->committee.wanted();
 
-  parts->rows.clear_counts();
+  parts->rows->clear_counts();
   double sum;    // of everything, to see whether it is finite
   const double *member_values;
   if (model.takes_positions()) {
@@ -365,42 +332,13 @@ void PairTDN::evaluate()
     member_values = result.members;
   }
   if (exchange && parts->report_exchanges) {
-    parts->rows.log_counts();
+    parts->rows->log_counts();
     parts->report_exchanges = false;
   }
   if (members)
     parts->committee.set_deviation(graph, parts->graph.nodes(), member_values,
                                    direct || model.takes_positions(), exchange, parts->scale);
   if (parts->file.check && !std::isfinite(sum)) report_not_finite();
-}
-
-/* ----------------------------------------------------------------------
-   the sum of the energies, in the units of the model
-------------------------------------------------------------------------- */
-
-double PairTDN::tally_energies(const double *energies, const int64_t *species)
-{
-  const Nodes &nodes = parts->graph.nodes();
-  const std::vector<double> e0 = left_out_e0();
-  double total = 0.0;
-  for (int node = 0; node < nodes.num_local(); node++) {
-    const double energy = energies[node] - e0[species[node]];
-    total += energy;
-    if (eflag_atom) eatom[nodes.atom_of(node)] += parts->scale * energy;
-  }
-  if (eflag_global) eng_vdwl += parts->scale * total;
-  return total;
-}
-
-/* ---------------------------------------------------------------------- */
-
-double PairTDN::tally(tdn::Forces &result)
-{
-  const int num_local = parts->graph.nodes().num_local();
-  const double sum = tally_energies(result.atom_energy, parts->graph.view().species);
-  tally_forces(result.forces);
-  tally_virials(result);
-  return std::accumulate(result.forces, result.forces + 3 * num_local, sum);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -418,99 +356,33 @@ void PairTDN::report_not_finite()
              where);
 }
 
-/* ----------------------------------------------------------------------
-   order of LAMMPS: xx yy zz xy xz yz yx zx zy; the sum is symmetric, those of atoms are not
-------------------------------------------------------------------------- */
-
-void PairTDN::tally_virials(const tdn::Forces &result)
-{
-  static constexpr int rows[] = {0, 1, 2, 0, 0, 1, 1, 2, 2};
-  static constexpr int columns[] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
-  const auto add = [this](const double *v, int count, double *out) {
-    for (int k = 0; k < count; k++) {
-      const double value = v[3 * rows[k] + columns[k]];
-      const double symmetric = 0.5 * (value + v[3 * columns[k] + rows[k]]);
-      out[k] += parts->scale * (count == 6 ? symmetric : value);
-    }
-  };
-  const Nodes &nodes = parts->graph.nodes();
-  if (vflag_global) add(result.virial, 6, virial);
-  for (int node = 0; node < nodes.num_local(); node++) {
-    const int i = nodes.atom_of(node);
-    if (vflag_atom) add(result.atom_virial + 9 * static_cast<int64_t>(node), 6, vatom[i]);
-    if (cvflag_atom) add(result.centroid + 9 * static_cast<int64_t>(node), 9, cvatom[i]);
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairTDN::tally_forces(const double *forces)
-{
-  const Nodes &nodes = parts->graph.nodes();
-  for (int node = 0; node < nodes.num_local(); node++)
-    for (int a = 0; a < 3; a++)
-      atom->f[nodes.atom_of(node)][a] += parts->scale * forces[3 * node + a];
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairTDN::tally_edges(const double *gradient)
-{
-  EdgeSums &sums = parts->sums;
-  sums.set(parts->graph.view(), gradient, parts->scale, vflag_global ? virial : nullptr,
-           vflag_atom != 0, cvflag_atom != 0);
-  add_to_atoms(sums.force, 3, atom->f);
-  if (vflag_atom) add_to_atoms(sums.virial, 6, vatom);
-  if (cvflag_atom) add_to_atoms(sums.centroid, 9, cvatom);
-}
-
-/* ----------------------------------------------------------------------
-   add rows of the nodes to per-atom arrays; LAMMPS brings what ghosts have to their owners with
-   newton on, otherwise it is done here
-------------------------------------------------------------------------- */
-
-void PairTDN::add_to_atoms(std::vector<double> &rows, int width, double **array)
-{
-  const Nodes &nodes = parts->graph.nodes();
-  int count = nodes.num_all();
-  if (parts->exchanges && !force->newton_pair) {
-    parts->rows.add_to_owners(rows, width);
-    count = nodes.num_local();
-  }
-  for (int node = 0; node < count; node++) {
-    double *const out = array[nodes.atom_of(node)];
-    const double *const in = &rows[static_cast<size_t>(width) * node];
-    for (int k = 0; k < width; k++) out[k] += in[k];
-  }
-}
-
 /* ---------------------------------------------------------------------- */
 
 int PairTDN::pack_forward_comm(int n, int *atoms, double *buf, int /*pbc_flag*/, int * /*pbc*/)
 {
-  return parts->rows.pack_forward(n, atoms, buf);
+  return parts->rows->pack_forward(n, atoms, buf);
 }
 
 void PairTDN::unpack_forward_comm(int n, int first, double *buf)
 {
-  parts->rows.unpack_forward(n, first, buf);
+  parts->rows->unpack_forward(n, first, buf);
 }
 
 int PairTDN::pack_reverse_comm(int n, int first, double *buf)
 {
-  return parts->rows.pack_reverse(n, first, buf);
+  return parts->rows->pack_reverse(n, first, buf);
 }
 
 void PairTDN::unpack_reverse_comm(int n, int *atoms, double *buf)
 {
-  parts->rows.unpack_reverse(n, atoms, buf);
+  parts->rows->unpack_reverse(n, atoms, buf);
 }
 
 /* ---------------------------------------------------------------------- */
 
 double PairTDN::memory_usage()
 {
-  return Pair::memory_usage() + parts->graph.memory_usage() + parts->rows.memory_usage() +
+  return Pair::memory_usage() + parts->graph.memory_usage() + parts->rows->memory_usage() +
       parts->sums.memory_usage() + parts->committee.memory_usage();
 }
 

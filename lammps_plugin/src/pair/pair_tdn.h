@@ -61,7 +61,7 @@ class PairTDN : public Pair {
   // what it needs
 
   tdn::TDNModel &model();
-  RowExchange &rows();
+  void exchange_with(RowExchange *);          // which becomes the property of the style
   double scale() const;                       // eV to the energy unit of this run
   std::vector<double> left_out_e0() const;    // of each species, eV
 

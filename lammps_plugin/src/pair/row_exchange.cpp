@@ -21,7 +21,7 @@ using namespace LAMMPS_NS;
 /* ---------------------------------------------------------------------- */
 
 RowExchange::RowExchange(LAMMPS *lmp, Pair *pair, const Nodes &nodes) :
-    Pointers(lmp), pair(pair), nodes(nodes), last_list(nullptr), message{}, counts{},
+    Pointers(lmp), nodes(nodes), message{}, pair(pair), last_list(nullptr), counts{},
     num_received(0)
 {
 }

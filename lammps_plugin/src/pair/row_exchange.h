@@ -46,8 +46,9 @@ class RowExchange : public tdn::Exchange, protected Pointers {
       last build of the neighbor list. */
   void share_types(bool changed);
 
-  /// Whether types are on their way, which LAMMPS's arrays then have.
+  /// What is on its way: types, which LAMMPS's arrays then have, or rows of the model.
   bool carries_types() const { return message.content == TYPES; }
+  bool carries_rows() const { return message.content == ROWS; }
 
   // what an evaluation communicates
 
@@ -56,21 +57,17 @@ class RowExchange : public tdn::Exchange, protected Pointers {
 
   // what LAMMPS calls in the pair style
 
-  int pack_forward(int n, int *atoms, double *buf);
+  virtual int pack_forward(int n, int *atoms, double *buf);
   void unpack_forward(int n, int first, double *buf);
   int pack_reverse(int n, int first, double *buf);
   void unpack_reverse(int n, int *atoms, double *buf);
 
-  double memory_usage() const;
+  virtual double memory_usage() const;
 
- private:
-  Pair *pair;
+ protected:
   const Nodes &nodes;
-
-  std::vector<int64_t> owners;
   std::set<const int *> self_lists;  // lists of atoms whose images are on this rank, and the first
   std::set<int> self_ghosts;         // of these images: nothing has to be copied
-  const int *last_list;              // of the message that was packed last
 
   // the message that is on its way
 
@@ -83,6 +80,11 @@ class RowExchange : public tdn::Exchange, protected Pointers {
     int values;              // doubles in the message per atom
     bool is_double;
   } message;
+
+ private:
+  Pair *pair;
+  std::vector<int64_t> owners;
+  const int *last_list;           // of the message that was packed last
   std::vector<char> idle_rows;    // rows of ghosts without an edge, which are passed on
 
   struct {
