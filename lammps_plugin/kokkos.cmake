@@ -13,10 +13,12 @@ else()
   set(kokkos_folders ${LAMMPS_KOKKOS_BUILD_DIR}/cmake_packages/Kokkos)
 endif()
 set(CMAKE_CXX_EXTENSIONS OFF)    # as Kokkos wants it
-find_package(Kokkos CONFIG REQUIRED PATHS ${kokkos_folders} NO_DEFAULT_PATH)
-if(Kokkos_DEVICES MATCHES "CUDA|HIP|SYCL|OPENMPTARGET|OPENACC")
-  message(FATAL_ERROR "pair_style tdn/kk is for the CPU backends of Kokkos, found ${Kokkos_DEVICES}; "
-    "build without it and use pair_style tdn, which runs its model on the GPU")
+# separable_compilation: Kokkos leaves it to us what nvcc compiles
+find_package(Kokkos CONFIG REQUIRED COMPONENTS separable_compilation
+  PATHS ${kokkos_folders} NO_DEFAULT_PATH)
+if(Kokkos_DEVICES MATCHES "HIP|SYCL|OPENMPTARGET|OPENACC")
+  message(FATAL_ERROR "pair_style tdn/kk is for the CPU backends of Kokkos and for CUDA, found "
+    "${Kokkos_DEVICES}; build without it and use pair_style tdn")
 endif()
 
 string(TOUPPER "${built_KOKKOS_PREC}" precision)
@@ -27,7 +29,8 @@ endif()
 
 # Kokkos itself, like the functions of LAMMPS, comes from the program that loads the plugin: only
 # what its headers need is taken here
-add_library(kokkos_sources OBJECT src/kokkos/graph_kokkos.cpp src/kokkos/pair_tdn_kokkos.cpp)
+add_library(kokkos_sources OBJECT src/kokkos/graph_kokkos.cpp src/kokkos/pair_tdn_kokkos.cpp
+  src/kokkos/row_exchange_kokkos.cpp)
 target_include_directories(kokkos_sources PRIVATE src ${TDN_OPS_INCLUDE_DIR})
 target_include_directories(kokkos_sources SYSTEM PRIVATE ${LAMMPS_INCLUDE_DIR}/KOKKOS)
 target_compile_features(kokkos_sources PRIVATE cxx_std_20)
@@ -51,3 +54,32 @@ endif()
 add_library(pair_tdn_kokkos MODULE $<TARGET_OBJECTS:pair_sources> $<TARGET_OBJECTS:kokkos_sources>)
 list(APPEND targets kokkos_sources pair_tdn_kokkos)
 list(APPEND pair_libraries pair_tdn_kokkos)
+
+# nvcc compiles what has kernels, the compiler of the host everything else
+if(Kokkos_DEVICES MATCHES CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  find_library(TORCH_C10_CUDA_LIBRARY c10_cuda PATHS ${TDN_TORCH_DIR}/lib NO_DEFAULT_PATH)
+  if(NOT TORCH_C10_CUDA_LIBRARY)
+    message(FATAL_ERROR "the PyTorch in TDN_TORCH_DIR='${TDN_TORCH_DIR}' was built without CUDA, "
+      "which the Kokkos in ${Kokkos_DIR} has")
+  endif()
+  set(kokkos_bin ${LAMMPS_INCLUDE_DIR}/../lib/kokkos/bin ${Kokkos_DIR}/../../../bin)
+  find_program(TDN_NVCC_WRAPPER nvcc_wrapper HINTS ${kokkos_bin})
+  find_program(TDN_KOKKOS_LAUNCHER kokkos_launch_compiler HINTS ${kokkos_bin})
+  if(NOT TDN_NVCC_WRAPPER OR NOT TDN_KOKKOS_LAUNCHER)
+    message(FATAL_ERROR "no nvcc_wrapper and kokkos_launch_compiler of Kokkos in ${kokkos_bin}; "
+      "set TDN_NVCC_WRAPPER and TDN_KOKKOS_LAUNCHER")
+  endif()
+  if(NOT CMAKE_CXX_COMPILER MATCHES nvcc_wrapper)
+    set_target_properties(kokkos_sources PROPERTIES
+      RULE_LAUNCH_COMPILE "${TDN_KOKKOS_LAUNCHER} ${TDN_NVCC_WRAPPER} ${CMAKE_CXX_COMPILER}")
+  endif()
+
+  add_library(stream_scope OBJECT src/kokkos/stream_scope.cpp)
+  target_compile_features(stream_scope PRIVATE cxx_std_20)
+  target_include_directories(stream_scope PRIVATE src)
+  target_link_libraries(stream_scope PRIVATE torch::libtorch CUDA::toolkit)
+  target_sources(pair_tdn_kokkos PRIVATE $<TARGET_OBJECTS:stream_scope>)
+  target_link_libraries(pair_tdn_kokkos PRIVATE ${TORCH_C10_CUDA_LIBRARY} CUDA::cudart)
+  list(APPEND targets stream_scope)
+endif()

@@ -7,31 +7,13 @@
 
 #include "kokkos/graph_kokkos.h"
 
+#include "kokkos/views.h"
+
 #include "atom_kokkos.h"
 #include "atom_masks.h"
 #include "comm.h"
 
-#include <algorithm>
-
 using namespace LAMMPS_NS;
-
-namespace {
-
-/// As `enlarge` of vectors: the old values are lost.
-template <class View> void enlarge_view(View &view, int64_t count)
-{
-  const auto needed = static_cast<size_t>(std::max<int64_t>(count, 1));
-  if (view.extent(0) >= needed) return;
-  view = View();
-  view = View(Kokkos::view_alloc(Kokkos::WithoutInitializing, "tdn"), needed + needed / 10);
-}
-
-template <class View> double bytes_of_view(const View &view)
-{
-  return static_cast<double>(view.span()) * sizeof(typename View::value_type);
-}
-
-}    // namespace
 
 template <class DeviceType>
 typename GraphKokkos<DeviceType>::Numbers GraphKokkos<DeviceType>::there(const int *values,
@@ -50,6 +32,8 @@ void GraphKokkos<DeviceType>::set_model(double cutoff, const std::vector<int> &s
   this->species_of_type = Array<int>("tdn:species_of_type", species_of_type.size());
   Kokkos::deep_copy(this->species_of_type,
                     HostNumbers(species_of_type.data(), species_of_type.size()));
+  sums = Array<StepSums>("tdn:sums", NUM_PARTS);
+  sums_on_host = Kokkos::create_mirror_view(sums);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -115,76 +99,101 @@ void GraphKokkos<DeviceType>::build_pairs(const Neighbors &neighbors,
   nodes_.place_used();
 
   const int num_all = nodes_.num_all();
+  const bool exchanged = comm->nprocs > 1;
   const Numbers places = there(nodes_.places(), num_ghosts);
+  const Numbers ghosts = there(nodes_.ghosts(), num_ghosts);
   enlarge_view(node_of_row, num_rows);
-  const Array<int> rows = node_of_row;
+  enlarge_view(row_of_atom, exchanged ? num_rows : 0);
+  enlarge_view(row_of_ghost, exchanged ? num_rows : 0);
+  const Array<int> node_of = node_of_row, row_of = row_of_atom, row_there = row_of_ghost;
   Kokkos::parallel_for(
       "tdn:nodes", Kokkos::RangePolicy<DeviceType>(0, num_rows), KOKKOS_LAMBDA(const int i) {
         const int slot = slots(i);
-        const int node = slot < n ? slot : places(slot - n);
-        rows(i) = node < num_all ? node : -1;
+        const int row = slot < n ? slot : places(slot - n);
+        node_of(i) = row < num_all ? row : -1;
+        if (!exchanged) return;
+        row_of(i) = row;
+        row_there(i) = slot >= n && ghosts(slot - n) == i ? row : -1;
       });
   atom_of_node = there(nodes_.atoms(), num_all);
   enlarge_view(node_species, num_all);
-  num_mapped = count_mapped();
-  Kokkos::fence();    // the arrays of the host must stay until all have read them
+  count_mapped();
+  Kokkos::deep_copy(sums_on_host, sums);    // waits: arrays of the host are read until then
+  num_mapped = sums_on_host(ATOMS).mapped;
 }
 
 /* ---------------------------------------------------------------------- */
 
-template <class DeviceType> int GraphKokkos<DeviceType>::count_mapped() const
+template <class DeviceType> void GraphKokkos<DeviceType>::count_mapped() const
 {
   const auto type = atomKK->k_type.template view<DeviceType>();
   const Array<int> mapping = species_of_type;
-  int mapped = 0;
   Kokkos::parallel_reduce(
       "tdn:count_atoms", Kokkos::RangePolicy<DeviceType>(0, atom->nlocal),
-      KOKKOS_LAMBDA(const int i, int &sum) { sum += mapping(type(i)) >= 0; }, mapped);
-  return mapped;
+      KOKKOS_LAMBDA(const int i, StepSums &sum) { sum.mapped += mapping(type(i)) >= 0; },
+      sums_of(ATOMS));
 }
 
 /* ----------------------------------------------------------------------
-   species of nodes from the types of their atoms; whether one was another before
+   species of nodes from the types of their atoms; those that were others, and that are none
 ------------------------------------------------------------------------- */
 
-template <class DeviceType> bool GraphKokkos<DeviceType>::read_nodes(int first, int last)
+template <class DeviceType>
+void GraphKokkos<DeviceType>::read_nodes(int first, int last,
+                                         const Kokkos::View<StepSums, DeviceType> &out)
 {
   const auto type = atomKK->k_type.template view<DeviceType>();
   const Array<int> mapping = species_of_type;
   const Numbers atoms = atom_of_node;
   const Array<int64_t> species = node_species;
-  int changed = 0, unknown = 0;
   Kokkos::parallel_reduce(
       "tdn:species", Kokkos::RangePolicy<DeviceType>(first, last),
-      KOKKOS_LAMBDA(const int node, int &sum_changed, int &sum_unknown) {
+      KOKKOS_LAMBDA(const int node, StepSums &sum) {
         const int64_t found = mapping(type(atoms(node)));
-        sum_changed += found != species(node);
-        sum_unknown += found < 0;
-        species(node) = found;
+        sum.changed += found != species(node);
+        sum.unknown += found < 0;
+        species(node) = found < 0 ? 0 : found;    // the model may run before it is looked at
       },
-      changed, unknown);
-  if (unknown) {
-    atomKK->sync(Host, TYPE_MASK | TAG_MASK);
-    for (int node = first; node < last; node++) species_of(node);    // throws
-  }
-  return changed > 0;
+      out);
 }
 
-/* ---------------------------------------------------------------------- */
+/* ----------------------------------------------------------------------
+   on the CPU results are there at once; a GPU is waited for only where they are needed
+------------------------------------------------------------------------- */
 
-template <class DeviceType> bool GraphKokkos<DeviceType>::read_species()
+template <class DeviceType> bool GraphKokkos<DeviceType>::read_species(bool needed)
 {
-  if (!takes_positions) return EdgeGraph::read_species();
-  const bool changed = read_nodes(0, nodes_.num_local());
-  if (count_mapped() != num_mapped) throw_joined();
-  return changed;
+  if (!takes_positions) return EdgeGraph::read_species(needed);
+  read_nodes(0, nodes_.num_local(), sums_of(LOCAL));
+  count_mapped();
+  return needed || ON_HOST ? check_species() : false;
 }
 
 template <class DeviceType> void GraphKokkos<DeviceType>::update()
 {
   if (!takes_positions) return EdgeGraph::update();
   atomKK->sync(ExecutionSpaceFromDevice<DeviceType>::space, TYPE_MASK);
-  read_nodes(nodes_.num_local(), nodes_.num_all());
+  read_nodes(nodes_.num_local(), nodes_.num_all(), sums_of(GHOSTS));
+  if (ON_HOST) check_species();
+}
+
+/* ---------------------------------------------------------------------- */
+
+template <class DeviceType> bool GraphKokkos<DeviceType>::check_species()
+{
+  Kokkos::deep_copy(sums_on_host, sums);
+  if (sums_on_host(LOCAL).unknown + sums_on_host(GHOSTS).unknown > 0.0) {
+    atomKK->sync(Host, TYPE_MASK | TAG_MASK);
+    for (int node = 0; node < nodes_.num_all(); node++) species_of(node);    // throws
+  }
+  if (sums_on_host(ATOMS).mapped != num_mapped) throw_joined();
+  return sums_on_host(LOCAL).changed > 0.0;
+}
+
+template <class DeviceType> StepSums GraphKokkos<DeviceType>::wait_for_results()
+{
+  check_species();
+  return sums_on_host(RESULTS);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -208,7 +217,7 @@ template <class DeviceType> tdn::Pairs GraphKokkos<DeviceType>::pairs() const
           nodes_.num_all(),
           build,
           num_pairs,
-          !std::is_same_v<Space, Kokkos::HostSpace>};
+          !ON_HOST};
 }
 
 /* ---------------------------------------------------------------------- */
@@ -230,7 +239,8 @@ template <class DeviceType> EdgeGraph::Closest GraphKokkos<DeviceType>::closest(
 template <class DeviceType> double GraphKokkos<DeviceType>::memory_usage() const
 {
   return EdgeGraph::memory_usage() + bytes_of_view(first_pairs) + bytes_of_view(pair_others) +
-      bytes_of_view(node_of_row) + bytes_of_view(atom_of_node) + bytes_of_view(node_species);
+      bytes_of_view(node_of_row) + bytes_of_view(atom_of_node) + bytes_of_view(node_species) +
+      bytes_of_view(row_of_atom) + bytes_of_view(row_of_ghost);
 }
 
 /* ---------------------------------------------------------------------- */

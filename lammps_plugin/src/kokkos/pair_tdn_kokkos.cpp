@@ -6,8 +6,9 @@
 
 #include "kokkos/pair_tdn_kokkos.h"
 
+#include "kokkos/stream_scope.h"
+
 #include "pair/neighbors.h"
-#include "pair/row_exchange.h"
 
 #include "model/tdn_model.h"
 
@@ -21,13 +22,15 @@
 #include "neighbor.h"
 
 #include <algorithm>
+#include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 using namespace LAMMPS_NS;
 
 static_assert(!DAT::ttransform_kkfloat_1d_3_lr::NEED_TRANSFORM &&
-                  !DAT::ttransform_kkacc_1d_3::NEED_TRANSFORM,
+                  std::is_same_v<KK_ACC_FLOAT, double>,
               "pair_style tdn/kk is for KOKKOS in double precision");
 
 /* ---------------------------------------------------------------------- */
@@ -48,8 +51,9 @@ PairTDNKokkos<DeviceType>::PairTDNKokkos(LAMMPS *lmp) : PairTDNKokkos(lmp, new G
 
 template <class DeviceType>
 PairTDNKokkos<DeviceType>::PairTDNKokkos(LAMMPS *lmp, Graph *graph) :
-    PairTDN(lmp, graph, threads_of_kokkos(lmp)), graph(*graph)
+    PairTDN(lmp, graph, threads_of_kokkos(lmp)), graph(*graph), rows(*new Rows(lmp, this, *graph))
 {
+  exchange_with(&rows);
   kokkosable = 1;
   reverse_comm_device = 1;
   // also on the CPU, where KOKKOS then communicates in its own buffers
@@ -122,7 +126,12 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::compute(int eflag, i
   atomKK->sync(execution_space, datamask_read);
   if (!ON_HOST) atomKK->sync(Host, TYPE_MASK);    // which are sent to ghosts when they change
   copies.clear();
-  Kokkos::fence();    // KOKKOS may still write to what the model reads
+  if (ON_HOST) DeviceType().fence();    // KOKKOS may still write to what the model reads
+#ifdef KOKKOS_ENABLE_CUDA
+  std::unique_ptr<tdn::StreamScope> scope;
+  if (!ON_HOST)
+    scope.reset(new tdn::StreamScope(Kokkos::Cuda().cuda_stream(), Kokkos::device_id()));
+#endif
   PairTDN::compute(eflag, vflag);
   atomKK->modified(execution_space, datamask_modify);
   if (report_places) log_places();
@@ -155,23 +164,23 @@ template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces 
   const auto left_out = e0;
   const double energy_unit = scale();
   const Foreign<double> energies(result.atom_energy, n), forces(result.forces, 3 * n);
-  double energy = 0.0, sum = 0.0;
   Kokkos::parallel_reduce(
       "tdn:tally", Kokkos::RangePolicy<DeviceType>(0, n),
-      KOKKOS_LAMBDA(const int node, double &sum_energy, double &sum_force) {
-        sum_energy += energies(node) - left_out(species(node));
+      KOKKOS_LAMBDA(const int node, StepSums &sum) {
+        sum.energy += energies(node) - left_out(species(node));
         for (int a = 0; a < 3; a++) {
           f(atoms(node), a) += energy_unit * forces(3 * node + a);
-          sum_force += forces(3 * node + a);
+          sum.force += forces(3 * node + a);
         }
       },
-      energy, sum);
+      graph.result_sums());
+  const StepSums sums = graph.wait_for_results();
 
   if (eflag_atom) {
     const auto species_on_host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), species);
     tally_energies(on_host(result.atom_energy, n), species_on_host.data());
   } else if (eflag_global) {
-    eng_vdwl += energy_unit * energy;
+    eng_vdwl += energy_unit * sums.energy;
   }
   const int64_t rows = vflag_atom || cvflag_atom ? 9 * static_cast<int64_t>(n) : 0;
   result.virial = on_host(result.virial, 9);
@@ -180,7 +189,7 @@ template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces 
   const int64_t members = model().metadata().committee;
   result.members = on_host(result.members, 3 * members * n);
   tally_virials(result);
-  return energy + sum;
+  return sums.energy + sums.force;
 }
 
 /* ----------------------------------------------------------------------
@@ -197,63 +206,47 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::log_places()
                    lmp->kokkos->nthreads, positions);
 }
 
-/* ----------------------------------------------------------------------
-   rows through the buffers of KOKKOS; the operators have them on the host
-------------------------------------------------------------------------- */
-
-template <class DeviceType> static void packed(DAT::tdual_double_1d &buf)
-{
-  if (std::is_same_v<typename DeviceType::memory_space, Kokkos::HostSpace>) return;
-  buf.modify_host();
-  buf.sync_device();
-}
-
-template <class DeviceType> static double *received(DAT::tdual_double_1d &buf)
-{
-  if (!std::is_same_v<typename DeviceType::memory_space, Kokkos::HostSpace>) {
-    buf.modify_device();
-    buf.sync_host();
-  }
-  return buf.view_host().data();
-}
+/* ---------------------------------------------------------------------- */
 
 template <class DeviceType>
 int PairTDNKokkos<DeviceType>::pack_forward_comm_kokkos(int n, DAT::tdual_int_1d atoms,
                                                         DAT::tdual_double_1d &buf, int, int *)
 {
-  const int count = rows().pack_forward(n, atoms.view_host().data(), buf.view_host().data());
-  packed<DeviceType>(buf);
-  return count;
+  return rows.pack_forward(n, atoms, buf);
 }
 
 template <class DeviceType>
 void PairTDNKokkos<DeviceType>::unpack_forward_comm_kokkos(int n, int first,
                                                            DAT::tdual_double_1d &buf)
 {
-  unpack_forward_comm(n, first, received<DeviceType>(buf));
+  rows.unpack_forward(n, first, buf);
+  take_types();
 }
 
 template <class DeviceType>
 void PairTDNKokkos<DeviceType>::unpack_forward_comm(int n, int first, double *buf)
 {
   PairTDN::unpack_forward_comm(n, first, buf);
-  if (!ON_HOST && rows().carries_types()) atomKK->modified(Host, TYPE_MASK);
+  take_types();
+}
+
+template <class DeviceType> void PairTDNKokkos<DeviceType>::take_types()
+{
+  if (!ON_HOST && rows.carries_types()) atomKK->modified(Host, TYPE_MASK);
 }
 
 template <class DeviceType>
 int PairTDNKokkos<DeviceType>::pack_reverse_comm_kokkos(int n, int first,
                                                         DAT::tdual_double_1d &buf)
 {
-  const int count = rows().pack_reverse(n, first, buf.view_host().data());
-  packed<DeviceType>(buf);
-  return count;
+  return rows.pack_reverse(n, first, buf);
 }
 
 template <class DeviceType>
 void PairTDNKokkos<DeviceType>::unpack_reverse_comm_kokkos(int n, DAT::tdual_int_1d atoms,
                                                            DAT::tdual_double_1d &buf)
 {
-  rows().unpack_reverse(n, atoms.view_host().data(), received<DeviceType>(buf));
+  rows.unpack_reverse(n, atoms, buf);
 }
 
 /* ---------------------------------------------------------------------- */

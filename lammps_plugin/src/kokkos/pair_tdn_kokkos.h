@@ -20,11 +20,11 @@ PairStyle(tdn/kk/host,PairTDNKokkos<LMPHostType>);
 #define LMP_PAIR_TDN_KOKKOS_H
 
 #include "kokkos/graph_kokkos.h"
+#include "kokkos/row_exchange_kokkos.h"
 #include "pair/pair_tdn.h"
 
 #include "kokkos_base.h"
 
-#include <type_traits>
 #include <vector>
 
 namespace LAMMPS_NS {
@@ -53,11 +53,12 @@ template <class DeviceType> class PairTDNKokkos : public PairTDN, public KokkosB
 
  private:
   using Graph = GraphKokkos<DeviceType>;
-  using Space = typename DeviceType::memory_space;
+  using Rows = RowExchangeKokkos<DeviceType>;
   template <typename T> using Foreign = typename Graph::template Foreign<T>;
-  static constexpr bool ON_HOST = std::is_same_v<Space, Kokkos::HostSpace>;
+  static constexpr bool ON_HOST = Graph::ON_HOST;
 
   Graph &graph;
+  Rows &rows;
   Kokkos::View<double *, DeviceType> e0;    // of each species, eV
   bool report_places = false;    // in the log, after the next evaluation
   // copies for the host, of the last step
@@ -66,6 +67,7 @@ template <class DeviceType> class PairTDNKokkos : public PairTDN, public KokkosB
   const double *on_host(const double *, int64_t);
   PairTDNKokkos(class LAMMPS *, Graph *);
   void log_places();
+  void take_types();
 };
 
 }    // namespace LAMMPS_NS
