@@ -43,6 +43,9 @@ SETTINGS = {
         "shears": 2,
         "vacancies": 0,
         "surfaces": 0,
+        # few and simple first structures, so that what is chosen later decides
+        "disordered": 0,
+        "contacts": 0,
     },
     "rounds": {
         "temperatures": list(TEMPERATURES),

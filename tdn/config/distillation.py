@@ -50,6 +50,10 @@ class SeedsConfig:
     surfaces: int = option(3, "cut along a face of the cell, with vacuum between", minimum=0)
     vacuum: float = option(8.0, "width of the vacuum, angstrom", minimum=0.1)
     exchanges: int = option(2, "with two atoms of different elements exchanged", minimum=0)
+    disordered: int = option(
+        8, "without order, as far apart as in a melt; only with rounds.melt", minimum=0
+    )
+    contacts: int = option(4, "with pairs of atoms pushed together", minimum=0)
     substitutions: dict[str, str] | None = option(None, "elements that replace others, {Na: K}")
     replaced: int = option(4, "with some atoms replaced in this way", minimum=0)
     seed: int = option(0, "of all random numbers", minimum=0, maximum=2**31)

@@ -27,7 +27,12 @@ from tdn.evaluation.comparison.dynamics import (
     mean_square_displacement,
     radial_distribution,
 )
-from tdn.evaluation.comparison.held_out import Predictions, calibration_section, errors_of
+from tdn.evaluation.comparison.held_out import (
+    Predictions,
+    calibration_section,
+    error_section,
+    errors_of,
+)
 from tdn.evaluation.comparison.phonons import frequencies
 from tdn.evaluation.comparison.report import write_report
 from tdn.evaluation.comparison.section import Pair, Section
@@ -45,6 +50,18 @@ def lennard_jones(scale: float = 1.0) -> LennardJones:
 
 def argon() -> ase.Atoms:
     return bulk("Ar", "fcc", a=1.56 * SIGMA, cubic=True)
+
+
+def test_kinds_are_sorted_by_words_and_temperatures():
+    names = ["1500 K", "melt 900 K", "300 K", "reference's dynamics, 1500 K", "melt 1500 K"]
+    atoms = bulk("Cu")
+    frames = [
+        Frame(atoms, n + 1, "x", 0.0, np.zeros((1, 3)), config_type=name)
+        for n, name in enumerate(names)
+    ]
+    found = Predictions(frames, np.zeros(5), [np.zeros((1, 3))] * 5, None)
+    rows = [row[0] for row in error_section(found).rows]
+    assert rows == ["300 K", "1500 K", "melt 900 K", "melt 1500 K", names[3], "all"]
 
 
 def test_elastic_constants_of_a_pair_potential():

@@ -14,8 +14,8 @@ from tdn.evaluation.dynamics.in_ase import run_in_ase
 from tdn.evaluation.dynamics.lammps import input_script, read_run, run_in_lammps
 from tdn.evaluation.dynamics.plan import Plan, Segment, sensible_timestep
 from tdn.system.errors import TDNError
+from tdn.training.distillation.candidates import Candidate
 from tdn.training.distillation.exploration import MAX_RUNS, plan_exploration
-from tdn.training.distillation.seeds import Candidate
 from tdn_export import export_model
 
 COPPER = bulk("Cu", "fcc", a=3.6, cubic=True) * 2
@@ -147,6 +147,13 @@ def test_runs_of_a_round():
     assert later[0].pressure == 1.0
     many = plan_exploration([COPPER] * 20, seeds, rounds, 0, 0.5, 0)
     assert len(many) == MAX_RUNS
+
+
+def test_runs_grow_with_the_rounds():
+    rounds = RoundsConfig(temperatures=(300.0,), md_steps=300)
+    lengths = [plan_exploration([COPPER], [], rounds, n, 0.5, 0)[0].steps for n in range(5)]
+    assert lengths == [100, 200, 300, 300, 300]
+    assert plan_exploration([COPPER], [], rounds, 4, 0.5, 0, 70)[0].steps == 70
 
 
 def test_molecules_feel_no_pressure():

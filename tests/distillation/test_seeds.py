@@ -38,7 +38,7 @@ def test_kinds_do_what_they_are_called():
     salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True) * 2
     values = config(substitutions={"Na": "K"}, strains=11, strain=0.05)
     found: dict[str, list] = {}
-    for candidate in make_seeds([salt], values):
+    for candidate in make_seeds([salt], values, melting=True):
         found.setdefault(candidate.kind, []).append(candidate.atoms)
     assert {kind: len(frames) for kind, frames in found.items()} == {
         "structure": 1,
@@ -49,6 +49,8 @@ def test_kinds_do_what_they_are_called():
         "surface": values.surfaces,
         "exchange": values.exchanges,
         "substitution": values.replaced,
+        "disorder": values.disordered,
+        "contact": values.contacts,
     }
     volumes = np.array([a.get_volume() for a in found["strain"]]) / salt.get_volume()
     # lengths from 1 + 0.05 (2/11 - 1) to 1.05, in equal steps
@@ -77,9 +79,15 @@ def test_a_shear_is_a_pure_strain():
             assert np.abs(strain).max() <= 0.05
 
 
-def test_a_molecule_is_only_rattled_and_exchanged():
-    kinds = {candidate.kind for candidate in make_seeds([molecule("H2O")], config())}
-    assert kinds == {"structure", "rattle", "exchange"}
+def test_a_molecule_is_only_rattled_exchanged_and_squeezed():
+    kinds = {candidate.kind for candidate in make_seeds([molecule("H2O")], config(), melting=True)}
+    assert kinds == {"structure", "rattle", "exchange", "contact"}
+
+
+def test_what_does_not_melt_keeps_its_order():
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    kinds = [{c.kind for c in make_seeds([atoms], config(), melting)} for melting in (False, True)]
+    assert kinds[1] - kinds[0] == {"disorder"}
 
 
 def test_the_same_seed_gives_the_same_structures():

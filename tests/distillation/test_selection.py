@@ -5,6 +5,7 @@ from __future__ import annotations
 import ase
 import numpy as np
 import pytest
+from ase.calculators.calculator import Calculator
 from scipy.spatial.transform import Rotation
 from structures import TRAINED_MODEL, small_cell
 
@@ -12,7 +13,7 @@ from tdn.config.distillation import RoundsConfig
 from tdn.data.frames import Frame
 from tdn.evaluation.dynamics.plan import Plan, Sample, Segment, Trajectory
 from tdn.training.distillation.features import farthest_points, frame_features
-from tdn.training.distillation.selection import Bounds, find_bounds, select
+from tdn.training.distillation.selection import Bounds, error_ratio, find_bounds, select
 
 
 def test_farthest_points_of_a_line():
@@ -27,6 +28,15 @@ def test_farthest_points_of_a_line():
 def test_points_that_are_equal_are_taken_once():
     found = np.repeat(np.array([[1.0, 2.0], [3.0, 4.0]]), 5, axis=0)
     assert len(farthest_points(np.zeros((0, 2)), found, 10)) == 2
+
+
+def test_what_matters_more_is_chosen_where_it_is_as_far():
+    known = np.array([[0.0]])
+    found = np.array([[1.0], [-1.0], [4.0]])
+    assert farthest_points(known, found, 1, np.array([1.0, 2.0, 1.0])) == [2]
+    assert farthest_points(known, found, 1, np.array([1.0, 5.0, 1.0])) == [1]
+    # what was chosen is known: its weight no longer counts
+    assert farthest_points(known, found, 3, np.array([1.0, 1e6, 1.0])) == [1, 2, 0]
 
 
 def test_columns_without_spread_do_not_matter():
@@ -90,6 +100,66 @@ def test_frames_after_atoms_have_met_are_dropped():
     run.samples[1].atoms.positions[1] = run.samples[1].atoms.positions[0] + [0.1, 0, 0]
     run.keep_sane()
     assert len(run.samples) == 1 and "atoms 0 and 1 are 0.10 A apart" in run.broken
+
+
+def test_the_last_sane_frames_come_before_all_others():
+    deviations = [0.5] * 20 + [0.2, 0.2, 3.0]
+    run = run_of("a", deviations, "the deviation is 3 eV/angstrom")
+    found = select([run, run_of("b", [0.9] * 20)], Bounds(0.1, 1.0), TRAINED_MODEL, [], 4)
+    assert len(found.chosen) == 4
+    for candidate, sample in zip(found.chosen[:2], run.samples[20:22], strict=True):
+        assert np.array_equal(candidate.atoms.positions, sample.atoms.positions)
+    # but take no more than half
+    found = select([run, run_of("b", [0.9] * 20)], Bounds(0.1, 1.0), TRAINED_MODEL, [], 2)
+    assert [c.kind for c in found.chosen] == ["a", "b"]
+
+
+class Spread(Calculator):
+    """Forces and deviations that are the same everywhere."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, force: float, spread: float) -> None:
+        super().__init__()
+        self.force, self.spread = force, spread
+
+    def calculate(self, atoms, *arguments, **keys):
+        super().calculate(atoms, *arguments, **keys)
+        size = len(atoms)
+        self.results = {
+            "energy": 0.0,
+            "forces": np.full((size, 3), self.force),
+            "forces_std": np.full(size, self.spread),
+        }
+
+
+def test_the_ratio_of_error_to_deviation_is_that_of_validation_frames():
+    atoms = ase.Atoms("H2", [[0, 0, 0], [1, 0, 0]])
+
+    def frame(split, force, config_type="x"):
+        return Frame(
+            atoms, 1, "x", 0.0, np.full((2, 3), force), config_type=config_type, split=split
+        )
+
+    # a training frame without error, a close contact with a large one
+    frames = [frame("train", 0.2), frame("valid", 0.5), frame("valid", 0.5), frame("valid", 50.0)]
+    error = 0.3 * np.sqrt(3)
+    assert error_ratio(Spread(0.2, 0.1), frames) == pytest.approx(error / 0.1)
+    assert error_ratio(Spread(0.2, 1.0), frames) == 1.0  # errors below the deviation are luck
+    assert error_ratio(Spread(0.2, 1e-3), frames) == 10.0
+    assert error_ratio(Spread(0.2, 0.1), frames[:1]) == 1.0
+
+
+def test_artificial_frames_do_not_set_the_bounds():
+    atoms = ase.Atoms("H2", [[0, 0, 0], [1, 0, 0]])
+    frames = [
+        Frame(atoms, 1, "x", 0.0, np.full((2, 3), 2.0)),
+        Frame(atoms, 2, "x", 0.0, np.full((2, 3), 99.0), config_type="contact"),
+    ]
+    assert find_bounds(RoundsConfig(), frames) == find_bounds(RoundsConfig(), frames[:1])
+    # an error is that many times the deviation
+    assert find_bounds(RoundsConfig(), frames, 3.0).lower == pytest.approx(0.02 * np.sqrt(12.0))
+    assert find_bounds(RoundsConfig(), frames, 3.0).upper == pytest.approx(1.2 * np.sqrt(12.0))
 
 
 def test_bounds_follow_the_forces():

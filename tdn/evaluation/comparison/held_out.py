@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,7 @@ def error_section(found: Predictions) -> Section:
     for index, frame in enumerate(found.frames):
         kinds.setdefault(frame.config_type or "frames", []).append(index)
     everything = list(range(len(found.frames)))
-    for name, chosen in [*sorted(kinds.items()), ("all", everything)]:
+    for name, chosen in [*sorted(kinds.items(), key=_in_words), ("all", everything)]:
         if name == "all" and len(kinds) == 1:
             name = "all frames"
         values = errors_of(found, chosen)
@@ -100,6 +101,12 @@ def error_section(found: Predictions) -> Section:
         )
     section.figures.append(_parity(found, kinds))
     return section
+
+
+def _in_words(item: tuple[str, list[int]]) -> list[str | float]:
+    """Key that sorts by words, then by numbers: 300 K before 1500 K, crystals before melts."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", item[0])
+    return [float(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def errors_of(found: Predictions, chosen: Sequence[int]) -> dict[str, float]:

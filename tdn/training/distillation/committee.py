@@ -100,7 +100,7 @@ def train_committee(
     training_frames : how many of them are for training
     species : elements of the network
     steps : of the optimizer
-    jobs : trainings at the same time
+    jobs : cores for trainings; all members share them where they cannot take turns evenly
     previous : committee whose members these begin as
 
     Raises
@@ -133,9 +133,11 @@ def train_committee(
         if not (run / "errors.json").exists():
             arguments = (command, str((run / "training.yaml").absolute()))
             programs.append(Program(arguments, (run / "training.log").absolute()))
+    # three members on two cores: all at once take three halves of the time of one, in turns two
+    at_once = jobs if committee.size % jobs == 0 else committee.size
     with stage(title, epochs * committee.size, "epochs") as bar:
         codes = run_programs(
-            programs, jobs, train["num_threads"], lambda: bar.move_to(_epochs(committee.runs))
+            programs, at_once, train["num_threads"], lambda: bar.move_to(_epochs(committee.runs))
         )
     for program, code in zip(programs, codes, strict=True):
         if code == 130:

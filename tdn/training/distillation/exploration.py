@@ -14,16 +14,23 @@ from tdn.evaluation.dynamics.lammps import run_in_lammps
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
 from tdn.inference.calculator import TDNCalculator
 
+from .candidates import Candidate
 from .progress import Bar, stage
-from .seeds import Candidate
 
-# samples of a run
-SAMPLES = 100
+# samples of a run: close enough in time that the last ones before an explosion are near it
+SAMPLES = 250
+# round from which on runs have their whole length; before, networks do not last as long
+WHOLE_RUNS = 3
 # runs of a round, at most; more conditions take turns
 MAX_RUNS = 24
 # a run ends where the deviation is so many times the bound beyond which frames are no candidates
 LIMIT = 2.0
 DEFECTS = ("vacancy", "surface", "exchange", "substitution")
+
+
+def run_length(rounds: RoundsConfig, number: int) -> int:
+    """Steps of each run of a round, from zero."""
+    return max(1, rounds.md_steps * min(number + 1, WHOLE_RUNS) // WHOLE_RUNS)
 
 
 def plan_exploration(
@@ -33,6 +40,7 @@ def plan_exploration(
     number: int,
     upper: float | None,
     seed: int,
+    steps: int | None = None,
 ) -> list[Plan]:
     """The runs of a round.
 
@@ -43,9 +51,10 @@ def plan_exploration(
     ----------
     number : of the round, from zero
     upper : bound of deviations, eV/angstrom; None: runs do not end by deviation
+    steps : of each run; None: `run_length`
     """
     low, high = min(rounds.temperatures), max(rounds.temperatures)
-    steps = rounds.md_steps
+    steps = steps or run_length(rounds, number)
     wanted: list[tuple[str, ase.Atoms, tuple[Segment, ...], bool]] = []
     for place, atoms in enumerate(structures):
         for temperature in rounds.temperatures:
@@ -90,9 +99,15 @@ def plan_exploration(
 
 
 def run_plans(
-    plans: Sequence[Plan], model: Path, folder: Path, engine: str, jobs: int, title: str
+    plans: Sequence[Plan],
+    model: Path,
+    folder: Path,
+    engine: str,
+    jobs: int,
+    title: str,
+    committee: bool = True,
 ) -> list[Trajectory]:
-    """Run all plans with a compiled committee.
+    """Run all plans with a compiled file, of a committee or of one network.
 
     Raises
     ------
@@ -103,7 +118,7 @@ def run_plans(
     with stage(title, sum(plan.steps for plan in plans), "steps") as bar:
         if engine == "lammps":
             watch = _Watch(bar, plans, folder)
-            return run_in_lammps(plans, model, folder, True, jobs, 1, watch)
+            return run_in_lammps(plans, model, folder, committee, jobs, 1, watch)
         calculator = TDNCalculator(model)
         return [run_in_ase(plan, calculator, bar.advance) for plan in plans]
 

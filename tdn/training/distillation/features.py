@@ -65,7 +65,9 @@ def _by_element(features: torch.Tensor, species: torch.Tensor, count: int) -> to
     return torch.cat(parts)
 
 
-def farthest_points(known: np.ndarray, found: np.ndarray, count: int) -> list[int]:
+def farthest_points(
+    known: np.ndarray, found: np.ndarray, count: int, weights: np.ndarray | None = None
+) -> list[int]:
     """Rows of ``found`` that are far from all known rows and from each other, the farthest first.
 
     Every column is divided by its standard deviation over all rows. Greedy: each choice maximizes
@@ -76,6 +78,7 @@ def farthest_points(known: np.ndarray, found: np.ndarray, count: int) -> list[in
     known : [K, D], may have no rows
     found : [F, D]
     count : how many to choose, at most
+    weights : [F], factors of distances: what matters more is chosen where it is as far
     """
     if not len(found):
         return []
@@ -86,12 +89,12 @@ def farthest_points(known: np.ndarray, found: np.ndarray, count: int) -> list[in
         distance = np.min([((found - row) ** 2).sum(axis=1) for row in known], axis=0)
     else:
         distance = ((found - found.mean(axis=0)) ** 2).sum(axis=1)
+    factors = np.ones(len(found)) if weights is None else weights**2
     chosen: list[int] = []
     while len(chosen) < min(count, len(found)):
-        best = int(distance.argmax())
+        best = int((factors * distance).argmax())
         if chosen and distance[best] <= 0:
             break
         chosen.append(best)
         distance = np.minimum(distance, ((found - found[best]) ** 2).sum(axis=1))
-        distance[chosen] = -np.inf
     return chosen

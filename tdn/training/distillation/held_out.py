@@ -9,14 +9,16 @@ import numpy as np
 
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
 
+from .candidates import Candidate, read_candidates, write_candidates
 from .committee import Committee
-from .exploration import SAMPLES, run_plans
-from .loop import Distillation, read_candidates, write_candidates
+from .exploration import run_plans
+from .loop import Distillation
 from .progress import warn
-from .seeds import Candidate
 
 # added to the seeds of dynamics: other runs than any round's
 SEED = 500_000
+# samples of a run
+SAMPLES = 100
 
 
 @dataclass
@@ -34,7 +36,7 @@ class HeldOut:
 
 
 def visit(whole: Distillation, committee: Committee) -> HeldOut:
-    """Dynamics at every temperature, solid and melt; some frames of each, evenly in time.
+    """Dynamics of the best network at every temperature, solid and melt; some frames of each.
 
     The frames are remembered, so that labels of an interrupted attempt fit.
     """
@@ -44,11 +46,12 @@ def visit(whole: Distillation, committee: Committee) -> HeldOut:
     if not lasts.exists():
         trajectories = run_plans(
             plans,
-            committee.compiled,
+            whole.folder.path / "model.tdn.pth",
             folder,
             whole.config.rounds.engine,
             whole.jobs,
             "held-out: dynamics",
+            committee=False,
         )
         for trajectory in trajectories:
             if trajectory.broken is not None:

@@ -16,23 +16,24 @@ from ase.data import atomic_numbers
 
 from tdn.config import TrainConfig
 from tdn.config.distillation import DistillConfig, seconds_of
-from tdn.data.database.store import FrameStore
-from tdn.data.database.writer import StoreWriter
 from tdn.data.frames import Frame
+from tdn.evaluation.dynamics.plan import Plan
 from tdn.evaluation.teachers.source import CalculatorSource
+from tdn.inference.calculator import TDNCalculator
 from tdn.system.atomic_files import write_json
 from tdn.system.errors import UsageError
 from tdn.system.programs import find_program
 
-from .budget import FIRST_GUESS, Budget
+from .budget import Budget
+from .candidates import Candidate, read_candidates, write_candidates
 from .committee import Committee, train_committee, write_frames
-from .exploration import plan_exploration, run_plans
+from .exploration import plan_exploration, run_length, run_plans
 from .folder import RunFolder
 from .label_store import LabelStore, Origin
 from .labeling import label_structures
 from .progress import say, stage, warn
-from .seeds import Candidate, displaced, make_seeds, read_structures
-from .selection import Selection, find_bounds, select
+from .seeds import displaced, make_seeds, read_structures
+from .selection import Selection, error_ratio, find_bounds, select
 from .teacher_check import TeacherReport, check_teacher, isolated_atom
 
 # of every so many candidates one is for validation
@@ -67,7 +68,7 @@ class Distillation:
             )
         if config.rounds.engine == "lammps":
             find_program("lmp")
-        self.seeds = make_seeds(self.structures, config.seeds)
+        self.seeds = make_seeds(self.structures, config.seeds, config.rounds.melt is not None)
         symbols = {s for c in self.seeds for s in c.atoms.get_chemical_symbols()}
         self.species = sorted(symbols, key=atomic_numbers.get)
         self.jobs = config.run.jobs or len(os.sched_getaffinity(0))
@@ -100,7 +101,8 @@ class Distillation:
         committee, labels
             The latter open; the caller closes it.
         """
-        self.budget = Budget(self.folder.clock, seconds_of(self.config.run.budget))
+        total = seconds_of(self.config.run.budget)
+        self.budget = Budget(self.folder.clock, total, self.config.rounds.max_rounds)
         self._open_labels()
         self._begin()
         number, previous = 0, None
@@ -160,9 +162,9 @@ class Distillation:
         frames = self.labels.frames(number)
         committee = Committee(here, rounds.committee)
         write_frames(here / "frames.lmdb", frames)
+        self._guess(frames)
         plan = _remembered(
-            here / "plan.json",
-            lambda: {"steps": self.budget.round_steps(rounds.steps, self._step_guess(frames))},
+            here / "plan.json", lambda: {"steps": self.budget.round_steps(rounds.steps)}
         )
         self._train(committee, frames, plan["steps"], number, previous, f"round {number + 1}")
         if not (here / "selection.json").exists():
@@ -216,12 +218,11 @@ class Distillation:
                 f"{reason_of(todo, self.labels)}"
             )
 
-    def _step_guess(self, frames: Sequence[Frame]) -> float:
-        """Seconds of a step of all members, by what is usual."""
+    def _guess(self, frames: Sequence[Frame]) -> None:
+        """Tell the budget what steps with such frames will take."""
         size = (self.config.student.train or {}).get("batch_size", TrainConfig.batch_size)
         atoms = float(np.mean([len(frame.atoms) for frame in frames]))
-        waves = -(-self.config.rounds.committee // self.jobs)
-        return FIRST_GUESS * atoms * size * waves
+        self.budget.guess(atoms, size, max(1.0, self.config.rounds.committee / self.jobs))
 
     def _train(
         self,
@@ -263,10 +264,25 @@ class Distillation:
 
     def _explore(self, number: int, committee: Committee, frames: Sequence[Frame]) -> Selection:
         rounds = self.config.rounds
-        bounds = find_bounds(rounds, frames)
-        plans = plan_exploration(
-            self.structures, self.seeds, rounds, number, bounds.upper, self.config.seeds.seed
+        ratio = error_ratio(TDNCalculator(committee.compiled), frames)
+        bounds = find_bounds(rounds, frames, ratio)
+
+        def planned(steps: int) -> list[Plan]:
+            seed = self.config.seeds.seed
+            return plan_exploration(
+                self.structures, self.seeds, rounds, number, bounds.upper, seed, steps
+            )
+
+        wanted = run_length(rounds, number)
+        runs = len(planned(wanted))
+        limits = _remembered(
+            committee.folder / "exploration.json",
+            lambda: {
+                "md_steps": self.budget.dynamics_steps(wanted, runs),
+                "frames": self.budget.frames(rounds.frames),
+            },
         )
+        plans = planned(limits["md_steps"])
         start, title = time.monotonic(), f"round {number + 1}"
         trajectories = run_plans(
             plans,
@@ -280,13 +296,13 @@ class Distillation:
             "dynamics step", time.monotonic() - start, sum(plan.steps for plan in plans)
         )
         found = select(
-            trajectories, bounds, committee.models[committee.best], frames, rounds.frames
+            trajectories, bounds, committee.models[committee.best], frames, limits["frames"]
         )
         say(
             f"{title}: {found.total} frames of {len(plans)} runs"
             + (f", {len(found.broken)} of which ended early" if found.broken else "")
-            + f"; deviation above {bounds.lower:.3g} eV/A in {100 * found.share:.3g} %, "
-            f"{len(found.chosen)} chosen"
+            + f"; deviation above {bounds.lower:.3g} eV/A (error about {ratio:.2g} times as large) "
+            f"in {100 * found.share:.3g} %, {len(found.chosen)} chosen"
         )
         return found
 
@@ -328,10 +344,9 @@ class Distillation:
             self.label(read_candidates(waiting), number + 1, "last round: labels")
         frames = self.labels.frames(number + 1)
         write_frames(here / "frames.lmdb", frames)
-        guess = self._step_guess(frames)
+        self._guess(frames)
         plan = _remembered(
-            here / "plan.json",
-            lambda: {"steps": self.budget.final_steps(rounds.final_steps, guess)},
+            here / "plan.json", lambda: {"steps": self.budget.final_steps(rounds.final_steps)}
         )
         committee = Committee(here, rounds.committee)
         self._train(committee, frames, plan["steps"], 7 + number, previous, "last training")
@@ -351,20 +366,6 @@ def reason_of(todo: Sequence[tuple[ase.Atoms, Origin]], labels: LabelStore) -> s
     """One of the reasons why frames have no label."""
     records = (labels.record(atoms) for atoms, _ in todo)
     return next(record["aside"] for record in records if record and "aside" in record)
-
-
-def write_candidates(path: Path, candidates: Sequence[Candidate]) -> None:
-    """Candidates as a database: exact, and in their order."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with StoreWriter(path) as writer:
-        for index, candidate in enumerate(candidates):
-            writer.add(Frame(candidate.atoms, index + 1, path.name, config_type=candidate.kind))
-
-
-def read_candidates(path: Path) -> list[Candidate]:
-    """The inverse of `write_candidates`."""
-    store = FrameStore(path)
-    return [Candidate(frame.atoms, frame.config_type or "") for frame in store.iterate()]
 
 
 def _remembered(path: Path, make: Any) -> dict[str, Any]:

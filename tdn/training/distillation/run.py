@@ -38,7 +38,9 @@ def dry_run(config: DistillConfig, folder: Path) -> None:
         warn(note)
     say(describe(report))
     cost = report.seconds_per_atom * float(np.mean([len(c.atoms) for c in whole.seeds]))
-    plans = plan_exploration(whole.structures, whole.seeds, config.rounds, 0, None, 0)
+    plans = plan_exploration(
+        whole.structures, whole.seeds, config.rounds, 0, None, 0, config.rounds.md_steps
+    )
     say(
         f"a label takes {cost:.3g} s: {format_time(cost * len(whole.seeds))} for the seeds, "
         f"{format_time(cost * config.rounds.frames)} for a round of {config.rounds.frames}"

@@ -1,9 +1,8 @@
-"""The first structures to label: supercells, displaced, strained, with defects and surfaces."""
+"""The first structures to label: supercells, displaced, strained, with defects, molten."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import ase
 import numpy as np
@@ -13,16 +12,11 @@ from tdn.config.distillation import SeedsConfig
 from tdn.data import read_frames
 from tdn.system.errors import TDNError, UsageError
 
+from .candidates import Candidate
+from .disorder import disordered, with_contacts
+
 # displacements, in angstrom, beside a strain, a defect or a surface
 SMALL_RATTLE = 0.05
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A structure that may be labeled, and what made it."""
-
-    atoms: ase.Atoms
-    kind: str
 
 
 def read_structures(config: SeedsConfig) -> list[ase.Atoms]:
@@ -64,8 +58,14 @@ def supercell(atoms: ase.Atoms, wanted: int) -> ase.Atoms:
     return atoms.repeat(tuple(int(n) for n in repeats))
 
 
-def make_seeds(structures: list[ase.Atoms], config: SeedsConfig) -> list[Candidate]:
+def make_seeds(
+    structures: list[ase.Atoms], config: SeedsConfig, melting: bool = False
+) -> list[Candidate]:
     """Every structure as it is, and its variants; the same for the same seed.
+
+    Parameters
+    ----------
+    melting : whether the dynamics melt: then there are structures without order
 
     Raises
     ------
@@ -75,7 +75,7 @@ def make_seeds(structures: list[ase.Atoms], config: SeedsConfig) -> list[Candida
     made: list[Candidate] = []
     for number, atoms in enumerate(structures):
         made.append(Candidate(atoms.copy(), "structure"))
-        for kind, (count, make) in _variants(atoms, config).items():
+        for kind, (count, make) in _variants(atoms, config, melting).items():
             rng = np.random.default_rng([config.seed, number, sum(kind.encode())])
             for index in range(count):
                 made.append(Candidate(make(rng, (index + 1) / count), kind))
@@ -85,7 +85,7 @@ def make_seeds(structures: list[ase.Atoms], config: SeedsConfig) -> list[Candida
 
 
 def _variants(
-    atoms: ase.Atoms, config: SeedsConfig
+    atoms: ase.Atoms, config: SeedsConfig, melting: bool
 ) -> dict[str, tuple[int, Callable[[np.random.Generator, float], ase.Atoms]]]:
     """Kind -> how many, and a function of a generator and a share in (0, 1]."""
     periodic, bulk = bool(atoms.pbc.any()), bool(atoms.pbc.all())
@@ -128,6 +128,12 @@ def _variants(
         work.numbers[[first, second]] = work.numbers[[second, first]]
         return work
 
+    def molten(rng: np.random.Generator, share: float) -> ase.Atoms:
+        return disordered(atoms, rng, share)
+
+    def pushed(rng: np.random.Generator, share: float) -> ase.Atoms:
+        return with_contacts(displaced(atoms, rng, SMALL_RATTLE), rng, share)
+
     def replaced(rng: np.random.Generator, share: float) -> ase.Atoms:
         work = displaced(atoms, rng, SMALL_RATTLE)
         old = str(rng.choice(sorted(substitutions)))
@@ -143,6 +149,8 @@ def _variants(
         "vacancy": (config.vacancies if periodic and len(atoms) > 1 else 0, vacant),
         "surface": (config.surfaces * bulk, cut),
         "exchange": (config.exchanges * several, exchanged),
+        "disorder": (config.disordered if bulk and melting else 0, molten),
+        "contact": (config.contacts if len(atoms) > 1 else 0, pushed),
         "substitution": (config.replaced if substitutions else 0, replaced),
     }
 

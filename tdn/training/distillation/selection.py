@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase.calculators.calculator import Calculator
 
 from tdn.config.distillation import RoundsConfig
 from tdn.data.frames import Frame
+from tdn.evaluation.comparison.held_out import predict
 from tdn.evaluation.dynamics.plan import Sample, Trajectory
 
+from .candidates import Candidate
 from .features import farthest_points, frame_features
-from .seeds import Candidate
 
-# of the RMS force of the labels, where the configuration gives no bounds. A network that is right
-# to a few percent has smaller deviations than the first; beyond the second a frame is no matter.
+# of the RMS force of the labels, where the configuration gives no bounds: the expected error from
+# which a frame is labeled, and the deviation beyond which it is no matter
 LOWER, UPPER = 0.06, 1.2
-# frames of a run that ended early which are candidates however much the networks agree
+# of the error to the deviation; outside of these the validation frames are no guide
+RATIOS = (1.0, 10.0)
+# kinds of labels whose forces say nothing about those of dynamics
+ARTIFICIAL = ("contact", "disorder")
+# frames of a run that ended early which are labeled however much the networks agree
 LAST_FRAMES = 2
 # frames whose features are compared, at most
 POOL = 1500
@@ -32,13 +38,38 @@ class Bounds:
     upper: float
 
 
-def find_bounds(config: RoundsConfig, frames: Sequence[Frame]) -> Bounds:
-    """From the configuration, or from the forces of the labels."""
-    forces = np.concatenate([frame.forces for frame in frames if len(frame.atoms) > 1])
+def find_bounds(config: RoundsConfig, frames: Sequence[Frame], ratio: float = 1.0) -> Bounds:
+    """From the configuration, or from the forces of the labels.
+
+    Parameters
+    ----------
+    ratio : of the true error to the deviation
+    """
+    several = [frame for frame in frames if len(frame.atoms) > 1]
+    usual = [frame for frame in several if frame.config_type not in ARTIFICIAL] or several
+    forces = np.concatenate([frame.forces for frame in usual])
     rms = float(np.sqrt((forces**2).sum(axis=1).mean()))
-    lower = LOWER * rms if config.lower is None else config.lower
+    lower = LOWER * rms / ratio if config.lower is None else config.lower
     upper = UPPER * rms if config.upper is None else config.upper
     return Bounds(lower, max(upper, 1.001 * lower))
+
+
+def error_ratio(committee: Calculator, frames: Sequence[Frame]) -> float:
+    """The true error of the committee's forces over its deviation, on the validation frames.
+
+    Members that begin alike and learn from the same frames agree better than they are right. It is
+    a ratio of medians over atoms: a few close contacts would decide over mean squares.
+    """
+    valid = [frame for frame in frames if frame.split == "valid" and len(frame.atoms) > 1]
+    if not valid:
+        return RATIOS[0]
+    found = predict(committee, valid)
+    errors = [
+        np.linalg.norm(forces - frame.forces, axis=1)
+        for forces, frame in zip(found.forces, valid, strict=True)
+    ]
+    error, deviation = np.median(np.concatenate(errors)), np.median(np.concatenate(found.spread))
+    return float(np.clip(error / max(deviation, 1e-12), *RATIOS))
 
 
 @dataclass(frozen=True)
@@ -77,7 +108,9 @@ def select(
     known: Sequence[Frame],
     count: int,
 ) -> Selection:
-    """Choose frames by deviation, then those that are unlike each other and what is labeled.
+    """Choose frames that are unlike each other and what is labeled, and where networks disagree.
+
+    The last sane frames of runs that ended early come first.
 
     Parameters
     ----------
@@ -86,18 +119,27 @@ def select(
     count : frames to choose, at most
     """
     samples = [sample for trajectory in trajectories for sample in trajectory.samples]
-    candidates = [s for s in samples if bounds.lower <= s.deviation <= bounds.upper]
+    certain: list[Sample] = []
     for trajectory in trajectories:
         if trajectory.broken is not None:
-            sane = [s for s in trajectory.samples if s.deviation <= bounds.upper]
-            candidates += [s for s in sane[-LAST_FRAMES:] if s.deviation < bounds.lower]
-    candidates = _thinned(candidates)
-    chosen: list[Candidate] = []
-    if candidates:
-        several = [frame.atoms for frame in known if len(frame.atoms) > 1]
-        features = frame_features(model, [*several, *(c.atoms for c in candidates)])
-        order = farthest_points(features[: len(several)], features[len(several) :], count)
-        chosen = [Candidate(candidates[i].atoms, candidates[i].kind) for i in order]
+            certain += [s for s in trajectory.samples if s.deviation <= bounds.upper][-LAST_FRAMES:]
+    certain = certain[: -(-count // 2)]
+    taken = {id(sample) for sample in certain}
+    candidates = _thinned(
+        [s for s in samples if bounds.lower <= s.deviation <= bounds.upper and id(s) not in taken]
+    )
+    order: list[int] = []
+    if candidates and len(certain) < count:
+        before = [frame.atoms for frame in known if len(frame.atoms) > 1]
+        before += [sample.atoms for sample in certain]
+        features = frame_features(model, [*before, *(c.atoms for c in candidates)])
+        order = farthest_points(
+            features[: len(before)],
+            features[len(before) :],
+            count - len(certain),
+            np.array([sample.deviation for sample in candidates]),
+        )
+    chosen = [Candidate(s.atoms, s.kind) for s in [*certain, *(candidates[i] for i in order)]]
     worst: dict[str, float] = {}
     for sample in samples:
         worst[sample.kind] = max(worst.get(sample.kind, 0.0), sample.deviation)
