@@ -63,11 +63,11 @@ class SeedsConfig:
 class RoundsConfig:
     """Train, explore, select, label: how often, where, how far."""
 
-    max_rounds: int = option(6, "rounds at most", minimum=1)
+    max_rounds: int = option(8, "rounds at most", minimum=1)
     committee: int = option(3, "networks of the committee", minimum=2)
     steps: int = option(1500, "steps of the optimizer in a round", minimum=1)
     final_steps: int = option(8000, "steps of the last training", minimum=1)
-    frames: int = option(40, "frames to label in a round, at most", minimum=1)
+    frames: int = option(60, "frames to label in a round, at most", minimum=1)
     temperatures: tuple[float, ...] = option((300.0, 600.0, 900.0), "of the dynamics, K")
     pressures: tuple[float, ...] = option((), "GPa; empty: constant volume")
     melt: float | None = option(
@@ -80,8 +80,8 @@ class RoundsConfig:
     )
     lower: float | None = option(
         None,
-        "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: 0.06 of "
-        "the RMS force",
+        "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: where the "
+        "expected error is 0.06 of the RMS force",
         minimum=0.0,
     )
     upper: float | None = option(

@@ -235,7 +235,7 @@ def test_frames_without_a_label_are_set_aside_and_the_run_goes_on(tmp_path, monk
     with in_one_process():
         assert main(["distill.yaml"]) == 0
     captured = capsys.readouterr()
-    assert "1 of 12 frames have no label and are set aside: NaN or infinity" in captured.err
+    assert "1 of 16 frames have no label and are set aside: NaN or infinity" in captured.err
     # the seed, and what the dynamics of the vacancy brought
     aside = ase.io.read("run/set_aside.xyz", ":")
     assert all(len(atoms) == 31 and atoms.info["reason"].startswith("NaN") for atoms in aside)
