@@ -67,7 +67,7 @@ class RoundsConfig:
     committee: int = option(3, "networks of the committee", minimum=2)
     steps: int = option(1500, "steps of the optimizer in a round", minimum=1)
     final_steps: int = option(8000, "steps of the last training", minimum=1)
-    frames: int = option(60, "frames to label in a round, at most", minimum=1)
+    frames: int = option(100, "frames to label in a round, at most", minimum=1)
     temperatures: tuple[float, ...] = option((300.0, 600.0, 900.0), "of the dynamics, K")
     pressures: tuple[float, ...] = option((), "GPa; empty: constant volume")
     melt: float | None = option(

@@ -81,7 +81,7 @@ def initial_config(
         f"  pressures: {_yaml([0.0] if bulk else [])}  # GPa; []: constant volume",
         f"  timestep: {min(map(sensible_timestep, found)):g}  # fs",
         "  max_rounds: 8",
-        "  frames: 60  # labels of a round",
+        "  frames: 100  # labels of a round at most",
         "",
         "student:",
         "  model:",
