@@ -234,10 +234,10 @@ INSTEAD = {
         "-o nacl\n": "-o nacl --dry-run\n",
         "lmp -in": "# lmp -in",  # tests/distillation/test_distill.py does
         "--budget 45min": "--budget 45min --dry-run",
+        "--teacher-python sevenn": "--dry-run --teacher-python sevenn",
         "python3 -m venv sevenn": "mkdir -p sevenn/bin",
         "sevenn/bin/pip install sevenn": f"printf '#!/bin/sh\\nexec {sys.executable} \"$@\"' "
         "> sevenn/bin/python && chmod +x sevenn/bin/python",
-        "sevenn/bin/python\n": "sevenn/bin/python --dry-run\n",
         "300 900 -o comparison": "300 900 -o comparison --steps 40",
         "tblite.ase:TBLite {method: GFN2-xTB}": "tdn:TDNCalculator {model: large.pt}",
     },

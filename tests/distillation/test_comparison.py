@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import ase
 import ase.io
@@ -15,6 +16,7 @@ from ase.calculators.lj import LennardJones
 
 from tdn.data.frames import Frame
 from tdn.evaluation.cli import main
+from tdn.evaluation.comparison import speed
 from tdn.evaluation.comparison.crystal import (
     elastic_constants,
     elastic_matrix,
@@ -38,6 +40,7 @@ from tdn.evaluation.comparison.report import write_report
 from tdn.evaluation.comparison.section import Pair, Section
 from tdn.evaluation.comparison.seen import seen_section
 from tdn.evaluation.comparison.vacancy import formula_unit, vacancy_energy
+from tdn.evaluation.dynamics.plan import Trajectory
 
 # of argon-like matter; the cutoff lies in a gap between shells of neighbors, so that strains of
 # some percent do not change who interacts
@@ -242,6 +245,18 @@ class Page(HTMLParser):
         for name, value in attributes:
             if name in ("src", "href") and not value.startswith("#"):
                 self.fetched.append(value)
+
+
+def test_a_student_whose_dynamics_break_off_has_a_speed_in_ase(monkeypatch):
+    def broken(plans, *_, **__):
+        return [Trajectory(plan, broken="atoms 3 and 5 are 0.1 angstrom apart") for plan in plans]
+
+    monkeypatch.setattr(speed, "run_in_lammps", broken)
+    pair = Pair(lennard_jones(), lennard_jones(1.1), ("one", "other"))
+    section = speed.speed_section(pair, argon(), Path("student.tdn.pth"), 1)
+    assert "LAMMPS: the run broke off: atoms 3 and 5" in section.text
+    assert "lammps_us_per_atom" not in section.values
+    assert section.rows[-1] == ["ratio", f"{section.values['ratio']:.4g}"]
 
 
 def test_the_page_needs_no_other_file_and_obeys_no_names(tmp_path):

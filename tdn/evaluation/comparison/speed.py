@@ -39,7 +39,13 @@ def seconds_per_atom(calculator: Calculator, atoms: ase.Atoms) -> float:
 
 
 def lammps_seconds(model: Path, atoms: ase.Atoms, threads: int) -> tuple[float, int]:
-    """Seconds per atom and step in LAMMPS, and the atoms of that run."""
+    """Seconds per atom and step in LAMMPS, and the atoms of that run.
+
+    Raises
+    ------
+    TDNError
+        If LAMMPS does not run, or no step of it ends.
+    """
     work = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if work.pbc.all():
         while len(work) < FEWEST_ATOMS:
@@ -56,6 +62,8 @@ def lammps_seconds(model: Path, atoms: ase.Atoms, threads: int) -> tuple[float, 
             threads=threads,
         )
         (run,) = run_in_lammps([plan], model, Path(folder), committee=False, threads=threads)
+    if run.seconds_per_atom_step is None:
+        raise TDNError(f"the run broke off: {run.broken}")
     return run.seconds_per_atom_step, len(work)
 
 
