@@ -12,7 +12,8 @@ from typing import Any
 from tdn.system.errors import UsageError
 from tdn.system.printable import printable
 
-from .schema import ModelConfig, TrainConfig, nearest_key, option, section_from_dict
+from .fields import nearest_key, option, section_from_dict
+from .schema import ModelConfig, TrainConfig
 from .yaml_file import apply_override, read_yaml, sections_yaml
 
 # seconds of the units of a time
