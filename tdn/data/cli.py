@@ -120,19 +120,6 @@ def _main(argv: list[str] | None) -> int:
     return run(arguments)
 
 
-def _keys(arguments: argparse.Namespace):
-    from .frames import LabelKeys
-
-    return LabelKeys(
-        energy=arguments.energy_key,
-        forces=arguments.forces_key,
-        stress=arguments.stress_key,
-        config_type=arguments.config_type_key,
-        split=arguments.split_key,
-        stress_unit=arguments.stress_unit,
-    )
-
-
 def _write_json(path: str | None, values: dict) -> None:
     if path is not None:
         write_json(path, values)
@@ -140,13 +127,14 @@ def _write_json(path: str | None, values: dict) -> None:
 
 def _convert(arguments: argparse.Namespace) -> int:
     from .database.convert import Conversion, convert
+    from .frames import label_keys
 
     required = tuple(part.strip() for part in arguments.require.split(",") if part.strip())
     unknown = [name for name in required if name not in ("energy", "forces", "stress")]
     if unknown:
         raise UsageError(f"--require {unknown[0]}: expected energy, forces or stress")
     options = Conversion(
-        keys=_keys(arguments),
+        keys=label_keys(arguments),
         stage=arguments.stage,
         select=tuple(arguments.select),
         require=required,
@@ -179,9 +167,10 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
+    from .frames import label_keys
     from .survey.summary import summarize, summary_lines, summary_to_json, survey
 
-    found = survey(arguments.file, _keys(arguments), arguments.stage, complete=False)
+    found = survey(arguments.file, label_keys(arguments), arguments.stage, complete=False)
     _require_frames(arguments.file, found)
     summary = summarize(found, arguments.cutoff)
     print(printable_lines("\n".join(summary_lines(summary))))
@@ -197,11 +186,12 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from .frames import label_keys
     from .survey.checks import suspicious
     from .survey.summary import label_lines, summarize, survey
     from .survey.unit_checks import force_consistency
 
-    found = survey(arguments.file, _keys(arguments), arguments.stage)
+    found = survey(arguments.file, label_keys(arguments), arguments.stage)
     problems = found.problems
     if not problems.total:
         _require_frames(arguments.file, found)

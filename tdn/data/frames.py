@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ase
 import ase.geometry
@@ -33,6 +34,18 @@ class LabelKeys:
     config_type: str = "config_type"
     split: str | None = None
     stress_unit: str = "eV/A^3"
+
+
+def label_keys(settings: Any) -> LabelKeys:
+    """The keys as section ``data`` of a configuration or the options of a command name them."""
+    return LabelKeys(
+        energy=settings.energy_key,
+        forces=settings.forces_key,
+        stress=settings.stress_key,
+        config_type=settings.config_type_key,
+        split=settings.split_key,
+        stress_unit=settings.stress_unit,
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from tdn.inference.calculator import TDNCalculator
-
-    from .errors import Evaluation
 
 EPILOG = """\
 MODEL is a checkpoint (model.pt) or a compiled file; FRAMES is any file that ASE reads. Errors are
@@ -217,7 +216,7 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
     import numpy as np
     from ase.data import chemical_symbols
 
-    from tdn.data import LabelKeys, build_graphs, read_frames
+    from tdn.data import build_graphs, label_keys, read_frames
     from tdn.data.frames import drop_bad_labels
 
     from .calibration import (
@@ -226,17 +225,12 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
         evaluate_committee,
         format_calibrations,
     )
-    from .errors import error_tables, evaluate, format_rows, tables_to_json, worst_frames
+    from .errors import error_tables, evaluate, format_rows, tables_to_json
+    from .worst_frames import worst_frames, write_frames
 
     potential, atomic_numbers, r_max = _load(arguments, device)
-    keys = LabelKeys(
-        energy=arguments.energy_key,
-        forces=arguments.forces_key,
-        stress=arguments.stress_key,
-        config_type=arguments.config_type_key,
-        split=None if arguments.split is None else arguments.split_key or "split",
-        stress_unit=arguments.stress_unit,
-    )
+    split = None if arguments.split is None else arguments.split_key or "split"
+    keys = replace(label_keys(arguments), split=split)
     frames, bad = drop_bad_labels(read_frames(arguments.frames, keys))
     if bad:
         print(
@@ -282,7 +276,7 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
     _write_numbers(arguments, values)
     if worst_file is not None:
         chosen = worst_frames(evaluation, arguments.worst)
-        _write_worst(worst_file, frames, evaluation, chosen)
+        write_frames(worst_file, frames, evaluation, chosen)
         print(f"\nworst {len(chosen)} frames, the worst first: {worst_file}")
     if arguments.output is not None:
         from .figures import calibration_curves, cumulative_errors, parity
@@ -293,42 +287,6 @@ def _errors(arguments: argparse.Namespace, device: torch.device, worst_file: Pat
         if found:
             calibration_curves(folder / "calibration.png", found)
     return 0
-
-
-def _write_worst(path: Path, frames: list, evaluation: Evaluation, chosen: list[int]) -> None:
-    """Frames with their labels as ASE reads them, predictions beside as ``tdn_*``."""
-    import ase.io
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    from tdn.system.atomic_files import atomic_write
-
-    from .errors import frame_errors
-
-    energy, forces = frame_errors(evaluation)
-    written = []
-    for index in chosen:
-        frame = frames[index]
-        atoms = frame.atoms.copy()
-        labels = {"energy": frame.energy, "forces": frame.forces}
-        atoms.calc = SinglePointCalculator(
-            atoms, **{name: value for name, value in labels.items() if value is not None}
-        )
-        start, end = evaluation.starts[index : index + 2]
-        atoms.arrays["tdn_forces"] = evaluation.predicted.forces[start:end]
-        atoms.info |= {
-            "tdn_energy": float(evaluation.predicted.energy[index]),
-            "source": frame.source,
-            "frame": frame.number,
-        }
-        if frame.energy is not None:
-            atoms.info["energy_error_meV_per_atom"] = float(energy[index])
-        if frame.forces is not None:
-            atoms.info["force_rmse_meV_per_A"] = float(forces[index])
-        if frame.config_type is not None:
-            atoms.info["config_type"] = frame.config_type
-        written.append(atoms)
-    with atomic_write(path) as temporary:
-        ase.io.write(temporary, written, format="extxyz")
 
 
 def _start(arguments: argparse.Namespace) -> ase.Atoms:

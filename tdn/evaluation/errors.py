@@ -197,22 +197,6 @@ def frame_errors(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     return energy, 1e3 * np.sqrt(mean)
 
 
-def worst_frames(evaluation: Evaluation, count: int) -> list[int]:
-    """The frames with the largest errors of forces, else of energy, the worst first.
-
-    Frames whose prediction is not finite come before all others; frames without labels never.
-    """
-    energy, forces = frame_errors(evaluation)
-    reference = evaluation.reference
-    known = np.isfinite(reference.forces).all(axis=1)
-    with_forces = np.logical_and.reduceat(known, evaluation.starts[:-1])
-    score = forces if with_forces.any() else energy
-    labelled = with_forces if with_forces.any() else np.isfinite(reference.energy)
-    score = np.where(np.isfinite(score), score, np.inf)
-    order = np.argsort(-score, kind="stable")
-    return [int(i) for i in order if labelled[i]][:count]
-
-
 def error_tables(
     evaluation: Evaluation, config_types: Sequence[str | None], symbols: Sequence[str]
 ) -> dict[str, dict]:

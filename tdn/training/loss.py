@@ -14,7 +14,6 @@ from tdn.graph import Graph
 from tdn.network.potential import virial_of_stress
 from tdn.system.errors import UsageError
 
-TERMS = ("energy", "forces", "stress")
 # part of a run after which the weight of the energy moves towards that of the end
 RAMP_START = 0.5
 

@@ -24,8 +24,8 @@ from tdn.evaluation.errors import (
     evaluate,
     format_rows,
     frame_errors,
-    worst_frames,
 )
+from tdn.evaluation.worst_frames import worst_frames
 from tdn.network.build import build_model
 from tdn.network.checkpoint import save_model
 from tdn.network.potential import Potential, stress_of_virial

@@ -20,8 +20,6 @@ from tdn.system.errors import TDNError, UsageError
 
 from .writer import StoreWriter
 
-SELECTORS = ("elements", "atoms", "frames", "config_type", "split", "pbc", "max_force")
-
 
 def selection(texts: Iterable[str]) -> Callable[[Frame, int], bool]:
     """A function that says whether a frame (and its number, from zero) is wanted.

@@ -94,20 +94,7 @@ class FrameStore:
 
     def num_atoms(self, index: int) -> int:
         """Atoms of a frame, without reading it."""
-        return int(self._atoms_chunk(index // CHUNK)[index % CHUNK])
-
-    def num_atoms_of(self, indices: np.ndarray) -> np.ndarray:
-        """Atoms of many frames, int64."""
-        indices = np.asarray(indices, dtype=np.int64)
-        result = np.empty(len(indices), dtype=np.int64)
-        chunks = indices // CHUNK
-        for chunk in np.unique(chunks):
-            chosen = chunks == chunk
-            result[chosen] = self._atoms_chunk(int(chunk))[indices[chosen] % CHUNK]
-        return result
-
-    def _atoms_chunk(self, chunk: int) -> np.ndarray:
-        return self._chunk("atoms", chunk, "<i4")
+        return int(self._chunk("atoms", index // CHUNK, "<i4")[index % CHUNK])
 
     def _chunk(self, name: str, chunk: int, dtype: str) -> np.ndarray:
         found = self._chunks.get((name, chunk))

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from tdn.config import Config
 from tdn.data.bad_frames import Problems
-from tdn.data.frames import Frame, LabelKeys, require_labels
+from tdn.data.frames import Frame, LabelKeys, label_keys, require_labels
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import read_frames
 from tdn.data.statistics import (
@@ -24,7 +24,7 @@ from tdn.data.statistics import (
 from tdn.data.survey.checks import suspicious
 from tdn.system.errors import TDNError
 
-from .settings import check_species, label_keys, train_files
+from .settings import check_species, train_files
 from .split import split_frames
 from .subset import Subset
 from .types import Dataset

@@ -7,20 +7,8 @@ from collections.abc import Sequence
 from ase.data import atomic_numbers, chemical_symbols
 
 from tdn.config import Config, DataConfig
-from tdn.data.frames import Frame, LabelKeys
+from tdn.data.frames import Frame
 from tdn.system.errors import TDNError, UsageError
-
-
-def label_keys(config: DataConfig) -> LabelKeys:
-    """The keys of the labels as the configuration names them."""
-    return LabelKeys(
-        energy=config.energy_key,
-        forces=config.forces_key,
-        stress=config.stress_key,
-        config_type=config.config_type_key,
-        split=config.split_key,
-        stress_unit=config.stress_unit,
-    )
 
 
 def train_files(config: DataConfig) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from ase.data import atomic_numbers
 
 from tdn.config import Config, DataConfig
 from tdn.data.database.store import FrameStore
-from tdn.data.frames import Frame
+from tdn.data.frames import Frame, label_keys
 from tdn.data.graphs import build_graphs
 from tdn.data.readers.any_file import kind_of, read_frames
 from tdn.data.statistics import energy_scale, find_atomic_energies, is_isolated_atom, mean_neighbors
@@ -28,7 +28,7 @@ from tdn.system.errors import TDNError, UsageError
 
 from .lazy import LazyFrames, LazyGraphs
 from .permutation import Complement, EpochOrder, choose
-from .settings import check_species, label_keys, train_files
+from .settings import check_species, train_files
 from .subset import Subset
 from .types import Dataset
 

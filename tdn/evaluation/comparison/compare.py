@@ -116,7 +116,7 @@ def _crystal(
     sections = []
 
     def both() -> dict[str, ase.Atoms]:
-        return {n: relaxed(atoms, c) for n, c in zip(pair.names, pair.both, strict=True)}
+        return {n: relaxed(atoms, c) for n, c in pair.named}
 
     for title, make in (
         ("Equation of state", lambda: equation_of_state(pair, atoms)),

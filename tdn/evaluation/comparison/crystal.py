@@ -56,7 +56,7 @@ def equation_of_state(pair: Pair, atoms: ase.Atoms) -> Section:
         comparing_columns(pair),
     )
     curves, fits = {}, []
-    for name, calculator in zip(pair.names, pair.both, strict=True):
+    for name, calculator in pair.named:
         start = relaxed(atoms, calculator)
         volumes, energies = [], []
         for stretch in STRETCHES:

@@ -44,10 +44,7 @@ def phonon_frequencies(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
         "finite displacements (phonopy), without long-range corrections.",
         comparing_columns(pair),
     )
-    found = [
-        frequencies(crystal[name], calculator)
-        for name, calculator in zip(pair.names, pair.both, strict=True)
-    ]
+    found = [frequencies(crystal[name], calculator) for name, calculator in pair.named]
     for point, one, other in zip(POINTS, *found, strict=True):
         name = "q = (" + ", ".join(f"{x:g}" for x in point) + ")"
         for branch, values in enumerate(zip(one, other, strict=True)):

@@ -29,6 +29,11 @@ class Pair:
     def both(self) -> tuple[Calculator, Calculator]:
         return self.reference, self.student
 
+    @property
+    def named(self) -> tuple[tuple[str, Calculator], ...]:
+        """Name and calculator of both."""
+        return tuple(zip(self.names, self.both, strict=True))
+
 
 @dataclass
 class Section:

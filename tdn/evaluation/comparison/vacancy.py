@@ -32,10 +32,7 @@ def vacancy_energy(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
         "relaxes at constant volume.",
         comparing_columns(pair),
     )
-    values = [
-        _energy(crystal[name], calculator)
-        for name, calculator in zip(pair.names, pair.both, strict=True)
-    ]
+    values = [_energy(crystal[name], calculator) for name, calculator in pair.named]
     section.compare("formation energy", "eV", (values[0], values[1]))
     return section
 
