@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import ase
@@ -64,6 +65,31 @@ def evaluate(model: torch.nn.Module, atoms: ase.Atoms) -> dict[str, torch.Tensor
     graph = graph_from_atoms(atoms, model.atomic_numbers, model.r_max)
     result = Potential(model)(graph)
     return result | {"stress": stress_of_virial(result["virial"], graph.volume)}
+
+
+def derivative(energy: Callable[[float], float], step: float) -> float:
+    """d energy / dx at 0 by a fourth-order central difference."""
+    near, far = (energy(h) - energy(-h) for h in (step, 2 * step))
+    return (8 * near - far) / (12 * step)
+
+
+def displaced(atoms: ase.Atoms, atom: int, axis: int, x: float) -> ase.Atoms:
+    """A copy with one coordinate changed."""
+    moved = atoms.copy()
+    moved.positions[atom, axis] += x
+    return moved
+
+
+def assert_forces_are_slopes(model: torch.nn.Module, atoms: ase.Atoms) -> None:
+    """Two components of forces are slopes of the energy, to 1e-6 of the largest."""
+    forces = evaluate(model, atoms)["forces"]
+    for atom, axis in [(0, 0), (4, 2)]:
+
+        def energy(x: float, atom: int = atom, axis: int = axis) -> float:
+            return float(evaluate(model, displaced(atoms, atom, axis, x))["energy"][0])
+
+        slope = derivative(energy, 1e-3)
+        assert abs(slope + float(forces[atom, axis])) < 1e-6 * float(forces.abs().max())
 
 
 def water_cluster(seed: int = 0, count: int = 4) -> ase.Atoms:

@@ -3,15 +3,19 @@
 import copy
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import ase
 import pytest
 import torch
-from structures import CONFIGS, STRUCTURES, TRAINED_MODEL, evaluate, water_cluster
+from fresh_python import run_python
+from structures import (
+    CONFIGS,
+    STRUCTURES,
+    TRAINED_MODEL,
+    assert_forces_are_slopes,
+    evaluate,
+    water_cluster,
+)
 
 from tdn import ops
 from tdn.graph import collate, graph_from_atoms
@@ -236,17 +240,8 @@ def test_forces_are_continuous_between_intervals():
 
 def test_finite_differences():
     """Forces are the derivative of the energies of the table, as exactly as of the network."""
-    model = fused("default")
-    atoms = water_cluster(count=2)
-    forces, step = evaluate(model, atoms)["forces"], 1e-3
-    for atom, axis in [(0, 0), (4, 2)]:
-        energies = []
-        for x in (-2 * step, -step, step, 2 * step):
-            moved = atoms.copy()
-            moved.positions[atom, axis] += x
-            energies.append(float(evaluate(model, moved)["energy"][0]))
-        slope = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
-        assert abs(slope + float(forces[atom, axis])) < 1e-6 * float(forces.abs().max())
+    model, atoms = fused("default"), water_cluster(count=2)
+    assert_forces_are_slopes(model, atoms)
 
 
 def test_the_network_is_not_changed():
@@ -282,8 +277,8 @@ def test_without_the_compiled_library():
     """A process with the reference operators only, also inside TorchScript."""
     script = """
 import torch
-from test_inference_network import eager, fused, relative_errors, structure, evaluate
-from test_inference_network import test_reference_operators_and_torchscript as scripted
+from inference.test_inference_network import eager, fused, relative_errors, structure, evaluate
+from inference.test_inference_network import test_reference_operators_and_torchscript as scripted
 from tdn import ops
 assert not ops.is_compiled()
 model = eager("default")
@@ -292,12 +287,4 @@ errors = relative_errors(evaluate(fused("default"), atoms), evaluate(model, atom
 assert max(errors.values()) < 1e-10, errors
 scripted("default", torch.float64)
 """
-    here = Path(__file__).parent
-    path = os.pathsep.join(
-        filter(None, [str(here), str(here.parent), os.environ.get("PYTHONPATH")])
-    )
-    environment = {**os.environ, "TDN_OPS": "reference", "PYTHONPATH": path}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    run_python(script, TDN_OPS="reference")

@@ -1,15 +1,12 @@
 """Forces from positions by the explicit adjoint are those of autograd over the edges."""
 
 import copy
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import ase
 import pytest
 import torch
+from fresh_python import run_python
 from structures import STRUCTURES, TRAINED_MODEL, water_cluster
 
 from tdn import ops
@@ -242,19 +239,6 @@ def test_results_of_a_batch(tmp_path, count):
             assert (a[name] - values).abs().max() <= 1e-10 * values.abs().max()
 
 
-def run_python(code: str, **environment: str) -> str:
-    tests = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ["generic", "avx2", "avx512"])
 def test_every_instruction_set(capability):
@@ -270,7 +254,7 @@ for name in ("default", "l3", "one_layer", "three_layers", "three_species"):
         test_equals_autograd(name, "triclinic", dtype)
 test_scripted_and_workspace("default")
 """
-    if run_python(code, TDN_CPU_CAPABILITY=capability) != capability:
+    if run_python(code, TDN_CPU_CAPABILITY=capability).stdout.strip() != capability:
         pytest.skip(f"this processor has no {capability}")
 
 
@@ -281,6 +265,7 @@ def test_files_load_without_the_compiled_library(tmp_path):
     export_model(TRAINED_MODEL, path)
     code = f"""
 import torch
+from fresh_python import run_python
 from structures import water_cluster
 from tdn.graph import graph_from_atoms
 from tdn.inference.compiled_model import load_compiled
@@ -298,5 +283,5 @@ else:
     model = load_compiled(path)
     assert model.takes_positions
     graph = graph_from_atoms(water_cluster(), model.atomic_numbers, model.r_max)
-    found = float(run_python(code, TDN_OPS="reference"))
+    found = float(run_python(code, TDN_OPS="reference").stdout)
     assert found == pytest.approx(model(graph)["energy"].item(), rel=1e-6)

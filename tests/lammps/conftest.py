@@ -115,8 +115,7 @@ def run_script(
 
     Without the script that a user starts as ``lmp``, unless the place of the plugin or another
     ``program`` is given. Model files are found by name. The run is ended after the time limit, so a
-    hanging run is a failed test. A run that fails on several ranks is tried again where its message
-    is `lost`.
+    hanging run is a failed test.
     """
     from tdn_lammps import run_lmp
 
@@ -133,27 +132,33 @@ def run_script(
             if not given and (found := without_wrapper()):
                 program, settings = found
                 variables = settings | variables
-            for _ in range(TRIES):
-                result = run_lmp(
-                    "in.test",
-                    *("-log", "none", *arguments),
-                    program=program,
-                    ranks=ranks,
-                    cwd=folder,
-                    timeout=time_limit,
-                    environment=variables,
-                )
-                if not (fails and ranks > 1 and lost(result.stdout)):
-                    break
+            run = partial(
+                run_lmp,
+                "in.test",
+                *("-log", "none", *arguments),
+                program=program,
+                ranks=ranks,
+                cwd=folder,
+                timeout=time_limit,
+                environment=variables,
+            )
+            return output_of(run, fails, several=ranks > 1)
     except subprocess.TimeoutExpired:
         pytest.fail(f"lmp did not end within {time_limit} s")
+
+
+def output_of(run: Callable[[], subprocess.CompletedProcess], fails: bool, *, several: bool) -> str:
+    """What a run prints, which ``fails`` or does not.
+
+    Where one on several ranks fails and no rank has said why, it is tried again: MPICH may lose the
+    last lines where cores are busy.
+    """
+    for _ in range(TRIES if fails and several else 1):
+        result = run()
+        if "ERROR" in result.stdout:
+            break
     assert (result.returncode != 0) == fails, result.stdout
     return result.stdout
-
-
-def lost(output: str) -> bool:
-    """Whether no rank has said why it ends: MPICH may lose the last lines where cores are busy."""
-    return "ERROR" not in output
 
 
 def on_ranks(*ranks: Sequence[str]) -> list[str]:
@@ -167,20 +172,24 @@ def on_ranks(*ranks: Sequence[str]) -> list[str]:
 
 
 def run_command(
-    command: Sequence[str],
-    folder: Path,
-    *,
-    fails: bool = False,
-    tries: int = TRIES,
-    **environment: str,
+    command: Sequence[str], folder: Path, *, fails: bool = False, **environment: str
 ) -> str:
     """Run any other program with the time limit of `run_script`, and give what it prints."""
     # as in run_script
     inherited = {k: v for k, v in os.environ.items() if k != "LAMMPS_PLUGIN_PATH"}
+    variables = {**inherited, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment}
+    run = partial(_run_group, command, folder, variables)
+    return output_of(run, fails, several=Path(command[0]).name == "mpiexec")
+
+
+def _run_group(
+    command: Sequence[str], folder: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess:
+    """Run a program that ends with all that it has started."""
     with subprocess.Popen(
         command,
         cwd=folder,
-        env={**inherited, "OMP_NUM_THREADS": "1", **wait_asleep(), **environment},
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -192,10 +201,7 @@ def run_command(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             pytest.fail(f"{command[0]} did not end within {TIME_LIMIT} s: a rank waits for ever")
-    assert (process.returncode != 0) == fails, output
-    if fails and tries > 1 and Path(command[0]).name == "mpiexec" and lost(output):
-        return run_command(command, folder, fails=fails, tries=tries - 1, **environment)
-    return output
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 @pytest.fixture
@@ -287,31 +293,33 @@ def setup(structure: Structure, name: str, style: str = "tdn", units: str = "met
     )
 
 
+def measure_structures(
+    folder: Path,
+    models: Path,
+    structures: list[Structure],
+    model: str = "toy1.tdn.pth",
+    *,
+    style: str = "tdn",
+    before: str = "",
+    after: str = "",
+    units: str = "metal",
+    ranks: int = 1,
+    **environment: str,
+) -> list[Measured]:
+    """Evaluate several structures in one run of LAMMPS in ``folder``, with ``clear`` between."""
+    script = ""
+    for k, structure in enumerate(structures):
+        structure.write(folder / f"data.{k}")
+        script += "clear\n" + before + "\n" + setup(structure, f"data.{k}", style, units)
+        script += f"pair_coeff * * {model} H O\n" + after + MEASURE.format(dump=f"dump.{k}")
+    thermo = thermo_rows(run_script(script, folder, models, ranks=ranks, **environment))
+    return [read_measured(folder / f"dump.{k}", thermo[k]) for k in range(len(structures))]
+
+
 @pytest.fixture
-def measure(lmp: LammpsRunner, tmp_path: Path) -> Callable[..., list[Measured]]:
-    """Function that evaluates several structures in one run of LAMMPS, with ``clear`` between."""
-
-    def run(
-        structures: list[Structure],
-        model: str = "toy1.tdn.pth",
-        *,
-        style: str = "tdn",
-        before: str = "",
-        after: str = "",
-        units: str = "metal",
-        ranks: int = 1,
-        **environment: str,
-    ) -> list[Measured]:
-        script = ""
-        for k, structure in enumerate(structures):
-            structure.write(tmp_path / f"data.{k}")
-            script += "clear\n" + before + "\n" + setup(structure, f"data.{k}", style, units)
-            script += f"pair_coeff * * {model} H O\n" + after + MEASURE.format(dump=f"dump.{k}")
-        output = lmp(script, ranks=ranks, **environment)
-        thermo = thermo_rows(output)
-        return [read_measured(tmp_path / f"dump.{k}", thermo[k]) for k in range(len(structures))]
-
-    return run
+def measure(plugin: Path, models: Path, tmp_path: Path) -> Callable[..., list[Measured]]:
+    """Function ``measure(structures, model, ...)``: `measure_structures` in ``tmp_path``."""
+    return partial(measure_structures, tmp_path, models)
 
 
 def thermo_rows(output: str) -> list[list[float]]:

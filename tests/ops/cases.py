@@ -27,6 +27,29 @@ from .problems import (
     scalar_message,
 )
 
+# what is wrong with edges of two centers and three nodes, and the message
+WRONG_EDGES = [
+    ([[1, 0], [0, 0]], "must be non-decreasing"),
+    ([[0, 2], [0, 0]], r"centers must lie in 0..1, found .*2"),
+    ([[-1, 0], [0, 0]], r"centers must lie in 0..1, found -1"),
+    ([[0, 1], [0, 3]], r"neighbors must lie in 0..2, found .*3"),
+    ([[0, 1], [-2, 0]], r"neighbors must lie in 0..2, found -2"),
+    ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
+    ([0, 1], "must be an int64 tensor"),
+    ([[0], [1], [2]], "must be an int64 tensor"),
+]
+
+# counts of edges and atoms that kernels may stumble over
+FEW_EDGES = [
+    {"num_edges": 0},
+    {"num_edges": 1},
+    {"num_centers": 1, "num_nodes": 1, "num_edges": 3},
+    {"num_centers": 30, "num_nodes": 4},
+    {"num_centers": 3, "num_nodes": 30},
+    {"num_centers": 0, "num_nodes": 5, "num_edges": 0},
+    {"num_centers": 0, "num_nodes": 0, "num_edges": 0},
+]
+
 # Ranks around the tiles of the kernels (4, 6, 9) and their multiples, channels around the widths of
 # vectors, degrees with kernels of their own (to 4) and beyond, more than one batch of 16 edges.
 CONVOLUTION_SHAPES = [
@@ -71,13 +94,7 @@ OPERATORS: dict[str, tuple[Callable[..., Problem], list[dict], dict]] = {
             {"rank": 9, "channels": 47, "degrees": 7},
             {"rank": 3, "channels": 48, "degrees": 13},
             {"rank": 6, "channels": 16, "degrees": 0},
-            {"num_edges": 0},
-            {"num_edges": 1},
-            {"num_centers": 1, "num_nodes": 1, "num_edges": 3},
-            {"num_centers": 30, "num_nodes": 4},
-            {"num_centers": 3, "num_nodes": 30},
-            {"num_centers": 0, "num_nodes": 5, "num_edges": 0},
-            {"num_centers": 0, "num_nodes": 0, "num_edges": 0},
+            *FEW_EDGES,
             {"rank": 32, "channels": 16, "num_centers": 200, "num_nodes": 150, "num_edges": 3000},
         ],
         {"num_centers": 301, "num_nodes": 250, "num_edges": 9000, "rank": 7, "channels": 20},

@@ -7,7 +7,7 @@ from cuda_problems import DEVICE, require_gpu
 from tdn import ops
 
 from .bounds import BOUNDED, ForceProblem
-from .cases import CASES, OPERATORS, check, make
+from .cases import CASES, OPERATORS, WRONG_EDGES, check, make
 from .problems import DTYPES, Problem, assert_close, assert_equal, cp_message, derivatives
 from .test_edge_matrix import TOLERANCE as EDGE_TOLERANCE
 from .test_edge_matrix import outputs_and_gradients
@@ -145,17 +145,7 @@ def test_sort_edges():
         assert torch.equal(found.cpu(), expected)
 
 
-@pytest.mark.parametrize(
-    ("edge_index", "message"),
-    [
-        ([[1, 0], [0, 0]], "must be non-decreasing"),
-        ([[0, 2], [0, 0]], r"centers must lie in 0..1, found .*2"),
-        ([[-1, 0], [0, 0]], r"centers must lie in 0..1, found -1"),
-        ([[0, 1], [0, 3]], r"neighbors must lie in 0..2, found .*3"),
-        ([[0, 1], [-2, 0]], r"neighbors must lie in 0..2, found -2"),
-        ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
-    ],
-)
+@pytest.mark.parametrize(("edge_index", "message"), WRONG_EDGES)
 def test_wrong_edges_are_named(edge_index, message):
     with pytest.raises(ValueError, match=message):
         ops.sort_edges(torch.tensor(edge_index).to(DEVICE), 2, 3)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from .cases import FEW_EDGES
 from .problems import DTYPES, assert_all_close, assert_close, cp_message, pattern
 
 # Channels that are odd, that fill packs of 16 bytes, that need several sweeps of a group of lanes;
@@ -28,12 +29,7 @@ SHAPES = [
     {"rank": 9, "channels": 12, "degrees": 8},
     {"rank": 2, "channels": 6, "degrees": 13},
     {"rank": 6, "channels": 16, "degrees": 0},
-    {"num_edges": 0},
-    {"num_edges": 1},
-    {"num_centers": 1, "num_nodes": 1, "num_edges": 3},
-    {"num_centers": 30, "num_nodes": 4},
-    {"num_centers": 3, "num_nodes": 30},
-    {"num_centers": 0, "num_nodes": 5, "num_edges": 0},
+    *FEW_EDGES,
     {"rank": 12, "channels": 16, "num_centers": 200, "num_nodes": 150, "num_edges": 3000},
 ]
 

@@ -1,13 +1,10 @@
 """The operators inside TorchScript, torch.compile, torch.export and make_fx, and without C++."""
 
 import io
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from fresh_python import run_python
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -251,6 +248,7 @@ def test_meta_tensors(kind):
     assert [x.shape for x in torch.autograd.grad(y.sum(), inputs)] == [x.shape for x in inputs]
 
 
+@pytest.mark.slow
 def test_without_the_compiled_library(tmp_path):
     """In a process with TDN_OPS=reference: the same energies and gradients, scripted and not."""
     script = f"""
@@ -266,7 +264,7 @@ torch.save(found, {str(tmp_path / "out.pt")!r})
 x = torch.ones(1)
 print(ops.is_compiled(), ops.library_path(), ops.exchange(x, 1).item())
 """
-    result = run_script(script, TDN_OPS="reference")
+    result = run_python(script, TDN_OPS="reference")
     assert result.stdout.split() == ["False", "None", "1.0"]
     assert "tdn-ops build" not in result.stderr  # it was asked for
     layer, arguments = Training(), make_arguments()
@@ -286,20 +284,6 @@ from ops.cases import check_all
 print(torch.ops.tdn.cpu_capability())
 check_all()
 """
-    result = run_script(script, TDN_CPU_CAPABILITY=capability)
+    result = run_python(script, TDN_CPU_CAPABILITY=capability)
     if result.stdout.strip() != capability:
         pytest.skip(f"this processor has no {capability}")
-
-
-def run_script(script: str, **environment: str) -> subprocess.CompletedProcess:
-    """A Python that can import the tests."""
-    tests = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result

@@ -6,6 +6,8 @@ import torch
 from tdn import ops
 from tdn.ops import reference
 
+from .cases import WRONG_EDGES
+
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
@@ -61,19 +63,7 @@ def test_non_contiguous(sort_edges):
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize(
-    ("edge_index", "message"),
-    [
-        ([[1, 0], [0, 0]], "must be non-decreasing"),
-        ([[0, 2], [0, 0]], r"centers must lie in 0..1, found .*2"),
-        ([[-1, 0], [0, 0]], r"centers must lie in 0..1, found -1"),
-        ([[0, 1], [0, 3]], r"neighbors must lie in 0..2, found .*3"),
-        ([[0, 1], [-2, 0]], r"neighbors must lie in 0..2, found -2"),
-        ([[0.0, 1.0], [0.0, 0.0]], "must be an int64 tensor"),
-        ([0, 1], "must be an int64 tensor"),
-        ([[0], [1], [2]], "must be an int64 tensor"),
-    ],
-)
+@pytest.mark.parametrize(("edge_index", "message"), WRONG_EDGES)
 def test_wrong_edges_are_named(sort_edges, edge_index, message):
     with pytest.raises(ValueError, match=message):
         sort_edges(torch.tensor(edge_index), 2, 3)

@@ -1,0 +1,26 @@
+"""A Python of its own for code that other environment variables change."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code that may import the tests; its output is text.
+
+    Parameters
+    ----------
+    environment : changes of the environment variables
+    """
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
