@@ -8,7 +8,7 @@
 # JOBS     parallel compilations
 # TESTS    what sanitize runs, e.g. TESTS=tests/ops/test_nodes.py
 # LAMMPS_SOURCE, KOKKOS_SOURCE, KOKKOS_CACHE  what test-kokkos builds, and where it keeps that
-# TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise as many as cores
+# TEST_WORKERS   processes that run tests, e.g. TEST_WORKERS=1; otherwise one more than cores
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -81,9 +81,12 @@ $(TEACHER)/.done:
 distill-demo: $(STAMP)/plugin $(TEACHER)/.done
 	$(BIN)/tdn-distill examples/distillation/distill.yaml teacher.python=$(abspath $(TEACHER)/bin/python)
 
-# Files in parallel, the tests of one file after each other: they share what they build.
-TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
-PYTEST := MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) \
+# Files in parallel, the tests of one file after each other: they share what they build. One process
+# more than cores, since tests wait for programs and for moments to kill them. Bytecode is kept even
+# where the environment says no: rewriting the assertions of all files takes seconds.
+CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+TEST_WORKERS ?= $(shell expr $(CORES) + 1)
+PYTEST := PYTHONDONTWRITEBYTECODE= MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) \
   --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)/plugin
@@ -98,7 +101,7 @@ test-fast: $(STAMP)/plugin
 KOKKOS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tdn/lammps-kokkos
 LAMMPS_SOURCE ?=
 KOKKOS_SOURCE ?=
-JOBS ?= $(TEST_WORKERS)
+JOBS ?= $(CORES)
 KOKKOS_PATH := PATH="$(abspath $(BIN)):$$PATH"
 
 $(KOKKOS_CACHE)/build/lmp: | $(STAMP)/packages
