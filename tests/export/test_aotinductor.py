@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
 import ase
 import numpy as np
 import pytest
 import torch
+from archives import change_json
 from structures import STRUCTURES, random_model
 
 from tdn import TDNCalculator, TDNError, ops
@@ -123,14 +122,7 @@ def test_names_no_folders(compiled_file):
 )
 def test_other_machines(compiled_file, tmp_path, change, expected):
     path = tmp_path / "model.tdn.pt2"
-    with zipfile.ZipFile(compiled_file) as old, zipfile.ZipFile(path, "w") as new:
-        for item in old.infolist():
-            data = old.read(item)
-            if item.filename.endswith("extra/metadata.json"):
-                metadata = json.loads(data)
-                metadata["target"] |= change
-                data = json.dumps(metadata).encode()
-            new.writestr(item.filename, data)
+    change_json(compiled_file, path, lambda metadata: metadata["target"].update(change))
     with pytest.raises(TDNError, match=expected):
         load_compiled(path)
 
@@ -148,7 +140,7 @@ def test_damage_is_noticed_before_anything_runs(compiled_file, tmp_path):
 
 
 def test_direct_forces(tmp_path):
-    model = random_model("attention", forces="direct", num_layers=1)
+    model = random_model("attention", forces="direct", num_layers=1, radial_hidden=(8,))
     save_model(tmp_path / "model.pt", model, {})
     with pytest.warns(UserWarning, match="direct forces"):
         path = export_model(

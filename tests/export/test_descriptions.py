@@ -5,14 +5,15 @@ The other half is tests/lammps/test_descriptions.py.
 
 from __future__ import annotations
 
+import pytest
+from archives import rewrite
 from description_cases import ACCEPTED, cases
 
 from tdn.inference.compiled_model import read_extra_files
 from tdn.system.errors import TDNError
 
-from .test_files import rewrite
 
-
+@pytest.mark.slow
 def test_descriptions(export, tmp_path):
     source = export("scalars").path
     table = cases(*read_extra_files(source))

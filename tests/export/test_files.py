@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import warnings
@@ -12,33 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from archives import rewrite, with_json
 
 from tdn.inference.calculator import TDNCalculator
 from tdn.inference.compiled_file import FORMAT_VERSION, MAX_JSON_BYTES
 from tdn.inference.compiled_model import load_compiled, read_extra_files
 from tdn.network.checkpoint import load_model
 from tdn.system.errors import TDNError
-
-
-def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
-    """Copy an archive with changed members; None drops a member."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for item in old.infolist():
-            content = change(item.filename.partition("/")[2], old.read(item))
-            if content is not None:
-                new.writestr(item.filename, content)
-    return target
-
-
-def with_json(source: Path, target: Path, name: str, **changes) -> Path:
-    """Copy an archive with other values in one of its JSON files."""
-
-    def change(member: str, content: bytes) -> bytes:
-        if member != f"extra/{name}":
-            return content
-        return json.dumps(json.loads(content) | changes).encode()
-
-    return rewrite(source, target, change)
 
 
 def fails(path: Path) -> str:
@@ -236,6 +215,7 @@ print(error, len(stored["species"]), loaded)
 """
 
 
+@pytest.mark.slow
 def test_opens_in_a_process_that_knows_only_the_operators(export):
     result = subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, str(export().path)],

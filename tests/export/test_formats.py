@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from archives import rewrite
 from structures import STRUCTURES, TRAINED_MODEL
 
 from tdn import TDNCalculator
@@ -106,13 +107,12 @@ def test_checkpoint_of_a_gpu_on_a_machine_without(tmp_path):
     """Storages that say cuda:0, as `torch.save` writes them for tensors on a GPU."""
     path = tmp_path / "model.pt"
     cpu, cuda = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"
-    with zipfile.ZipFile(TRAINED_MODEL) as old, zipfile.ZipFile(path, "w") as new:
-        for item in old.infolist():
-            data = old.read(item)
-            if item.filename.endswith("/data.pkl"):
-                assert data.count(cpu) == 1  # later ones refer to it
-                data = data.replace(cpu, cuda)
-            new.writestr(item.filename, data)
+
+    def change(member: str, content: bytes) -> bytes:
+        assert member != "data.pkl" or content.count(cpu) == 1  # later ones refer to it
+        return content.replace(cpu, cuda) if member == "data.pkl" else content
+
+    rewrite(TRAINED_MODEL, path, change)
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
             torch.load(path, weights_only=True)

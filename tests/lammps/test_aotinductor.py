@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import change_json
 from shared_files import SharedFiles
 
-from .conftest import LammpsRunner, Structure, on_ranks, run_command
+from .conftest import (
+    LammpsRunner,
+    Measured,
+    Structure,
+    measure_structures,
+    on_ranks,
+    run_command,
+)
 from .test_closed_form import TILTED, random_structure
 from .test_parallel import assert_same, slab
 
 pytestmark = pytest.mark.slow
 
 
-# as few layers as exchange features: attention already before its first
-NETWORKS = {"l1": 2, "attention": 1}
+# Compilation takes time. As few layers as exchange features: attention already before its first.
+# With hidden layers of the radial functions of attention: tests/export/test_aotinductor.py.
+NETWORKS = {"l1": {"num_layers": 2}, "attention": {"num_layers": 1, "radial_hidden": ()}}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def name(request: pytest.FixtureRequest, compiler: None, shared_files: SharedFiles) -> str:
     """A network with an exchange in float64, in both kinds of files, which have this name."""
     for backend in ("torchscript", "aotinductor"):
-        layers = NETWORKS[request.param]
-        path = shared_files.export(request.param, backend=backend, num_layers=layers)
+        changes = NETWORKS[request.param]
+        path = shared_files.export(request.param, backend=backend, **changes)
     return path.name.removesuffix(".tdn.pt2")
 
 
@@ -47,26 +54,24 @@ def structures() -> list[Structure]:
     ]
 
 
+@pytest.fixture(scope="module")
+def expected(
+    plugin: Path, models: Path, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[Measured]:
+    """What the TorchScript file gives."""
+    folder = tmp_path_factory.mktemp("expected")
+    return measure_structures(folder, models, structures(), f"{name}.tdn.pth")
+
+
 @pytest.mark.parametrize(
     ("ranks", "style"), [(1, "tdn"), (1, "tdn comm exchange"), (2, "tdn"), (3, "tdn"), (4, "tdn")]
 )
-def test_same_as_torchscript(measure: Callable, name: str, ranks: int, style: str) -> None:
-    want = measure(structures(), f"{name}.tdn.pth")
+def test_same_as_torchscript(
+    measure: Callable, name: str, expected: list[Measured], ranks: int, style: str
+) -> None:
     found = measure(structures(), f"{name}.tdn.pt2", ranks=ranks, style=style)
-    for a, b in zip(want, found, strict=True):
+    for a, b in zip(expected, found, strict=True):
         assert_same(b, a)
-
-
-def change_metadata(source: Path, target: Path, change: Callable[[dict], object]) -> None:
-    """A copy of a compiled file that says something else of itself."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for item in old.infolist():
-            data = old.read(item)
-            if item.filename.endswith("extra/metadata.json"):
-                metadata = json.loads(data)
-                change(metadata)
-                data = json.dumps(metadata).encode()
-            new.writestr(zipfile.ZipInfo(item.filename), data)
 
 
 ATOMS = """\
@@ -95,7 +100,7 @@ def test_other_machines(lmp: LammpsRunner, models: Path, name: str, tmp_path: Pa
     if not name.startswith("attention"):
         pytest.skip("one network will do")
     for change, expected in OTHERS.values():
-        change_metadata(models / f"{name}.tdn.pt2", tmp_path / "model.tdn.pt2", change)
+        change_json(models / f"{name}.tdn.pt2", tmp_path / "model.tdn.pt2", change)
         output = lmp(ATOMS.format("model.tdn.pt2"), fails=True)
         (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
         assert expected in line and "model.tdn.pt2" in line

@@ -1,11 +1,11 @@
 """What comes from a file cannot act on a terminal."""
 
-import json
 import warnings
 import zipfile
 
 import ase.io
 import pytest
+from archives import with_json
 from structures import TRAINED_MODEL, water_cluster
 
 from tdn.data.cli import main as data
@@ -116,13 +116,7 @@ def test_a_part_cut_to_nothing(source, read, offset, tmp_path):
     ],
 )
 def test_description_of_a_compiled_file(change, tmp_path, capsys):
-    path = tmp_path / "m.tdn.pth"
-    with zipfile.ZipFile(TOY) as old, zipfile.ZipFile(path, "w") as new:
-        for item in old.infolist():
-            text = old.read(item)
-            if item.filename.endswith("metadata.json"):
-                text = json.dumps(json.loads(text) | change)
-            new.writestr(item.filename, text)
+    path = with_json(TOY, tmp_path / "m.tdn.pth", **change)
     export(["--inspect", str(path)])
     assert r"\x1b[2J" in shown(capsys)
 
