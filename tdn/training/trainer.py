@@ -167,7 +167,7 @@ class Trainer:
         # again, which takes a twentieth of the time
         gc.freeze()
         with StopRequest() as stop:
-            self.display.start(settings.max_epochs, self.steps_per_epoch, progress)
+            self.display.start(self.last_epoch, self.steps_per_epoch, progress)
             try:
                 while progress.epoch < self.last_epoch:
                     if not self._epoch(stop):
@@ -288,6 +288,7 @@ class Trainer:
             if len(self.dataset.valid) and (text := self.patience.watch(at_start, progress)):
                 self.recovery.keep()
                 self.display.warn(text)
+                self.display.end_early(self.last_epoch)
         progress.seconds = time.monotonic() - self._clock
         row["seconds"] = progress.seconds
         for log in logs:

@@ -9,6 +9,7 @@ from training.helpers import assert_same, trainer_of, write_config
 from tdn.training.optimizer.weight_average import WeightAverage
 from tdn.training.patience import Patience, last_epoch, schedule_epoch
 from tdn.training.run.csv_log import read_log
+from tdn.training.run.display import Display
 from tdn.training.run.resume import Progress
 from tdn.training.trainer import Trainer
 
@@ -92,6 +93,17 @@ def test_a_run_cools_down_early(configured):
     assert min(rates[1:12]) > 0.75 * settings.learning_rate
     assert rates[12] < 0.6 * settings.learning_rate and rates[13] < 0.3 * settings.learning_rate
     assert "train.patience" in trainer.display.warnings[-1]
+
+
+def test_the_time_left_is_that_of_the_run_that_ends_early(configured, capsys):
+    trainer = configured("shown")
+    trainer.display = Display()
+    assert trainer.fit()
+    captured = capsys.readouterr()
+    lines = [line for line in captured.out.splitlines() if line.startswith("epoch")]
+    assert "train.patience" in captured.err and len(lines) == 14
+    assert lines[10].startswith("epoch 11/40  ") and lines[12].startswith("epoch 13/14  ")
+    assert lines[13].startswith("epoch 14/14  ") and lines[13].rstrip(" *").endswith("(00:00 left)")
 
 
 @pytest.mark.parametrize("stop", [10, 13])

@@ -35,24 +35,29 @@ class Display:
         self.quiet = quiet
         self.silent = silent
         self._bar = tqdm(disable=True)
-        self._max_epochs = self._total = self._first_step = 0
+        self._epochs = self._total = self._steps_per_epoch = self._first_step = 0
         self._start = 0.0
 
-    def start(self, max_epochs: int, steps_per_epoch: int, progress: Progress) -> None:
-        """Begin with a run of ``max_epochs`` in all."""
-        self._max_epochs = max_epochs
-        self._total = max_epochs * steps_per_epoch
+    def start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
+        """Begin with a run of ``epochs`` in all."""
+        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        self._total = epochs * steps_per_epoch
         self._start, self._first_step = time.monotonic(), progress.step
         self._bar = tqdm(
             total=self._total,
             initial=progress.step,
-            desc=f"epoch {progress.epoch + 1}/{max_epochs}",
+            desc=f"epoch {progress.epoch + 1}/{epochs}",
             unit="batch",
             file=sys.stdout,
             disable=self.quiet or not sys.stdout.isatty(),
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar:20}| {remaining} left{postfix}",
         )
+
+    def end_early(self, epochs: int) -> None:
+        """The run ends after ``epochs`` in all instead."""
+        self._epochs = epochs
+        self._bar.total = self._total = epochs * self._steps_per_epoch
 
     def step(self) -> None:
         """One batch is done."""
@@ -72,18 +77,18 @@ class Display:
         text = f"validation RMSE {rmse}" if rmse else f"training loss {row['train_loss']:.4g}"
         if not self._bar.disable:
             self._bar.set_description(
-                f"epoch {min(progress.epoch + 1, self._max_epochs)}/{self._max_epochs}",
+                f"epoch {min(progress.epoch + 1, self._epochs)}/{self._epochs}",
                 refresh=False,
             )
             if found or not self._bar.postfix:
                 self._bar.set_postfix_str(text.replace("validation RMSE ", "RMSE "), refresh=False)
-            if progress.epoch % max(1, self._max_epochs // 20) != 0:
+            if progress.epoch % max(1, self._epochs // 20) != 0:
                 return
         done = max(1, progress.step - self._first_step)
         left = (time.monotonic() - self._start) / done * (self._total - progress.step)
         mark = " *" if progress.best_epoch == progress.epoch else ""
         tqdm.write(
-            f"epoch {progress.epoch:>{len(str(self._max_epochs))}}/{self._max_epochs}  "
+            f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"loss {row['train_loss']:.4g}  {text}  lr {row['learning_rate']:.1e}  "
             f"{format_time(progress.seconds)} ({format_time(left)} left){mark}"
         )
