@@ -239,7 +239,7 @@ INSTEAD = {
         "sevenn/bin/pip install sevenn": f"printf '#!/bin/sh\\nexec {sys.executable} \"$@\"' "
         "> sevenn/bin/python && chmod +x sevenn/bin/python",
         "300 900 -o comparison": "300 900 -o comparison --steps 40",
-        "tblite.ase:TBLite {method: GFN2-xTB}": "tdn:TDNCalculator {model: large.pt}",
+        "tblite.ase:TBLite {method: GFN2-xTB}": "tdn:TDNCalculator {model: $PWD/large.pt}",
     },
     "docs/tensor_decomposition.md": {"--paths": "--max-seconds 1 --paths"},
 }
