@@ -75,7 +75,7 @@ if(Kokkos_DEVICES MATCHES CUDA)
       RULE_LAUNCH_COMPILE "${TDN_KOKKOS_LAUNCHER} ${TDN_NVCC_WRAPPER} ${CMAKE_CXX_COMPILER}")
   endif()
 
-  add_library(stream_scope OBJECT src/kokkos/stream_scope.cpp)
+  add_library(stream_scope OBJECT src/model/stream_scope.cpp)
   target_compile_features(stream_scope PRIVATE cxx_std_20)
   target_include_directories(stream_scope PRIVATE src)
   target_link_libraries(stream_scope PRIVATE torch::libtorch CUDA::toolkit)

@@ -6,10 +6,9 @@
 
 #include "kokkos/pair_tdn_kokkos.h"
 
-#include "kokkos/stream_scope.h"
-
 #include "pair/neighbors.h"
 
+#include "model/stream_scope.h"
 #include "model/tdn_model.h"
 
 #include "atom_kokkos.h"

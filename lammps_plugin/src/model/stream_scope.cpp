@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-#include "kokkos/stream_scope.h"
+#include "stream_scope.h"
 
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/* PyTorch's kernels in the order of those of KOKKOS on a GPU. */
+/* PyTorch's kernels in the order of those of the caller on a GPU. */
 
 #ifndef TDN_STREAM_SCOPE_H
 #define TDN_STREAM_SCOPE_H
