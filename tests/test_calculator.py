@@ -221,6 +221,7 @@ def energy_fluctuation(calculator: TDNCalculator, timestep: float, duration: flo
     return float(np.std(energies))
 
 
+@pytest.mark.slow
 def test_dynamics_conserve_energy():
     """Velocity Verlet conserves a shadow energy: the true one fluctuates by O(dt^2).
 

@@ -177,6 +177,7 @@ def weights(config) -> dict[str, torch.Tensor]:
     return trainer.model.state_dict()
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_workers(database):
     alone = weights(configuration(database))
     for changes in ({"num_workers": 2}, {"cache_mb": 0}):
@@ -269,6 +270,7 @@ def test_a_damaged_record_in_a_worker_is_one_line(database, num_workers):
     assert "\n" not in str(caught.value) and "tdn-data check" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_interrupted_streaming_runs_go_on(database, monkeypatch):
     """Stopped after one epoch and continued: the same weights as without a stop."""
     monkeypatch.setattr(report, "write_figures", lambda run_dir, evaluations: None)

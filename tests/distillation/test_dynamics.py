@@ -97,6 +97,7 @@ def test_time_steps_follow_the_lightest_atom(name, step):
     assert sensible_timestep(molecule(name)) == step
 
 
+@pytest.mark.slow
 def test_a_barostat_finds_the_volume_and_nothing_else_changes_it():
     squeezed = COPPER.copy()
     squeezed.set_cell(0.97 * COPPER.cell, scale_atoms=True)

@@ -17,6 +17,7 @@ from tdn import TDNCalculator
 ]
 
 
+@pytest.mark.slow
 def test_client(shared_files, tmp_path):
     model = shared_files.export("default")
     atoms = triclinic_cell()

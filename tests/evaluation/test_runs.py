@@ -39,6 +39,7 @@ def spring(r: float) -> float:
     return 0.5 * 30.0 * (r - 1.0) ** 2
 
 
+@pytest.mark.slow
 def test_an_oscillator_conserves_energy():
     atoms = ase.Atoms("H2", positions=[[0, 0, 0], [1.0, 0, 0]])
     stages = run_stability(
@@ -53,6 +54,7 @@ def test_an_oscillator_conserves_energy():
     np.testing.assert_array_equal(atoms.positions[1], [1.0, 0, 0])  # the start is not changed
 
 
+@pytest.mark.slow
 def test_forces_that_are_no_gradient_drift():
     """A force that always pushes along the velocity of the bond: the energy grows steadily."""
     work = [0.0]
@@ -127,6 +129,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_scan_of_a_network(folder, capsys):
     """Trained on water: forces are the gradient and all is smooth, also across the cutoff."""
     arguments = ["scan", str(TRAINED_MODEL), str(folder / "frames.xyz"), "0", "1"]

@@ -133,6 +133,7 @@ def test_members_in_another_order_are_noticed(report):
     assert not any(d.passed for d in compare(networks[::-1], compiled, cluster))
 
 
+@pytest.mark.slow
 def test_command_line(checkpoints, tmp_path, capsys):
     output = tmp_path / "c.tdn.pth"
     names = [str(p) for p in checkpoints]
@@ -194,6 +195,7 @@ def labeled(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_factors_between_deviations_and_errors_are_stored(checkpoints, labeled, capsys, tmp_path):
     output = tmp_path / "calibrated.tdn.pth"
     command = [*map(str, checkpoints), "-o", str(output), "--no-fused"]
@@ -213,6 +215,7 @@ def test_factors_between_deviations_and_errors_are_stored(checkpoints, labeled, 
         assert np.array_equal(error, factor * deviation)
 
 
+@pytest.mark.slow
 def test_calibration_needs_a_committee_and_labels(checkpoints, tmp_path):
     with pytest.raises(UsageError, match="several checkpoints"):
         export_model(checkpoints[0], tmp_path / "a.tdn.pth", calibrate="frames.xyz")

@@ -131,6 +131,7 @@ class _Recorded(torch.autograd.Function):
         return gradient, None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name, exchanges", [("default", 1), ("l1", 2), ("attention", 2)])
 def test_a_process_without_atoms_takes_part_in_every_exchange(

@@ -101,6 +101,7 @@ def test_no_stress(checkpoint, report):
     assert "stress" in TDNCalculator.implemented_properties  # of all other networks
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always:direct forces")
 def test_command_line(checkpoint, tmp_path, capsys):
     output = str(tmp_path / "m.tdn.pth")

@@ -39,10 +39,11 @@ CASES += [("attention", 3, True, "float64", "torchscript")]
 # compiling costs much: with those of test_aotinductor.py (l_max 1; attention in float32) and
 # tests/lammps (attention in float64) each value of each choice
 COMPILED = [("convolution", 2, False, "float32"), ("convolution", 3, True, "float64")]
-CASES += [
-    pytest.param(*case, "aotinductor", marks=pytest.mark.slow, id="-".join(map(str, case)))
-    for case in COMPILED
-]
+# which take seconds; machine code takes ten
+SLOW = [case for case in CASES if case[0] == "attention" and case[1] > 1]
+SLOW += [(*case, "aotinductor") for case in COMPILED]
+CASES = [case for case in CASES if case not in SLOW]
+CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
 def network(architecture: str, l_max: int) -> Network:

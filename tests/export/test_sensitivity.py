@@ -80,6 +80,7 @@ def test_every_weight_is_noticed(name):
     assert unnoticed(random_model(name)) == []
 
 
+@pytest.mark.slow
 def test_every_direct_force_weight_is_noticed():
     assert unnoticed(random_model("attention", forces="direct")) == []
 

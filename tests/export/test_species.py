@@ -44,6 +44,7 @@ def alcohol() -> ase.Atoms:
     return atoms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["l3", "one_layer", "attention_l2"])
 def test_kept_elements_compute_what_they_did(name, tmp_path):
     """Energies with E0, forces and energies of atoms, whatever the order of the symbols."""
@@ -106,6 +107,7 @@ def test_a_checkpoint_whose_weights_do_not_fit_is_refused(tmp_path):
         load_model(path, species=["H"])
 
 
+@pytest.mark.slow
 def test_many_elements_are_told_what_to_do(tmp_path, capsys):
     """90 elements of the default size: tables would be too large, those of two are not."""
     config = dataclasses.replace(

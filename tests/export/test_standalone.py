@@ -32,6 +32,7 @@ print(used)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "attention"])
 def test_python_without_the_code_of_the_network(export, name):
     result = subprocess.run(

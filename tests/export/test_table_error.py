@@ -29,6 +29,7 @@ def test_a_tenth_of_what_a_file_may_deviate(name):
         assert double[error] <= min(1e-11, 1e-2 * single[error])
 
 
+@pytest.mark.slow
 def test_errors_follow_the_tables(monkeypatch, tmp_path):
     model = random_model("default")
     fine = table_errors(model, torch.float32)
@@ -46,6 +47,7 @@ def test_errors_follow_the_tables(monkeypatch, tmp_path):
     assert {name: metadata[name] for name in fine} == pytest.approx(fine, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_finer_tables_where_they_matter_more(monkeypatch, tmp_path):
     """Where the effect in forces is too large, export takes finer tables instead of giving up."""
     monkeypatch.setitem(tabulation.TOLERANCE, torch.float32, 2e-6)

@@ -31,6 +31,7 @@ def expected() -> dict[str, float]:
     return {n: water(TDNCalculator(f, "cpu")).get_potential_energy() for n, f in FILES.items()}
 
 
+@pytest.mark.slow
 def test_spawned_processes(expected):
     """What joblib and dask do as well."""
     systems = [water(TDNCalculator(file, "cpu")) for file in FILES.values()]

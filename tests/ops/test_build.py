@@ -43,6 +43,7 @@ def test_nothing_to_do_when_up_to_date(library_copy, monkeypatch):
     assert build.build_ops() == library_copy / OPS_LIBRARY
 
 
+@pytest.mark.slow
 def test_other_libraries_are_not_used(library_copy):
     for changes, line in (
         ({"sources": "0"}, "was built from another version of the sources"),

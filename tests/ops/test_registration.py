@@ -24,6 +24,7 @@ def test_schema_is_that_of_the_library(name):
     assert str(written) == str(getattr(tdn, name).default._schema)
 
 
+@pytest.mark.slow
 def test_opcheck_of_messages():
     problem = make("cp_message", **MESSAGE)
     edges = problem.edges
@@ -44,6 +45,7 @@ def test_opcheck_of_messages():
             opcheck(tdn.cp_message_second, (*directions, *constant, *edges, *needed))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("l_max", [2, 7])
 def test_opcheck_of_scalar_message(l_max):
@@ -63,6 +65,7 @@ def test_opcheck_of_scalar_message(l_max):
     opcheck(tdn.cp_message_second, (inputs[1], None, inputs[3], *inputs, *edges, *needed))
 
 
+@pytest.mark.slow
 def test_opcheck_of_edges():
     problem = make("radial", widths=[3, 2, 2, 3], num_edges=5, num_pairs=2)
     constant = problem.vary().flat
@@ -84,6 +87,7 @@ def test_opcheck_of_edges():
         opcheck(tdn.edge_geometry_second, (v, None, y, v, 2, torch.float64, need))
 
 
+@pytest.mark.slow
 def test_opcheck_of_nodes():
     problem = make("node_product", l_max=1, rank=3, channels=2, num_nodes=3)
     opcheck(tdn.node_product, problem.flat)

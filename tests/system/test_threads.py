@@ -20,6 +20,7 @@ def test_a_setting_of_the_user_stays(name):
     assert environment == ({"OMP_WAIT_POLICY": "passive"} if name is None else {name: "7"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["tdn", "tdn_lammps.plugins", "tdn_export.cli"])
 def test_it_is_set_before_torch(module):
     """Libraries read it when they are loaded."""
@@ -55,6 +56,7 @@ print(used / slept)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="threads on one core do not spin anyway")
 def test_a_waiting_thread_takes_no_time():
     """While the first thread sleeps the other one would spin, for most of these milliseconds."""

@@ -93,6 +93,7 @@ def test_a_mixed_batch_is_the_sum_of_its_heads(config):
     torch.testing.assert_close(mixed, expected, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_from_training_to_a_compiled_head(config, capsys):
     assert main([str(config)]) == 0
     output = capsys.readouterr()

@@ -262,6 +262,7 @@ def test_unwritable_run_folder(folder, capsys):
         assert "is a file" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(folder):
     config = write_config(folder, train={"max_epochs": 100000})
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
