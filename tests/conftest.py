@@ -21,6 +21,7 @@ from tdn.system.errors import TDNError
 def pytest_configure() -> None:
     """One thread for each process, here and in programs that tests start; files run in parallel."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else processes of its own
     torch.set_num_threads(1)  # it has read the variable already
 
 

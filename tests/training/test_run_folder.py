@@ -123,7 +123,8 @@ def test_gradient_forces_are_not_compiled(folder, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_direct_forces_train_compiled(folder, capsys):
-    """Without hidden layers of the radial functions, since each function of them is compiled."""
-    config = write_config(folder, model={**DIRECT, "radial_hidden": []})
+    """The smallest network with direct forces, since each function of it is compiled."""
+    smallest = {"num_heads": 1, "radial_hidden": [], "subtract_isolated": False}
+    config = write_config(folder, model=DIRECT | smallest)
     assert main([str(config), "train.compile=true", "train.max_epochs=1"]) == 0
     assert "cannot be trained compiled" not in capsys.readouterr().err
