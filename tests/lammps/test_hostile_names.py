@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from archives import rewrite, with_json
 
 HOSTILE = "\x1b[31m\nERROR\r\x07\x7f\x9b2J\u202e\u2028\U000e0041"
 SHOWN = r"\x1b[31m\nERROR\r\x07\x7f\x9b2J\u202e\u2028\U000e0041"
@@ -32,27 +33,22 @@ for file in sorted(Path(sys.argv[1]).glob("*.tdn.*")):
 """
 
 
-def rewritten(source: Path, target: Path, part: str, change) -> None:
-    """A copy of an archive with another text in one part."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for item in old.infolist():
-            content = old.read(item)
-            if item.filename.endswith(part):
-                content = change(content)
-            new.writestr(zipfile.ZipInfo(item.filename), content)
-
-
 def test_hostile_names(plugin: Path, models: Path, tmp_path: Path) -> None:
     good = models / "toy1.tdn.pth"
 
     def metadata(name: str, **changes) -> None:
         """A file with other metadata; the name says what its log has to say."""
-        rewritten(
-            good,
-            tmp_path / f"{name}.tdn.pth",
-            "extra/metadata.json",
-            lambda text: json.dumps(json.loads(text) | changes).encode(),
-        )
+        with_json(good, tmp_path / f"{name}.tdn.pth", **changes)
+
+    def longer(name: str, entries: bytes) -> None:
+        """A file whose metadata have more entries, as text."""
+
+        def change(member: str, content: bytes) -> bytes:
+            if member != "extra/metadata.json":
+                return content
+            return content[:-1] + b", " + entries + b"}"
+
+        rewrite(good, tmp_path / f"{name}.tdn.pth", change)
 
     metadata("knows", species=["H", HOSTILE])
     metadata("reproduced", architecture=HOSTILE, tdn_version=HOSTILE)
@@ -63,24 +59,14 @@ def test_hostile_names(plugin: Path, models: Path, tmp_path: Path) -> None:
     metadata("dtype", dtype=[HOSTILE])
     metadata("device", target={"device": HOSTILE, "processor": HOSTILE, "torch": HOSTILE})
     key = json.dumps({HOSTILE: 1})[1:-1].encode()
-    rewritten(
-        good,
-        tmp_path / "the key.tdn.pth",
-        "extra/metadata.json",
-        lambda text: text[:-1] + b", " + key + b", " + key + b"}",
-    )
-    rewritten(
-        good,
-        tmp_path / "last read.tdn.pth",
-        "extra/metadata.json",
-        lambda text: text[:-1] + b', "' + HOSTILE.encode() + b'": 1}',
-    )
+    longer("the key", key + b", " + key)
+    longer("last read", b'"' + HOSTILE.encode() + b'": 1')
 
     # names of parts, those of machine code included
     with zipfile.ZipFile(good) as archive:
         top = archive.namelist()[0].partition("/")[0]
     for name in ("is there twice", "check sum"):
-        rewritten(good, path := tmp_path / f"{name}.tdn.pth", "nothing", lambda text: text)
+        path = rewrite(good, tmp_path / f"{name}.tdn.pth", lambda member, content: content)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(f"{top}/{HOSTILE}"), "content")
             if name == "is there twice":
