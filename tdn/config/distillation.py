@@ -81,8 +81,8 @@ class RoundsConfig:
     )
     lower: float | None = option(
         None,
-        "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: where the "
-        "expected error is 0.06 of the RMS force",
+        "deviation (eV/angstrom, largest of a frame) from which a frame is labeled; null: where "
+        "the expected error is 0.06 of the RMS force",
         minimum=0.0,
     )
     upper: float | None = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -48,13 +49,15 @@ def _panel(axes, curves: dict[str, Curve], x: str, y: str) -> None:
 
 
 def parity_figure(panels: dict[str, dict[str, Curve]], unit: str) -> bytes:
-    """Reference against student, one panel, one color for each kind."""
-    figure = Figure(figsize=(3.9 * len(panels), 3.8), layout="constrained")
+    """Reference against student, one panel, one color for each kind; narrow ones in front."""
+    figure = Figure(figsize=(6.4 * len(panels), 3.8), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, kinds) in zip(row, panels.items(), strict=True):
         values = np.concatenate([np.concatenate(pair) for pair in kinds.values()])
         line = values.min(), values.max()
         axes.plot(line, line, color="#555555", lw=0.9, zorder=1)
+        colors = COLORS if len(kinds) <= len(COLORS) else colormaps["tab20"].colors
+        widths = [np.abs(x).max() for x, _ in kinds.values()]
         for index, (name, (x, y)) in enumerate(kinds.items()):
             axes.plot(
                 x,
@@ -62,13 +65,14 @@ def parity_figure(panels: dict[str, dict[str, Curve]], unit: str) -> bytes:
                 ".",
                 ms=2.5,
                 alpha=0.6,
-                color=COLORS[index % len(COLORS)],
+                color=colors[index % len(colors)],
                 label=name,
-                zorder=2,
+                zorder=2 + sum(width > widths[index] for width in widths) / len(widths),
             )
         axes.set(xlabel=f"reference ({unit})", ylabel=f"student ({unit})", title=title)
-        if len(kinds) <= 6:
-            axes.legend(frameon=False, fontsize=7, markerscale=3)
+        axes.legend(
+            frameon=False, fontsize=8, markerscale=3, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        )
         clean_axes(axes)
     return as_png(figure)
 

@@ -68,7 +68,8 @@ def error_section(found: Predictions) -> Section:
     section = Section(
         "Held-out frames",
         f"{len(found.frames)} frames that were not trained on, with the reference's labels. "
-        "Energies per atom; forces per component.",
+        "Energies per atom; forces per component. Kinds of the reference's dynamics are of its own "
+        "runs; the others of a distillation are of the student's runs.",
         [
             "",
             "frames",
