@@ -145,8 +145,12 @@ $(STAMP)/docs: pyproject.toml $(STAMP)/packages
 
 docs: $(STAMP)/plugin $(STAMP)/docs
 	$(BIN)/python docs/site/assemble.py build/site
-	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" MPLBACKEND=Agg \
+	PATH="$(abspath $(BIN)):$$PATH" TDN_REPOSITORY="$(CURDIR)" \
+	  MPLBACKEND=module://matplotlib_inline.backend_inline \
 	  $(BIN)/python -m mkdocs build --strict --quiet --config-file build/site/mkdocs.yml
+	@for page in water distillation active_learning; do \
+	  grep -q 'src="data:image/png' build/site/html/docs/tutorials/$$page.html || \
+	  { echo "docs: the figure of the tutorial $$page is missing"; exit 1; }; done
 	@echo "build/site/html/index.html; with search: $(BIN)/python -m http.server -d build/site/html"
 
 # For the PyTorch of the environment: make wheels TORCH=... VENV=... makes one for another. Kernels

@@ -90,6 +90,7 @@ axes.loglog(*cold.T, "o", label="300 K")
 axes.loglog(*melting.T, "s", label="3000 K")
 axes.set(xlabel="deviation of the forces (eV/A)", ylabel="error (eV/A)")
 axes.legend()
+plt.show()
 assert np.median(melting[:, 0]) > 3 * np.median(cold[:, 0])
 
 # %% [markdown]

@@ -80,6 +80,7 @@ deviation, error = np.array(sections["Calibration"]["bins_eV_per_A"]).T
 figure, axes = plt.subplots(figsize=(4, 3.5))
 axes.loglog(deviation, error, "o-")
 axes.set(xlabel="deviation of the committee (eV/A)", ylabel="error of the force (eV/A)")
+plt.show()
 
 # %% [markdown]
 # ## In LAMMPS

@@ -48,12 +48,12 @@ run(f"tdn-train config.yaml {smaller}")
 # %% [markdown]
 # ## Errors
 #
-# The checkpoint is a calculator of ASE.
+# The checkpoint is a calculator of ASE. Here are the forces of some frames that it has not seen.
 
 # %%
 from tdn import TDNCalculator
 
-some = read(frames, "::12")
+some = [atoms for atoms in read(frames, ":") if atoms.info["split"] == "test"][::4]
 calculator = TDNCalculator(folder / "run" / "model.pt")
 predicted, reference = [], []
 for atoms in some:
@@ -67,6 +67,7 @@ figure, axes = plt.subplots(figsize=(4, 4))
 axes.plot(reference.ravel(), predicted.ravel(), ".", markersize=1)
 axes.axline((0, 0), slope=1, color="grey", linewidth=0.5)
 axes.set(xlabel="reference force (eV/A)", ylabel="TDN (eV/A)", aspect="equal")
+plt.show()
 
 # %% [markdown]
 # ## LAMMPS
