@@ -78,7 +78,7 @@ for name, values in sections["Equation of state: Cu4"].items():
 
 deviation, error = np.array(sections["Calibration"]["bins_eV_per_A"]).T
 figure, axes = plt.subplots(figsize=(4, 3.5))
-axes.loglog(deviation, error, "o-")
+axes.plot(deviation, error, "o-")
 axes.set(xlabel="deviation of the committee (eV/A)", ylabel="error of the force (eV/A)")
 plt.show()
 
@@ -88,5 +88,5 @@ plt.show()
 # The folder has the compiled potential, the committee, and an input that runs as it is.
 
 # %%
-print(*sorted(path.name for path in result.iterdir()))
-run("cd distilled && lmp -in in.example -var steps 100 | grep -A 12 Step")
+print(*sorted(path.name for path in result.glob("[!.]*")))
+run("cd distilled && lmp -in in.example -var steps 100 | grep -A 3 Step")
