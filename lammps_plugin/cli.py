@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError
 
-from .kokkos import kokkos_build
+from .kokkos import check_cuda, kokkos_build
 from .mpi_kind import check_mpi
 from .paths import misfit, plugin_dir, remedy
 
@@ -85,6 +85,8 @@ def _build(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         # that the operators are not compiled yet is about to change
         warnings.simplefilter("ignore")
+        import torch
+
         from .build import build_plugin, lammps_source
 
     if arguments.bigbig and not arguments.lammps_source:
@@ -100,6 +102,7 @@ def _build(arguments: argparse.Namespace) -> int:
         tree = lammps_source(arguments.lammps_source, sizes)
         if arguments.kokkos is not None:
             folder = kokkos_build(arguments.lammps_source, tree.version, arguments.kokkos)
+            check_cuda(folder, torch.version.cuda)
             tree = replace(tree, kokkos=folder)
     start = time.monotonic()
     plugin, compiled = build_plugin(

@@ -9,7 +9,7 @@ from tdn.system.errors import TDNError
 
 # the interfaces of KOKKOS changed before this release
 OLDEST = "20260704"
-GPU_BACKENDS = ("CUDA", "HIP", "SYCL", "OPENMPTARGET", "OPENACC")
+OTHER_GPU_BACKENDS = ("HIP", "SYCL", "OPENMPTARGET", "OPENACC")
 
 
 def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> Path:
@@ -24,8 +24,8 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
     Raises
     ------
     TDNError
-        If LAMMPS is too old, or there is no such build, or several, or one for a GPU or not in
-        double precision.
+        If LAMMPS is too old, or there is no such build, or several, or one for other GPUs than
+        those of NVIDIA or not in double precision.
     """
     if version < OLDEST:
         raise TDNError(f"--kokkos: found LAMMPS {version}, expected {OLDEST} or newer")
@@ -42,12 +42,12 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
             "built LAMMPS with -D PKG_KOKKOS=on; name it with --kokkos DIR"
         )
     build, entries = found[0]
-    for backend in GPU_BACKENDS:
+    for backend in OTHER_GPU_BACKENDS:
         if _is_on(entries, f"Kokkos_ENABLE_{backend}"):
             raise TDNError(
                 f"--kokkos: {build} has Kokkos_ENABLE_{backend}, and pair_style tdn/kk is for the "
-                "CPU backends; build without --kokkos: pair_style tdn runs its model on the GPU, "
-                "also with -k on -sf kk"
+                "CPU backends and CUDA; build without --kokkos and use pair_style tdn, also with "
+                "-k on -sf kk"
             )
     precision = entries.get("KOKKOS_PREC", "double")
     if precision.lower() != "double":
@@ -56,8 +56,33 @@ def kokkos_build(source: str | Path, version: str, folder: str | Path = "") -> P
 
 
 def kokkos_compiler(build: str | Path) -> str:
-    """What compiled that LAMMPS, and compiles Kokkos alike; empty if that is unknown."""
-    return cmake_cache(Path(build) / "CMakeCache.txt").get("CMAKE_CXX_COMPILER", "")
+    """What compiled that LAMMPS, and compiles Kokkos alike; empty for the default compiler.
+
+    That is taken where it is unknown, and beside the wrapper of nvcc, which CMake has compile what
+    needs it.
+    """
+    compiler = cmake_cache(Path(build) / "CMakeCache.txt").get("CMAKE_CXX_COMPILER", "")
+    return "" if Path(compiler).name == "nvcc_wrapper" else compiler
+
+
+def check_cuda(build: str | Path, torch_cuda: str | None) -> None:
+    """Refuse a Kokkos for GPUs beside a PyTorch without them.
+
+    Parameters
+    ----------
+    build : where LAMMPS was built with KOKKOS
+    torch_cuda : CUDA version of PyTorch, None for one without
+
+    Raises
+    ------
+    TDNError
+        If the build has the CUDA backend and PyTorch has not.
+    """
+    if _is_on(cmake_cache(Path(build) / "CMakeCache.txt"), "Kokkos_ENABLE_CUDA") and not torch_cuda:
+        raise TDNError(
+            f"--kokkos: {build} has Kokkos_ENABLE_CUDA, and the PyTorch here was built without "
+            "CUDA; install one with CUDA, then run: tdn-ops build"
+        )
 
 
 def cmake_cache(path: Path) -> dict[str, str]:

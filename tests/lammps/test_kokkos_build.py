@@ -39,14 +39,29 @@ def test_what_cannot_be_used(tmp_path: Path) -> None:
 
     with pytest.raises(TDNError, match=r"found none in .*, expected one folder .*PKG_KOKKOS=on"):
         kokkos_build(tmp_path, VERSION)
-    build = make_build(tmp_path / "build", PKG_KOKKOS="on", Kokkos_ENABLE_CUDA="ON")
-    with pytest.raises(TDNError, match=r"Kokkos_ENABLE_CUDA, and .* the CPU backends; build w"):
+    build = make_build(tmp_path / "build", PKG_KOKKOS="on", Kokkos_ENABLE_HIP="ON")
+    with pytest.raises(TDNError, match=r"Kokkos_ENABLE_HIP, and .* CPU backends and CUDA; build w"):
         kokkos_build(tmp_path, VERSION)
     single = make_build(tmp_path / "single", PKG_KOKKOS="on", KOKKOS_PREC="single")
     with pytest.raises(TDNError, match=r"found KOKKOS_PREC=single in .*single, expected double"):
         kokkos_build(tmp_path, VERSION, single)
     with pytest.raises(TDNError, match="found LAMMPS 20250722, expected 20260704 or newer"):
         kokkos_build(tmp_path, "20250722", build)
+
+
+def test_cuda(tmp_path: Path) -> None:
+    """nvcc's wrapper compiles only what has kernels; PyTorch must have CUDA as well."""
+    from tdn_lammps.kokkos import check_cuda, kokkos_build, kokkos_compiler
+
+    wrapper = "/opt/lammps/lib/kokkos/bin/nvcc_wrapper"
+    entries = {"Kokkos_ENABLE_CUDA": "ON", "CMAKE_CXX_COMPILER": wrapper}
+    build = make_build(tmp_path / "build", PKG_KOKKOS="on", **entries)
+    assert kokkos_build(tmp_path, VERSION) == build
+    assert kokkos_compiler(build) == ""
+    check_cuda(build, "13.0")
+    with pytest.raises(TDNError, match=r"build has Kokkos_ENABLE_CUDA, .* built without CUDA; ins"):
+        check_cuda(build, None)
+    check_cuda(make_build(tmp_path / "cpu", PKG_KOKKOS="on", Kokkos_ENABLE_CUDA="OFF"), None)
 
 
 def test_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:

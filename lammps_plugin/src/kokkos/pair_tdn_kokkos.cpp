@@ -182,7 +182,7 @@ template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces 
     eng_vdwl += energy_unit * sums.energy;
   }
   const int64_t rows = vflag_atom || cvflag_atom ? 9 * static_cast<int64_t>(n) : 0;
-  result.virial = on_host(result.virial, 9);
+  if (vflag_global) result.virial = on_host(result.virial, 9);    // each copy waits for the GPU
   result.atom_virial = on_host(result.atom_virial, rows);
   result.centroid = on_host(result.centroid, rows);
   const int64_t members = model().metadata().committee;

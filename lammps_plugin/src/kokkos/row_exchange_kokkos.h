@@ -47,11 +47,8 @@ template <class DeviceType> class RowExchangeKokkos : public RowExchange {
 
   double memory_usage() const override;
 
-  // functions with kernels must be public for nvcc
-  void pack_rows(int n, const DAT::tdual_int_1d &atoms, const DAT::tdual_double_1d &buf);
-  void unpack_rows(int n, int first, const DAT::tdual_double_1d &buf);
+  // functions with kernels, and what these take, must be public for nvcc
 
- private:
   using Word = uint32_t;    // rows are of numbers of 4 or 8 bytes
   template <typename T> using Array = typename Graph::template Array<T>;
 
@@ -68,6 +65,10 @@ template <class DeviceType> class RowExchangeKokkos : public RowExchange {
     }
   };
 
+  void pack_rows(int n, const DAT::tdual_int_1d &atoms, const DAT::tdual_double_1d &buf);
+  void unpack_rows(int n, int first, const DAT::tdual_double_1d &buf);
+
+ private:
   const Graph &graph;
   bool in_kokkos = false;
   Array<Word> idle;    // rows of ghosts without an edge, which are passed on
