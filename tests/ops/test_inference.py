@@ -95,6 +95,19 @@ def test_edges_along_axes(name, dtype):
         assert (difference <= 30 * TOLERANCE[dtype] * expected[-1].norm(dim=1)).all()
 
 
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_atoms_at_the_same_place_give_no_number(name, kind):
+    """There is no direction between them; a finite result would go on unnoticed."""
+    problem = make(name, num_edges=12, num_centers=3)
+    vectors = problem["edge_vec"].detach().clone()
+    vectors[0] = 0
+    with torch.no_grad():
+        rows = problem.but(edge_vec=vectors).call(kind).flatten(1).isfinite().all(dim=1)
+    center = problem.edges.center[0]
+    assert not rows[center] and rows[torch.arange(3) != center].all()
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_edges_beyond_the_cutoff_count_for_nothing(name):
     """Exactly: as if they were not in the list, wherever in a batch they stand."""

@@ -20,8 +20,10 @@ def edge_functions(
     from e3nn.o3 import spherical_harmonics  # only who computes without the library needs it
 
     r = torch.linalg.vector_norm(edge_vec, dim=1)
+    # NaN for atoms at the same place, as the kernels give; e3nn would make a zero vector of it
+    direction = edge_vec / r.unsqueeze(1)
     sh = spherical_harmonics(
-        list(range(l_max + 1)), edge_vec, normalize=True, normalization="component"
+        list(range(l_max + 1)), direction, normalize=False, normalization="component"
     ).to(table.dtype)
     intervals, order = table.size(2), table.size(5) - 1
     x = intervals * (1.0 + stretch) * r / (r + stretch * r_max)
