@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tdn.system.atomic_files import write_json
 
-# parts of the whole for rounds, for the last training, and for held-out frames and the report
-ROUNDS_SHARE, FINAL_SHARE, REPORT_SHARE = 0.5, 0.35, 0.15
+# parts of the whole for the last training, and for held-out frames and the report; rounds have the
+# rest
+FINAL_SHARE, REPORT_SHARE = 0.35, 0.15
+ROUNDS_SHARE = 1 - FINAL_SHARE - REPORT_SHARE
 # part that the seeds' labels may take
 SEEDS_SHARE = 0.15
 # parts of a round; the rest is for starting programs, compiling and selecting

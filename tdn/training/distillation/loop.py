@@ -274,11 +274,10 @@ class Distillation:
             )
 
         wanted = run_length(rounds, number)
-        runs = len(planned(wanted))
         limits = _remembered(
             committee.folder / "exploration.json",
             lambda: {
-                "md_steps": self.budget.dynamics_steps(wanted, runs),
+                "md_steps": self.budget.dynamics_steps(wanted, len(planned(wanted))),
                 "frames": self.budget.frames(rounds.frames),
             },
         )

@@ -35,13 +35,17 @@ class Display:
         self.quiet = quiet
         self.silent = silent
         self._bar = tqdm(disable=True)
-        self._epochs = self._total = self._steps_per_epoch = self._first_step = 0
+        self._epochs = self._steps_per_epoch = self._first_step = 0
         self._start = 0.0
+
+    @property
+    def _total(self) -> int:
+        """Steps of the run."""
+        return self._epochs * self._steps_per_epoch
 
     def start(self, epochs: int, steps_per_epoch: int, progress: Progress) -> None:
         """Begin with a run of ``epochs`` in all."""
         self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
-        self._total = epochs * steps_per_epoch
         self._start, self._first_step = time.monotonic(), progress.step
         self._bar = tqdm(
             total=self._total,
@@ -57,7 +61,7 @@ class Display:
     def end_early(self, epochs: int) -> None:
         """The run ends after ``epochs`` in all instead."""
         self._epochs = epochs
-        self._bar.total = self._total = epochs * self._steps_per_epoch
+        self._bar.total = self._total
 
     def step(self) -> None:
         """One batch is done."""
