@@ -25,6 +25,7 @@ from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.network.checkpoint import load_model
 from tdn.training.distillation.cli import main
 from tdn.training.distillation.label_store import LabelStore
+from tdn.training.distillation.loop import HELD_OUT, part_of
 
 TEACHERS = Path(__file__).with_name("cheap_teachers.py")
 Command = Callable[[list[str]], int]
@@ -135,6 +136,14 @@ def test_held_out_frames_are_in_no_training(finished):
         frames = list(FrameStore(path).iterate())
         assert {frame.split for frame in frames} == {"train", "valid"}
         assert not tests & {frame.atoms.positions.tobytes() for frame in frames}
+
+
+def test_no_frame_is_validated_with_that_dynamics_do_not_visit():
+    kinds = ["melt", "disorder", "contact"]
+    parts = {kind: [part_of(kind, 0, index) for index in range(20)] for kind in kinds}
+    assert parts["melt"].count("valid") == 2 and parts["melt"].count("train") == 18
+    assert parts["disorder"] == parts["contact"] == ["train"] * 20
+    assert [part_of(kind, HELD_OUT, 0) for kind in kinds] == ["test"] * 3
 
 
 def test_the_example_runs_in_lammps(finished):

@@ -32,7 +32,7 @@ from .folder import RunFolder
 from .label_store import LabelStore, Origin
 from .labeling import label_structures
 from .progress import say, stage, warn
-from .seeds import displaced, make_seeds, read_structures
+from .seeds import FAR_KINDS, displaced, make_seeds, read_structures
 from .selection import Selection, error_ratio, find_bounds, select
 from .teacher_check import TeacherReport, check_teacher, isolated_atom
 
@@ -179,11 +179,10 @@ class Distillation:
 
     def label(self, candidates: Sequence[Candidate], number: int, title: str) -> None:
         """Label those that were never labeled; each is on the disk before the next comes."""
-        split = {True: "valid", False: "train"}
         todo: list[tuple[ase.Atoms, Origin]] = []
         asked: set[bytes] = set()
         for index, candidate in enumerate(candidates):
-            part = "test" if number >= HELD_OUT else split[index % VALID_EVERY == VALID_EVERY - 1]
+            part = part_of(candidate.kind, number, index)
             same = candidate.atoms.positions.tobytes() + candidate.atoms.numbers.tobytes()
             if self.labels.record(candidate.atoms) is None and same not in asked:
                 asked.add(same)
@@ -350,6 +349,21 @@ class Distillation:
         committee = Committee(here, rounds.committee)
         self._train(committee, frames, plan["steps"], 7 + number, previous, "last training")
         return committee
+
+
+def part_of(kind: str, number: int, index: int) -> str:
+    """What a label is for: ``train``, ``valid`` or ``test``.
+
+    Parameters
+    ----------
+    kind : of the candidate
+    number : of the round
+    index : among the round's candidates
+    """
+    if number >= HELD_OUT:
+        return "test"
+    turn = index % VALID_EVERY == VALID_EVERY - 1
+    return "valid" if turn and kind not in FAR_KINDS else "train"
 
 
 def describe(report: TeacherReport) -> str:
