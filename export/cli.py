@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import UsageError
 from tdn.system.printable import printable
 
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="examples: tdn-export model.pt | tdn-export --inspect model.tdn.pth | "
         "tdn-export --check model.tdn.pth",
     )
+    add_version(result)
     result.add_argument(
         "checkpoint",
         nargs="*",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError
 
 from .kokkos import check_cuda, kokkos_build
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="tdn-lammps", description="Build and check the LAMMPS plugin with pair_style tdn."
     )
+    add_version(result)
     commands = result.add_subparsers(dest="command", required=True)
     build = commands.add_parser(
         "build", help="compile the plugin for the LAMMPS and torch of this environment"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tdn.system.atomic_files import check_writable
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import UsageError
 
 from .factors import without_normalization
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_version(result)
     add = result.add_argument
     add("--l-max", type=int, help="largest degree of the first input")
     add("--l-max-input2", type=int, help="... of the second input (default: --l-max)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tdn.system.atomic_files import check_writable, write_json
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError, UsageError
 from tdn.system.printable import printable, printable_lines
 
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(result)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     convert = commands.add_parser("convert", help="write frames into a fast database")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdn.system.atomic_files import check_writable, write_json
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError, UsageError
 
 from .comparison import cli as comparison
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(result)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("model", metavar="MODEL", help="model.pt or a compiled file")
     shared.add_argument("frames", metavar="FRAMES", help="any file of frames that ASE reads")

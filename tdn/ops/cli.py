@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.paths import library_dir
 
 from .build import build_ops, library_problem, library_remedy, ops_library, read_stamp
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of ``tdn-ops``."""
     result = argparse.ArgumentParser(prog="tdn-ops", description=__doc__)
+    add_version(result)
     commands = result.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="compile the operators for this PyTorch")
     build.add_argument("--force", action="store_true", help="compile even if up to date")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
@@ -9,11 +10,17 @@ from collections.abc import Callable
 
 from .errors import TDNError, UsageError
 from .printable import printable_lines
+from .version import __version__
 
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning without the source line that means nothing to a user."""
     print(f"warning: {printable_lines(message)}", file=sys.stderr)
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Let ``--version`` print the version of the package and end."""
+    parser.add_argument("--version", action="version", version=f"tdn {__version__}")
 
 
 def run_main(func: Callable[[], int | None], prog: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points, version
 from importlib.util import find_spec
 
-from .command import run_main
+from .command import add_version, run_main
 from .errors import UsageError
 from .version import __version__
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="\n".join(["commands of their own:", *_described_commands()]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--version", action="version", version=f"tdn {__version__}")
+    add_version(result)
     commands = result.add_subparsers(dest="command")
     commands.add_parser("info", help="versions, operators, plugin, GPUs, threads, what is missing")
     completion = commands.add_parser(

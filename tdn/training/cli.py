@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tdn.config import Config
 from tdn.config.yaml_file import defaults_yaml, load_config
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError, UsageError
 from tdn.system.printable import printable
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(result)
     result.add_argument("config", nargs="?", help="YAML file with sections model, data and train")
     result.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="replace values of the file"

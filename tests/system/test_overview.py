@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
@@ -26,6 +27,14 @@ def test_the_list_does_not_wait_for_pytorch():
         "assert 'tdn-train' in o.parser().format_help()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("point", commands(), ids=lambda point: point.name)
+def test_every_command_says_its_version(point, capsys):
+    with pytest.raises(SystemExit) as end:
+        import_module(point.module).parser().parse_args(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"tdn {version('tdn-potential')}\n"
 
 
 def test_info_names_what_is_there(capsys):

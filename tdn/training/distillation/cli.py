@@ -17,7 +17,7 @@ from tdn.config.distillation import (
 )
 from tdn.config.yaml_file import apply_override
 from tdn.system.atomic_files import atomic_write, check_writable
-from tdn.system.command import run_main
+from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError, UsageError
 
 EPILOG = """\
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(result)
     result.add_argument(
         "inputs",
         nargs="*",
