@@ -17,7 +17,7 @@ from .disorder import disordered, with_contacts
 
 # displacements, in angstrom, beside a strain, a defect or a surface
 SMALL_RATTLE = 0.05
-# kinds that no dynamics visit: they teach what must not be, and are no measure of errors
+# kinds that no dynamics visit: they teach what must not be, and measure neither errors nor forces
 FAR_KINDS = frozenset({"contact", "disorder"})
 
 

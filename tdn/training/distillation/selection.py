@@ -16,14 +16,13 @@ from tdn.evaluation.dynamics.plan import Sample, Trajectory
 
 from .candidates import Candidate
 from .features import farthest_points, frame_features
+from .seeds import FAR_KINDS
 
 # of the RMS force of the labels, where the configuration gives no bounds: the expected error from
 # which a frame is labeled, and the deviation beyond which it is no matter
 LOWER, UPPER = 0.06, 1.2
 # of the error to the deviation; outside of these the validation frames are no guide
 RATIOS = (1.0, 10.0)
-# kinds of labels whose forces say nothing about those of dynamics
-ARTIFICIAL = ("contact", "disorder")
 # frames of a run that ended early which are labeled however much the networks agree
 LAST_FRAMES = 2
 # frames whose features are compared, at most
@@ -46,7 +45,7 @@ def find_bounds(config: RoundsConfig, frames: Sequence[Frame], ratio: float = 1.
     ratio : of the true error to the deviation
     """
     several = [frame for frame in frames if len(frame.atoms) > 1]
-    usual = [frame for frame in several if frame.config_type not in ARTIFICIAL] or several
+    usual = [frame for frame in several if frame.config_type not in FAR_KINDS] or several
     forces = np.concatenate([frame.forces for frame in usual])
     rms = float(np.sqrt((forces**2).sum(axis=1).mean()))
     lower = LOWER * rms / ratio if config.lower is None else config.lower
