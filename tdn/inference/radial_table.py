@@ -32,8 +32,11 @@ TOLERANCE = {torch.float32: 2e-8, torch.float64: 2e-13}
 # good enough where rounding of the network itself, which finer intervals magnify, ends progress, or
 # where there are so many elements that finer tables would be too large
 ACCEPTED = {torch.float32: 1e-7, torch.float64: 1e-11}
+# with the most intervals that there may be: what is steep at distances where atoms never are is
+# good enough if energies and forces are (`tdn_export.table_error`); beyond this it is hopeless
+HOPELESS = {torch.float32: 1e-5, torch.float64: 1e-9}
 STRETCH = 0.3  # the number a
-FEWEST_INTERVALS, MAX_INTERVALS = 16, 1024
+FEWEST_INTERVALS, MAX_INTERVALS = 16, 4096
 # larger tables would not fit in processor caches by far, nor well in a file
 MAX_BYTES = 256 * 2**20
 
@@ -79,7 +82,7 @@ def tabulate(
     Raises
     ------
     TDNError
-        If the table would be larger than `MAX_BYTES`, or the tolerance cannot be reached.
+        If the table would be larger than `MAX_BYTES`, or the function is hopelessly steep.
     """
     num_species = radial.num_species
     order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
@@ -119,12 +122,12 @@ def tabulate(
         growth = (error / tolerance) ** (1 / order) if error < 1e-3 else 2.0
         smallest = 8 if best <= ACCEPTED[dtype] else 4  # rounding hides the gain of small steps
         intervals = min(most, max(intervals + smallest, int(np.ceil(intervals * growth))))
-    if best > ACCEPTED[dtype]:
-        if most < MAX_INTERVALS:
-            raise too_large
+    if best > ACCEPTED[dtype] and most < MAX_INTERVALS:
+        raise too_large
+    if best > HOPELESS[dtype]:
         raise TDNError(
             f"the radial network varies too fast for a table: relative error {best:.1e} with "
-            f"{intervals} intervals, wanted {tolerance:.0e}"
+            f"{intervals} intervals, wanted {tolerance:.0e}; export with --no-fused"
         )
     values = torch.nn.functional.pad(
         coefficients, (0, blocks * TABLE_BLOCK - radial.num_channels)

@@ -248,6 +248,18 @@ def test_function_that_varies_too_fast(dtype):
     network = small_network(num_channels=1, num_species=1, hidden=(8, 8))
     for weight in network.weights:
         weight *= 100.0
-    message = r"varies too fast for a table: relative error \S+ with 1024 intervals, wanted \de-"
+    message = r"varies too fast for a table: relative error \S+ with 4096 intervals, wanted \de-"
     with pytest.raises(TDNError, match=message):
+        tabulate(network, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_with_the_most_intervals_less_is_accepted(dtype, monkeypatch):
+    """Steep where no atoms are or not: whether energies and forces are right is seen there."""
+    network = network_of("default")
+    monkeypatch.setattr(tabulation, "MAX_INTERVALS", 96)
+    found = tabulate(network, dtype)
+    assert tabulation.ACCEPTED[dtype] < found.error < tabulation.HOPELESS[dtype]
+    monkeypatch.setattr(tabulation, "MAX_INTERVALS", 48)
+    with pytest.raises(TDNError, match="with 48 intervals"):
         tabulate(network, dtype)
