@@ -32,11 +32,13 @@ TOLERANCE = {torch.float32: 2e-8, torch.float64: 2e-13}
 # good enough where rounding of the network itself, which finer intervals magnify, ends progress, or
 # where there are so many elements that finer tables would be too large
 ACCEPTED = {torch.float32: 1e-7, torch.float64: 1e-11}
-# with the most intervals that there may be: what is steep at distances where atoms never are is
-# good enough if energies and forces are (`tdn_export.table_error`); beyond this it is hopeless
-HOPELESS = {torch.float32: 1e-5, torch.float64: 1e-9}
 STRETCH = 0.3  # the number a
-FEWEST_INTERVALS, MAX_INTERVALS = 16, 4096
+# networks that were trained for long may bend within a hundredth of an angstrom where no atoms ever
+# are; no table follows that, and it need not, being smooth and conservative there too. Whether it
+# is right where atoms are, `tdn_export.table_error` sees, and asks for a finer one
+FEWEST_INTERVALS, MAX_INTERVALS = 16, 1024
+# as many times more where finer tables are asked for
+FINER_INTERVALS = 4
 # larger tables would not fit in processor caches by far, nor well in a file
 MAX_BYTES = 256 * 2**20
 
@@ -77,12 +79,13 @@ def tabulate(
     dtype : of the table; decides its accuracy as well
     features : [S, C], features of the neighbors to be multiplied in (first layer)
     stored : precision of the coefficients, if it is not ``dtype``
-    fineness : divides the error that is aimed at (not the one that is accepted)
+    fineness : divides the error that is aimed at (not the one that is accepted); above 1 there
+        may be more intervals
 
     Raises
     ------
     TDNError
-        If the table would be larger than `MAX_BYTES`, or the function is hopelessly steep.
+        If the table would be larger than `MAX_BYTES` and still not exact enough.
     """
     num_species = radial.num_species
     order, tolerance = ORDER[dtype], TOLERANCE[dtype] / fineness
@@ -100,7 +103,8 @@ def tabulate(
             rows.append(w)
         return torch.stack(rows).unflatten(0, (num_species, num_species))
 
-    most = min(MAX_INTERVALS, MAX_BYTES // (num_species**2 * per_interval))
+    limit = MAX_INTERVALS * (FINER_INTERVALS if fineness > 1 else 1)
+    most = min(limit, MAX_BYTES // (num_species**2 * per_interval))
     too_large = TDNError(
         f"tables of the radial network for {num_species} species need more than "
         f"{MAX_BYTES // 2**20} MB; export the elements of your simulations only, as in "
@@ -122,13 +126,8 @@ def tabulate(
         growth = (error / tolerance) ** (1 / order) if error < 1e-3 else 2.0
         smallest = 8 if best <= ACCEPTED[dtype] else 4  # rounding hides the gain of small steps
         intervals = min(most, max(intervals + smallest, int(np.ceil(intervals * growth))))
-    if best > ACCEPTED[dtype] and most < MAX_INTERVALS:
+    if best > ACCEPTED[dtype] and most < limit:
         raise too_large
-    if best > HOPELESS[dtype]:
-        raise TDNError(
-            f"the radial network varies too fast for a table: relative error {best:.1e} with "
-            f"{intervals} intervals, wanted {tolerance:.0e}; export with --no-fused"
-        )
     values = torch.nn.functional.pad(
         coefficients, (0, blocks * TABLE_BLOCK - radial.num_channels)
     ).unflatten(-1, (blocks, TABLE_BLOCK))  # [S, S, K, order + 1, L, blocks, 16]

@@ -47,6 +47,16 @@ def test_errors_follow_the_tables(monkeypatch, tmp_path):
     assert {name: metadata[name] for name in fine} == pytest.approx(fine, rel=1e-3)
 
 
+def test_what_cannot_be_tabulated():
+    """Activations with steep steps where atoms are: no polynomials follow them."""
+    model = random_model("l3")
+    model.layers[0].radial.pair_scale *= 1e3
+    for weight in model.layers[0].radial.weights:
+        weight *= 1e3
+    with pytest.raises(TablesTooCoarse, match="--no-fused"):
+        table_errors(model, torch.float32)
+
+
 @pytest.mark.slow
 def test_finer_tables_where_they_matter_more(monkeypatch, tmp_path):
     """Where the effect in forces is too large, export takes finer tables instead of giving up."""

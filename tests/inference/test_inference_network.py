@@ -19,14 +19,12 @@ from structures import (
 
 from tdn import ops
 from tdn.graph import collate, graph_from_atoms
-from tdn.inference import radial_table
 from tdn.inference.network import inference_network
 from tdn.inference.torchscript import plain_execution
 from tdn.network.base import set_dtype
 from tdn.network.build import build_model
 from tdn.network.checkpoint import load_model
 from tdn.network.potential import Potential
-from tdn.system.errors import TDNError
 from tdn_export.script import script
 
 SMALL = {"num_channels": 5, "radial_hidden": (6,), "readout_hidden": 4}
@@ -261,17 +259,6 @@ def test_float32_checkpoints_keep_exact_constants():
     result = inference_network(model, torch.float64)
     exact = eager("default").layers[1].convolution.factors.input1
     assert torch.equal(result.layers[0].input1, exact)
-
-
-def test_what_cannot_be_tabulated(monkeypatch):
-    """Activations with steep steps: no polynomials follow them."""
-    monkeypatch.setattr(radial_table, "MAX_INTERVALS", 64)
-    model = copy.deepcopy(eager("l3"))
-    model.layers[0].radial.pair_scale *= 1e3
-    for weight in model.layers[0].radial.weights:
-        weight *= 1e3
-    with pytest.raises(TDNError, match="varies too fast"):
-        inference_network(model, torch.float64)
 
 
 @pytest.mark.slow

@@ -244,22 +244,19 @@ def test_as_fine_as_memory_allows(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_function_that_varies_too_fast(dtype):
-    """Steep steps of the activation at many distances."""
+    """Steep steps of the activation at many distances: the finest table, and how far it is off."""
     network = small_network(num_channels=1, num_species=1, hidden=(8, 8))
     for weight in network.weights:
         weight *= 100.0
-    message = r"varies too fast for a table: relative error \S+ with 4096 intervals, wanted \de-"
-    with pytest.raises(TDNError, match=message):
-        tabulate(network, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_with_the_most_intervals_less_is_accepted(dtype, monkeypatch):
-    """Steep where no atoms are or not: whether energies and forces are right is seen there."""
-    network = network_of("default")
-    monkeypatch.setattr(tabulation, "MAX_INTERVALS", 96)
     found = tabulate(network, dtype)
-    assert tabulation.ACCEPTED[dtype] < found.error < tabulation.HOPELESS[dtype]
+    assert found.error > tabulation.ACCEPTED[dtype]
+
+
+def test_finer_tables_may_have_more_intervals(monkeypatch):
+    network = network_of("default")
     monkeypatch.setattr(tabulation, "MAX_INTERVALS", 48)
-    with pytest.raises(TDNError, match="with 48 intervals"):
-        tabulate(network, dtype)
+    found = tabulate(network, torch.float32)
+    assert found.values.shape[2] == 48 and found.error > tabulation.ACCEPTED[torch.float32]
+    finer = tabulate(network, torch.float32, fineness=10.0)
+    assert 48 < finer.values.shape[2] <= 4 * 48
+    assert finer.error <= tabulation.ACCEPTED[torch.float32]
