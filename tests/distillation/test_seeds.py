@@ -57,6 +57,10 @@ def test_kinds_do_what_they_are_called():
     assert np.allclose(volumes ** (1 / 3), 1 + 0.05 * (2 * np.arange(1, 12) / 11 - 1), atol=1e-12)
     moved = [np.sqrt(((a.positions - salt.positions) ** 2).mean()) for a in found["rattle"]]
     assert 0.8 * values.rattle < max(moved) < 1.2 * values.rattle
+    for kind in ("strain", "shear"):  # of atoms at rest, and of displaced ones
+        places = [a.get_scaled_positions(wrap=False) for a in found[kind]]
+        calm = [np.allclose(p, salt.get_scaled_positions(), atol=1e-9) for p in places]
+        assert 2 <= sum(calm) <= len(calm) - 2
     assert all(len(a) == 63 for a in found["vacancy"])
     assert all(
         np.isclose(a.cell.lengths().max(), 11.2 + values.vacuum) and len(a) == 64

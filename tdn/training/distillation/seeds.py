@@ -96,16 +96,20 @@ def _variants(
         old: new for old, new in (config.substitutions or {}).items() if old in atoms.symbols
     }
 
+    def calm(rng: np.random.Generator) -> ase.Atoms:
+        # elastic constants are those of atoms at rest; where whole shells of neighbors meet the
+        # teacher's cutoff together, frames with displacements say nothing about these
+        return displaced(atoms, rng, rng.choice((0.0, SMALL_RATTLE)))
+
     def rattled(rng: np.random.Generator, share: float) -> ase.Atoms:
         return displaced(atoms, rng, config.rattle * share)
 
     def strained(rng: np.random.Generator, share: float) -> ase.Atoms:
-        work = displaced(atoms, rng, SMALL_RATTLE)
-        return deformed(work, config.strain * (2 * share - 1) * np.eye(3))
+        return deformed(calm(rng), config.strain * (2 * share - 1) * np.eye(3))
 
     def sheared(rng: np.random.Generator, share: float) -> ase.Atoms:
         matrix = rng.uniform(-1, 1, (3, 3)) * config.shear * share
-        return deformed(displaced(atoms, rng, SMALL_RATTLE), 0.5 * (matrix + matrix.T))
+        return deformed(calm(rng), 0.5 * (matrix + matrix.T))
 
     def vacant(rng: np.random.Generator, share: float) -> ase.Atoms:
         work = displaced(atoms, rng, SMALL_RATTLE)
