@@ -25,7 +25,8 @@ from tdn.network.theory_levels import load_weights
 from tdn.system.ranks import Ranks
 
 from .batching import Batches
-from .loss import Loss
+from .best_network import BestNetwork
+from .loss import RAMP_START, Loss
 from .optimizer.build import build_optimizer, column_splits, parameter_groups
 from .optimizer.flat_parameters import FlatParameters
 from .optimizer.schedule import Schedule, lower_on_plateau
@@ -110,8 +111,7 @@ class Trainer:
         self.patience = Patience(
             self.flat.tensors, self.average, settings.patience, settings.max_epochs
         )
-        self._best_model = copy.deepcopy(self.model)
-        self._best_metadata: dict[str, Any] | None = None  # None: nothing new since it was written
+        self.best = BestNetwork(self.model, len(dataset.valid) > 0)
         self._saved = self._clock = time.monotonic()
         if resume:
             self._resume(content)
@@ -301,33 +301,32 @@ class Trainer:
     ) -> tuple[dict[str, Errors | None], float, float]:
         """Errors and loss of the averaged weights, which are in the model now; keeps the best.
 
-        The best is the best at the end of the run. The losses that are returned have the weights of
-        this epoch, for `_judge`: energies that do not count yet may vary as they like; and of the
-        first one, for `Patience`: epochs compare.
+        The best is the best with the weights of the terms at the end of the run. The losses that
+        are returned have those of this epoch, for `_judge`: energies that do not count yet may vary
+        as they like; and of the first one, for `Patience`: epochs compare.
         """
         progress = self.progress
         found: dict[str, Errors | None] = {}
         metric = present = at_start = train_loss
+        total = self.config.train.max_epochs
+        share = schedule_epoch(progress, progress.epoch, total) / total
         if len(self.dataset.valid):
             evaluation = self.evaluate("valid")
             found = errors(evaluation)
             metric = self.loss.of_evaluation(evaluation)
-            total = self.config.train.max_epochs
-            of_now = self.loss.at(schedule_epoch(progress, progress.epoch, total) / total)
+            of_now = self.loss.at(share)
             present = metric if of_now is self.loss else of_now.of_evaluation(evaluation)
             at_start = self.loss.at(0.0).of_evaluation(evaluation)
             row["valid_loss"] = metric
             for name, error in found.items():
                 if error is not None:
                     row[f"valid_{name}_mae"], row[f"valid_{name}_rmse"] = error.mae, error.rmse
-        # without validation frames the newest average is the one to keep
-        if metric < progress.best or (not len(self.dataset.valid) and math.isfinite(metric)):
-            progress.best, progress.best_epoch = metric, progress.epoch
+        if self.best.wants(metric, progress, falling=share > RAMP_START):
             progress.seconds = time.monotonic() - self._clock
-            self._best_model.load_state_dict(self.model.state_dict())
-            self._best_metadata = training_metadata(
+            metadata = training_metadata(
                 self.config.train, self.dataset, self.model, progress, self.ranks.size, found
             )
+            self.best.take(self.model, metadata)
         return found, present, at_start
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
@@ -397,9 +396,9 @@ class Trainer:
         self.ranks.barrier()  # nobody ends, and brings the others down, before it is written
 
     def _write(self) -> None:
-        if self._best_metadata is not None:
-            save_model(self.model_file, self._best_model, self._best_metadata)
-            self._best_metadata = None
+        if self.best.metadata is not None:
+            save_model(self.model_file, self.best.model, self.best.metadata)
+            self.best.metadata = None
         self.progress.seconds = time.monotonic() - self._clock
         tensors = {
             "model": model_to_dict(self.model),

@@ -18,8 +18,9 @@ from tdn.system.version import __version__
 RUN_FILES = {
     "README.txt": "this text",
     "config.yaml": "all settings of the run, also those left at their defaults; tdn-train takes it",
-    "model.pt": "the best weights so far (lowest validation loss), averaged over the last steps; "
-    "for tdn-eval, tdn-export and the ASE calculator",
+    "model.pt": "the best weights so far (lowest validation loss; while the learning rate falls "
+    "the newest ones within a tenth of it), averaged over the last steps; for tdn-eval, "
+    "tdn-export and the ASE calculator",
     "last.pt": "the whole state of the run: the same command goes on from it. Safe to delete when "
     "the run is finished",
     "log.csv": "one row per epoch: losses, validation errors (meV/atom, meV/angstrom, "

@@ -50,7 +50,7 @@ class Progress:
     step : steps of the optimizer in all
     sums : sums of the loss and its terms over the steps of this epoch, and their number
     best : lowest validation loss so far
-    best_epoch : when it was reached
+    best_epoch : epoch of the network that is kept, which may be a newer one
     good_metric : the last validation loss that raised no doubt
     seconds : time spent in training
     rate_factor : factor on the learning rate, lowered after non-finite losses and on plateaus
