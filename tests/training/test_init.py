@@ -86,6 +86,25 @@ def test_energies_count_at_the_end_and_runs_may_end_early(folder):
             assert settings.patience is None
 
 
+def test_few_frames_of_one_element_ask_for_one_layer_and_a_short_run(folder):
+    """Crystals alone: neither many of them nor molecules of one element."""
+    names = {"energy": "energy", "forces": "forces"}
+    write_renamed("few.xyz", copper(24), names)
+    write_renamed("many.xyz", copper(24) * 50, names)
+    dimer = ase.Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])
+    ase.io.write("dimer.xyz", [labelled(dimer, {"Cu": 0.0}) for _ in range(24)])
+    keys = ("l_max", "correlation", "num_layers", "radial_smoothness")
+    for name, expected, epochs, patience in (
+        ("few", (4, 4, 1, 1.0), round(6000 / 22), None),
+        ("many", (2, 3, 2, 1.0), 500, 50),
+        ("dimer", (2, 3, 3, 2.0), 500, 50),
+    ):
+        assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
+        config = load_config(f"{name}.yaml")
+        assert tuple(getattr(config.model, key) for key in keys) == expected, name
+        assert (config.train.max_epochs, config.train.patience) == (epochs, patience), name
+
+
 def test_isolated_atoms_give_e0(folder, capsys):
     ase.io.write("a.xyz", [*isolated_atoms(), *(labelled(water_like(s)) for s in range(20))])
     assert main(["--init", "a.xyz"]) == 0
