@@ -49,45 +49,28 @@ typename RowExchangeKokkos<DeviceType>::Rows RowExchangeKokkos<DeviceType>::rows
           Graph::ON_HOST ? count : 1};
 }
 
-template <class DeviceType>
-void RowExchangeKokkos<DeviceType>::pack_rows(int n, const DAT::tdual_int_1d &atoms,
-                                              const DAT::tdual_double_1d &buf)
-{
-  const Rows rows = rows_of_message();
-  const auto list = atoms.template view<DeviceType>();
-  const auto out = reinterpret_cast<Word *>(buf.template view<DeviceType>().data());
-  const Array<int> row_of_atom = graph.rows();
-  Kokkos::parallel_for(
-      "tdn:pack", Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>>(0, n * rows.parts),
-      KOKKOS_LAMBDA(const int64_t item) {
-        const int64_t k = item / rows.parts, first = item % rows.parts * rows.step;
-        const int row = row_of_atom(list(k));
-        if (row < 0) return;
-        const Word *const from = rows.row(row) + first;
-        Word *const to = out + rows.width * k + first;
-        for (int64_t w = 0; w < rows.step; w++) to[w] = from[w];
-      });
-}
+/* ----------------------------------------------------------------------
+   between the rows of nodes and a message of n atoms, which are a list or, without it, consecutive
+------------------------------------------------------------------------- */
 
 template <class DeviceType>
-void RowExchangeKokkos<DeviceType>::unpack_rows(int n, int first_atom,
-                                                const DAT::tdual_double_1d &buf)
+void RowExchangeKokkos<DeviceType>::copy_rows(int n, const int *row_of_atom, const int *list,
+                                              const DAT::tdual_double_1d &buf, bool pack)
 {
   const Rows rows = rows_of_message();
-  const auto in = reinterpret_cast<const Word *>(buf.template view<DeviceType>().data());
-  const Array<int> row_of_ghost = graph.ghost_rows();
+  const auto packed = reinterpret_cast<Word *>(buf.template view<DeviceType>().data());
   Kokkos::parallel_for(
-      "tdn:unpack",
+      pack ? "tdn:pack" : "tdn:unpack",
       Kokkos::RangePolicy<DeviceType, Kokkos::IndexType<int64_t>>(0, n * rows.parts),
       KOKKOS_LAMBDA(const int64_t item) {
         const int64_t k = item / rows.parts, first = item % rows.parts * rows.step;
-        const int row = row_of_ghost(first_atom + k);
+        const int row = row_of_atom[list ? list[k] : k];
         if (row < 0) return;
-        const Word *const from = in + rows.width * k + first;
-        Word *const to = rows.row(row) + first;
+        Word *const here = rows.row(row) + first, *const there = packed + rows.width * k + first;
+        const Word *const from = pack ? here : there;
+        Word *const to = pack ? there : here;
         for (int64_t w = 0; w < rows.step; w++) to[w] = from[w];
       });
-  if (Graph::ON_HOST) DeviceType().fence();    // the model goes on without asking KOKKOS
 }
 
 /* ---------------------------------------------------------------------- */
@@ -104,17 +87,17 @@ int RowExchangeKokkos<DeviceType>::pack_forward(int n, DAT::tdual_int_1d atoms,
     return count;
   }
   if (n > 0 && self_lists.count(list)) return 0;
-  pack_rows(n, atoms, buf);
+  copy_rows(n, graph.rows().data(), atoms.template view<DeviceType>().data(), buf, true);
   return n * message.values;
 }
 
 template <class DeviceType>
 void RowExchangeKokkos<DeviceType>::unpack_forward(int n, int first, DAT::tdual_double_1d &buf)
 {
-  if (!is_there())
-    RowExchange::unpack_forward(n, first, received<DeviceType>(buf));
-  else if (n > 0 && !self_ghosts.count(first))
-    unpack_rows(n, first, buf);
+  if (!is_there()) return RowExchange::unpack_forward(n, first, received<DeviceType>(buf));
+  if (n == 0 || self_ghosts.count(first)) return;
+  copy_rows(n, graph.ghost_rows().data() + first, nullptr, buf, false);
+  if (Graph::ON_HOST) DeviceType().fence();    // the model goes on without asking KOKKOS
 }
 
 template <class DeviceType>

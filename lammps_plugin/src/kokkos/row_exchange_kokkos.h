@@ -65,8 +65,8 @@ template <class DeviceType> class RowExchangeKokkos : public RowExchange {
     }
   };
 
-  void pack_rows(int n, const DAT::tdual_int_1d &atoms, const DAT::tdual_double_1d &buf);
-  void unpack_rows(int n, int first, const DAT::tdual_double_1d &buf);
+  void copy_rows(int n, const int *row_of_atom, const int *list, const DAT::tdual_double_1d &buf,
+                 bool pack);
 
  private:
   const Graph &graph;
