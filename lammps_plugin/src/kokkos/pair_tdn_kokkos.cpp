@@ -99,9 +99,8 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::init_style()
                model().takes_positions() ? "takes positions" : "takes edges", model().device(),
                Kokkos::device_id());
   auto *const request = neighbor->find_request(this);
-  constexpr bool on_device = std::is_same_v<DeviceType, LMPDeviceType>;
-  request->set_kokkos_device(on_device);
-  request->set_kokkos_host(!on_device);
+  request->set_kokkos_device(execution_space == Device);
+  request->set_kokkos_host(execution_space == HostKK);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -133,8 +132,7 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::compute(int eflag, i
 #endif
   PairTDN::compute(eflag, vflag);
   atomKK->modified(execution_space, datamask_modify);
-  if (report_places) log_places();
-  report_places = false;
+  if (report_places && atom->natoms > 0) log_places();
 }
 
 /* ----------------------------------------------------------------------
@@ -197,12 +195,13 @@ template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces 
 
 template <class DeviceType> void PairTDNKokkos<DeviceType>::log_places()
 {
-  const void *const here = atomKK->k_x.template view<DeviceType>().data();
-  const void *const read = model().last_positions();
-  const char *const positions = !read ? "as edges" : read == here ? "in place" : "copied";
+  report_places = false;
+  const char *const places = !model().takes_positions() ? "positions as edges"
+      : model().has_read(graph.pairs())                 ? "positions and pairs in place"
+                                                        : "positions and pairs copied";
   if (comm->me == 0)
-    utils::logmesg(lmp, "TDN with KOKKOS ({}, {} thread(s)): positions {}\n", DeviceType::name(),
-                   lmp->kokkos->nthreads, positions);
+    utils::logmesg(lmp, "TDN with KOKKOS ({}, {} thread(s)): {}\n", DeviceType::name(),
+                   lmp->kokkos->nthreads, places);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
@@ -176,7 +177,7 @@ struct TDNModel::Impl {
   double bytes_per_node = 0.0, bytes_per_edge = 0.0;
   torch::Tensor atom_energy, gradient_or_forces, members;    // memory of the last evaluation
   PositionOutput from_positions;
-  const void *last_positions = nullptr;
+  std::array<const void *, 6> read{};    // arrays of pairs, in the last evaluation
   DeviceArrays arrays;    // on a GPU
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
@@ -218,7 +219,8 @@ struct TDNModel::Impl {
                         view(pairs.node, {pairs.num_rows}, device, there),
                         view(pairs.species, {pairs.num_all}, device, there), per_atom}
         : arrays.send(pairs, per_atom, device);
-    last_positions = input.positions.data_ptr();
+    read = {input.positions.data_ptr(), input.center.data_ptr(), input.begin.data_ptr(),
+            input.other.data_ptr(),     input.node.data_ptr(),   input.species.data_ptr()};
     from_positions = backend->run(input, exchange, each_member);
     PositionOutput &found = from_positions;
     members = each_member ? found.forces.contiguous() : torch::Tensor();
@@ -351,9 +353,13 @@ bool TDNModel::takes_positions() const
   return impl->backend->takes_positions();
 }
 
-const void *TDNModel::last_positions() const
+bool TDNModel::has_read(const Pairs &pairs) const
 {
-  return impl->last_positions;
+  const void *const there[] = {pairs.positions, pairs.center, pairs.begin,
+                               pairs.other,     pairs.node,   pairs.species};
+  return std::equal(impl->read.begin(), impl->read.end(), there, [](const void *a, const void *b) {
+    return !a || a == b;    // null: of an empty tensor
+  });
 }
 
 double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const

@@ -104,8 +104,8 @@ class TDNModel {
   /// Whether it goes from positions to forces here; else it is evaluated from edges.
   bool takes_positions() const;
 
-  /// Where the last evaluation from positions read these; null without one.
-  const void *last_positions() const;
+  /// Whether the last evaluation from positions read these very arrays, not copies of them.
+  bool has_read(const Pairs &pairs) const;
 
   /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
       file; without edges where it takes positions. And bytes that can still be allocated there, infinite if unknown. */
