@@ -1,7 +1,8 @@
 """pair_style tdn/kk in a LAMMPS with KOKKOS: the numbers of tdn, from KOKKOS's own memory.
 
 That LAMMPS is a source tree that CMake has built, named by ``TDN_KOKKOS_LAMMPS``; ``make
-test-kokkos`` makes one. Both styles run in it, with the plugin that is built for it here.
+test-kokkos`` makes one. Both styles run in it, with the plugin that is built for it here, or with
+the one in ``TDN_KOKKOS_PLUGIN``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shared_files import SharedFiles
+from structures import CONFIGS
 
 from tdn.system.paths import library_dir
 from tdn_export import export_model
@@ -35,16 +37,27 @@ from .test_matrix import CASES, CELLS, MODEL, NETWORK, Case, assert_close, with_
 
 COMMITTEE = "two_networks.tdn.pth"
 KOKKOS = ("-k", "on", "t", "2", "-sf", "kk")
-# bytes of what KOKKOS copies between views, with their names
-COPIES = """
+# of what KOKKOS copies between views their names and bytes; at the end how often rows were packed
+TOOL = """
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+static int packed = 0;
 struct space { char name[64]; };
 void kokkosp_begin_deep_copy(struct space to_space, const char *to, const void *to_data,
                              struct space from_space, const char *from, const void *from_data,
                              uint64_t bytes)
 {
   printf("copy [%s] from [%s] of %llu bytes\\n", to, from, (unsigned long long) bytes);
+  fflush(stdout);
+}
+void kokkosp_begin_parallel_for(const char *name, uint32_t device, uint64_t *kernel)
+{
+  packed += strcmp(name, "tdn:pack") == 0;
+}
+void kokkosp_finalize_library(void)
+{
+  printf("rows packed %d times\\n", packed);
   fflush(stdout);
 }
 """
@@ -59,6 +72,8 @@ def kokkos() -> tuple[Path, Path]:
     tree = Path(os.environ.get("TDN_KOKKOS_LAMMPS", default))
     if not (tree / "build" / "lmp").is_file():
         pytest.skip(f"no LAMMPS with KOKKOS in {tree} (make test-kokkos LAMMPS_SOURCE=FOLDER)")
+    if built := os.environ.get("TDN_KOKKOS_PLUGIN"):
+        return tree / "build" / "lmp", Path(built)
     from tdn_lammps.cli import main
 
     output = library_dir() / "lammps-kokkos"
@@ -146,10 +161,10 @@ def test_host_and_device_are_the_same(
     np.testing.assert_allclose(energies, energies[0], rtol=1e-12)
 
 
-def compile_copies(folder: Path) -> Path:
-    library = folder / "copies.so"
+def compile_tool(folder: Path) -> Path:
+    library = folder / "tool.so"
     command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
-    subprocess.run(command, input=COPIES, text=True, check=True)
+    subprocess.run(command, input=TOOL, text=True, check=True)
     return library
 
 
@@ -157,7 +172,7 @@ def compile_copies(folder: Path) -> Path:
 def test_nothing_is_copied(
     run: Runner, tmp_path: Path, shared_files: SharedFiles, ranks: int
 ) -> None:
-    """The model reads positions at the address of KOKKOS's view.
+    """The model reads positions and pairs at the addresses of KOKKOS's views.
 
     What Kokkos itself copies while steps go by, rebuilds of the list among them, is less than a
     number per atom.
@@ -169,10 +184,10 @@ def test_nothing_is_copied(
     script += "neighbor 0.3 bin\nneigh_modify every 4 delay 0 check no\nfix 1 all nve\n"
     script += 'timestep 0.0001\nrun 1\nprint "steps begin"\nrun 12 pre no post no\n'
     output = run(
-        script + 'print "steps end"\n', ranks=ranks, KOKKOS_TOOLS_LIBS=str(compile_copies(tmp_path))
+        script + 'print "steps end"\n', ranks=ranks, KOKKOS_TOOLS_LIBS=str(compile_tool(tmp_path))
     )
     (line,) = re.findall("TDN with KOKKOS.*", output)
-    assert line == "TDN with KOKKOS (OpenMP, 2 thread(s)): positions in place"
+    assert line == "TDN with KOKKOS (OpenMP, 2 thread(s)): positions and pairs in place"
     everything = re.findall(r"copy \[(.*)\] from \[(.*)\] of (\d+) bytes", output)
     assert any(int(size) >= 8 * len(structure.species) for *_, size in everything)
     steps = output[output.index("steps begin") : output.rindex("steps end")]
@@ -180,6 +195,31 @@ def test_nothing_is_copied(
     assert copies  # of the flags with which a list is built
     large = [copy for copy in copies if int(copy[2]) >= 8 * len(structure.species)]
     assert not large
+
+
+def test_one_message_for_each_exchange(
+    run: Runner, tmp_path: Path, shared_files: SharedFiles
+) -> None:
+    """As many exchanges of as many bytes as in the plain style, and no more messages.
+
+    Two ranks beside each other along x send rows to the left and to the right.
+    """
+    shared_files.export(NETWORK)
+    structure = CELLS["orthogonal"]
+    structure.write(tmp_path / "data")
+    script = "processors 2 1 1\n" + setup(structure, "data")
+    script += f"pair_coeff * * {MODEL} H O\nneighbor 0.3 bin\nfix 1 all nve\n"
+    script += "timestep 0.0001\nrun 3\n"
+    tool = str(compile_tool(tmp_path))
+    outputs = [run(script, ranks=2, plain=plain, KOKKOS_TOOLS_LIBS=tool) for plain in (True, False)]
+    plain, line = (re.findall("TDN communication per step: .*", output) for output in outputs)
+    assert len(plain) == 1 and line == plain
+    forward, reverse = map(int, re.search(r"(\d+) forward .* (\d+) reverse", line[0]).groups())
+    layers = CONFIGS[NETWORK].num_layers
+    assert layers == 3 and forward == 2 * layers - 1 and reverse == 0
+    evaluations = 4
+    packed = re.findall(r"rows packed (\d+) times", outputs[1])
+    assert packed == [str(2 * forward * evaluations)] * 2
 
 
 def grid(repeats: int = 4) -> Structure:
