@@ -1,5 +1,5 @@
-# make install | demo | distill-demo | test | test-fast | test-kokkos | sanitize | bench | docs |
-#   wheels | matrix | gpu-kit | gpu-check | lint | clean
+# make install | demo | distill-demo | test | test-fast | test-kokkos | sanitize | sanitize-kokkos |
+#   bench | docs | wheels | matrix | gpu-kit | gpu-check | lint | clean
 #
 # PYTHON   interpreter that creates the virtual environment
 # VENV     where the virtual environment lives
@@ -16,8 +16,8 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamps
 
-.PHONY: install demo distill-demo test test-fast test-kokkos sanitize bench docs wheels matrix \
-  gpu-kit gpu-check lint format clean help FORCE
+.PHONY: install demo distill-demo test test-fast test-kokkos sanitize sanitize-kokkos bench docs \
+  wheels matrix gpu-kit gpu-check lint format clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "test-fast: of these without the slow ones and, but for one round trip, without LAMMPS"
 	@echo "test-kokkos: pair_style tdn/kk in a LAMMPS with KOKKOS, which is built first (docs: building.md)"
 	@echo "sanitize: tests of the operators under the sanitizers of GCC (build/sanitized)"
+	@echo "sanitize-kokkos: the short tests of test-kokkos with a plugin under them (build/sanitized-kokkos)"
 	@echo "bench:   timings (examples/benchmarks/results)"
 	@echo "docs:    the pages as a site, tutorials executed (build/site/html)"
 	@echo "wheels:  sdist, and a wheel with operators and plugin inside (dist, docs/install.md)"
@@ -126,14 +127,24 @@ test-kokkos: $(STAMP)/plugin $(KOKKOS_CACHE)/build/lmp
 
 # A library with sanitizers loads only where their runtime is preloaded: a folder of its own. Leaks
 # are not looked for, since Python and PyTorch keep memory until the end on purpose.
+SANITIZERS = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)"
 TESTS ?= tests/ops
 sanitize: export TDN_LIB_DIR := $(CURDIR)/build/sanitized
 sanitize: export OMP_NUM_THREADS := 1
 sanitize: export ASAN_OPTIONS := detect_leaks=0
 sanitize: $(STAMP)/packages
 	$(BIN)/tdn-ops build --sanitize
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	$(SANITIZERS) \
 	  $(BIN)/python -m pytest -m "not gpu" $(TESTS) --ignore-glob '*build.py'
+
+sanitize-kokkos: export TDN_KOKKOS_LAMMPS := $(KOKKOS_CACHE)
+sanitize-kokkos: export TDN_KOKKOS_PLUGIN := $(CURDIR)/build/sanitized-kokkos
+sanitize-kokkos: export ASAN_OPTIONS := detect_leaks=0
+sanitize-kokkos: $(STAMP)/plugin $(KOKKOS_CACHE)/build/lmp
+	$(KOKKOS_PATH) $(BIN)/tdn-lammps build --sanitize --lammps-source "$(KOKKOS_CACHE)" \
+	  --kokkos "$(KOKKOS_CACHE)/build" --output "$(TDN_KOKKOS_PLUGIN)"
+	$(KOKKOS_PATH) MPLBACKEND=Agg $(SANITIZERS) \
+	  $(BIN)/python -m pytest -m "not slow" tests/lammps/test_kokkos.py
 
 bench: $(STAMP)/plugin
 	$(BIN)/python examples/benchmarks/run_all.py
