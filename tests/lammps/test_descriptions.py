@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import forks
 import pytest
 from description_cases import ACCEPTED, cases
 
@@ -73,7 +73,7 @@ def test_descriptions(
     texts = [(case.part, case.text.decode("latin-1")) for case in table]
     (tmp_path / "table.json").write_text(json.dumps(texts))
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER, source, tmp_path / "table.json", target, name],
+        [forks.python(), "-c", RUNNER, source, tmp_path / "table.json", target, name],
         capture_output=True,
         text=True,
         timeout=300,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -95,7 +95,7 @@ def error_lines(
     (folder / "scripts.json").write_text(json.dumps(whole))
     environment = {**os.environ, "LAMMPS_POTENTIALS": str(models), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(folder / "scripts.json")],
+        [forks.python(), "-c", RUNNER, str(folder / "scripts.json")],
         env=environment,
         capture_output=True,
         text=True,

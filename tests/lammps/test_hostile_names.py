@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from archives import rewrite, with_json
@@ -81,7 +81,7 @@ def test_hostile_names(plugin: Path, models: Path, tmp_path: Path) -> None:
         archive.writestr(zipfile.ZipInfo(f"{top}/data/aotinductor/{HOSTILE}/.x"), "content")
 
     result = subprocess.run(
-        [sys.executable, "-c", RUNNER, tmp_path], capture_output=True, text=True, timeout=120
+        [forks.python(), "-c", RUNNER, tmp_path], capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
     logs = list(tmp_path.glob("*.log"))

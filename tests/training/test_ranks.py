@@ -6,10 +6,8 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import forks
@@ -29,7 +27,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 def torchrun(ranks: int) -> list[str]:
     """The start of a command; any free port, so that tests do not meet."""
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
+        *(forks.python(), "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
     ]
 
@@ -178,7 +176,7 @@ def written(folder: Path) -> int:
 
 def start(
     config: Path, ranks: int, *overrides: str, command: Callable[[list[str]], int] = main
-) -> list[BaseProcess]:
+) -> list[forks.Process]:
     """The processes of a run, started without torchrun; all write to ``ranks.log``."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -195,7 +193,7 @@ def start(
     ]
 
 
-def kill_at(processes: list[BaseProcess], folder: Path, before: int, seconds: float) -> None:
+def kill_at(processes: list[forks.Process], folder: Path, before: int, seconds: float) -> None:
     """SIGKILL some time after the run has written a state again; no cleaning up."""
     try:
         deadline = time.monotonic() + 120

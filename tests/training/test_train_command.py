@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from pathlib import Path
 
 import ase
 import ase.io
+import forks
 import numpy as np
 import pytest
 import torch
@@ -266,8 +267,7 @@ def test_unwritable_run_folder(folder, capsys):
 def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(folder):
     config = write_config(folder, train={"max_epochs": 100000})
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", "import sys; from tdn.training.cli import main; "
-               "sys.exit(main(sys.argv[1:]))", str(config)]  # fmt: skip
+    command = [Path(forks.python()).with_name("tdn-train"), config]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
