@@ -87,17 +87,23 @@ def test_energies_count_at_the_end_and_runs_may_end_early(folder):
 
 
 def test_few_frames_of_one_element_ask_for_one_layer_and_a_short_run(folder):
-    """Crystals alone: neither many of them nor molecules of one element."""
+    """Crystals alone: neither many frames nor molecules, nor where neighbors are so many that the
+    cutoff is shorter and one layer sees little."""
     names = {"energy": "energy", "forces": "forces"}
     write_renamed("few.xyz", copper(24), names)
     write_renamed("many.xyz", copper(24) * 50, names)
     dimer = ase.Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])
     ase.io.write("dimer.xyz", [labelled(dimer, {"Cu": 0.0}) for _ in range(24)])
+    dense = [ase.build.bulk("C", cubic=True) for _ in range(24)]
+    for seed, atoms in enumerate(dense):
+        atoms.rattle(0.05, seed=seed)
+    ase.io.write("dense.xyz", [labelled(atoms, {"C": 0.0}) for atoms in dense])
     keys = ("l_max", "correlation", "num_layers", "radial_smoothness")
     for name, expected, epochs, patience in (
         ("few", (4, 4, 1, 1.0), round(6000 / 22), None),
         ("many", (2, 3, 2, 1.0), 500, 50),
         ("dimer", (2, 3, 3, 2.0), 500, 50),
+        ("dense", (3, 3, 2, 2.0), 500, 50),
     ):
         assert main(["--init", f"{name}.xyz", "-o", f"{name}.yaml"]) == 0
         config = load_config(f"{name}.yaml")

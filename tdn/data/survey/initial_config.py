@@ -86,7 +86,9 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
     epoch = min(training, DataConfig().epoch_frames) if streaming else training
     batch, batch_note = _batch_size(epoch, atoms, edges)
     steps = -(-epoch // batch)
-    element = condensed and len(species) == 1 and training <= FEW_FRAMES
+    # many neighbors shorten the cutoff: one layer sees too little then, as in diamond
+    far = r_max >= ModelConfig().r_max
+    element = condensed and far and len(species) == 1 and training <= FEW_FRAMES
     epochs = int(np.clip(round((ELEMENT_STEPS if element else RUN_STEPS) / steps), 3, 500))
     lines = [
         f"# Written by: tdn-train --init {data.name}",
