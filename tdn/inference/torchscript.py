@@ -16,9 +16,10 @@ import torch
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the deprecation warnings of `torch.jit` itself."""
+    """Without the deprecation warnings of `torch.jit` itself; PyTorch 2.14 shows them to all."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r".*torch\.jit", DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", r".*torch\.jit", category)
         yield
 
 

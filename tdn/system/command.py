@@ -33,6 +33,7 @@ def run_main(func: Callable[[], int | None], prog: str) -> int:
     warnings.showwarning = _one_line_warning
     # third-party deprecations are the developers' business, not the user's
     warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.filterwarnings("ignore", r".*torch\.jit", FutureWarning)  # of PyTorch 2.14, for e3nn
     try:
         return func() or 0
     except TDNError as error:

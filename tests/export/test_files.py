@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from archives import rewrite, with_json
 from tdn.inference.calculator import TDNCalculator
 from tdn.inference.compiled_file import FORMAT_VERSION, MAX_JSON_BYTES
 from tdn.inference.compiled_model import load_compiled, read_extra_files
+from tdn.inference.torchscript import quiet
 from tdn.network.checkpoint import load_model
 from tdn.system.errors import TDNError
 
@@ -92,8 +92,7 @@ def test_foreign_zip(tmp_path):
 
 def test_foreign_torchscript(tmp_path):
     path = tmp_path / "model.tdn.pth"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert "TorchScript file of another program" in fails(path)
 
