@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import tdn  # noqa: F401  before torch, since it sets how threads wait
 
@@ -91,3 +93,16 @@ def forbid_factors(monkeypatch, tmp_path):
 def atoms(request):
     """Structures with and without periodicity."""
     return STRUCTURES[request.param]()
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Function that imports a script of the benchmarks by its name."""
+    folder = Path(__file__).parents[1] / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    names = {path.stem for path in folder.glob("*.py")}  # common ones: tests/training is one
+    hidden = {name: sys.modules.pop(name) for name in names & set(sys.modules)}
+    yield __import__
+    for name in names & set(sys.modules):
+        del sys.modules[name]
+    sys.modules.update(hidden)

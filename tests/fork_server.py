@@ -7,7 +7,9 @@ them. What a program does is up to its arguments, as if it had been started by i
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import marshal
 import os
@@ -17,6 +19,8 @@ import signal
 import socket
 import struct
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +40,8 @@ Main = Callable[[list[str]], None]
 
 
 def serve(address: str, main: Main) -> None:
-    """Accept requests for ever; in a forked process, return when its program ends."""
+    """Accept requests for ever."""
+    gc.freeze()  # collecting what is there already would copy all its memory
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -62,8 +67,7 @@ def watch(connection: socket.socket, main: Main) -> None:
         os.setpgid(0, 0)
         connection.close()
         become(folder, environment, files)
-        main(arguments)
-        return
+        run_to_the_end(main, arguments)
     with suppress(OSError):  # where it has done so itself
         os.setpgid(program, program)
     for file in files:
@@ -77,6 +81,24 @@ def watch(connection: socket.socket, main: Main) -> None:
     with suppress(BrokenPipeError):
         connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
+
+
+def run_to_the_end(main: Main, arguments: list[str]) -> None:
+    """Run a program and end as Python does, but for freeing what is there already."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def become(folder: str, environment: dict[str, str], files: list[int]) -> None:

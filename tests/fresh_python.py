@@ -1,11 +1,12 @@
-"""A Python of its own for code that other environment variables change."""
+"""A Python of its own for code that other environment variables of TDN change."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+import forks
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -17,7 +18,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [forks.python(), "-c", code],
         env={**os.environ, **environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -1,17 +1,15 @@
 """The benchmarks run to their end and measure something, at their smallest sizes."""
 
-import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from tdn import ops
 from tdn.system.errors import UsageError
-
-FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
 # script, options, and rows of its tables that must hold numbers, by their titles
 CASES = {
@@ -43,25 +41,17 @@ def models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(module, monkeypatch):
     """Function that runs a script in this process, which spares it the import of torch."""
     if not ops.is_compiled():
         pytest.skip("the operators are not compiled: there is nothing to measure")
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
+    forks.take_over(monkeypatch)
 
     def run(name: str, *options: str) -> int:
-        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", *options])
-        spec.loader.exec_module(module)
-        return module._main()
+        return module(name)._main()
 
-    yield run
-    for name in set(sys.modules) - before:  # the common modules have common names
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == FOLDER:
-            del sys.modules[name]
+    return run
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in IN_LAMMPS])
@@ -133,14 +123,8 @@ def test_suite_goes_on_and_says_what_is_not_at_hand(script, capsys, tmp_path):
 QUICK_CHANGES = "_model.num_channels=4_model.l_max=1_train.max_epochs=1"
 
 
-def test_read_loops_of_lammps(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("benchmark_runs", FOLDER / "lammps_runs.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    monkeypatch.delitem(sys.modules, "systems")
-    loop, serial = module.read_loops(LAMMPS_OUTPUT)
+def test_read_loops_of_lammps(module):
+    loop, serial = module("lammps_runs").read_loops(LAMMPS_OUTPUT)
     # 2 s for 10 steps of 100 atoms: 2000 microseconds per atom and step
     assert loop.total == pytest.approx(2000)
     assert loop.sections == pytest.approx(

@@ -18,7 +18,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from tdn.system.atomic_files import atomic_write, write_json
 from tdn.system.command import run_main
 from tdn.system.errors import TDNError, UsageError
 from tdn.system.printable import printable
+from tdn.system.programs import find_program
 from tdn.training.run.csv_log import read_log
 
 ROOT = Path(__file__).parents[2]
@@ -201,11 +201,10 @@ def write_frames(run: Run, data: Path | None) -> Path | None:
 
 def command(name: str, *arguments: str, folder: Path) -> None:
     """Run a command of tdn on one thread; its output goes to a file beside the results."""
-    path = Path(sysconfig.get_path("scripts")) / name
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("a") as log:
         done = subprocess.run(
-            [str(path), *arguments], cwd=folder, stdout=log, stderr=log, env=environment
+            [find_program(name), *arguments], cwd=folder, stdout=log, stderr=log, env=environment
         )
     if done.returncode != 0:
         last = (folder / f"{name}.log").read_text().strip().splitlines()[-1:]

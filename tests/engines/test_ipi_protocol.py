@@ -1,8 +1,8 @@
 """A server that speaks the protocol of i-PI gets the numbers of the calculator."""
 
 import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 from ase.calculators.socketio import SocketIOCalculator
@@ -26,7 +26,7 @@ def test_client(shared_files, tmp_path):
     socket = f"tdn-test-{tmp_path.parent.name}"
     with SocketIOCalculator(unixsocket=socket, timeout=60) as server:
         code = CLIENT.replace('unixsocket="tdn"', f'unixsocket="{socket}"')
-        client = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+        client = subprocess.Popen([forks.python(), "-c", code], cwd=tmp_path)
         atoms.calc = server
         rng = np.random.default_rng(0)
         for _ in range(3):

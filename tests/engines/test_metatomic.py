@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -108,7 +109,7 @@ assert "tdn" not in sys.modules
 
     if library_path() is None or not library_path().is_relative_to(sys.prefix):
         pytest.skip("needs compiled operators in the Python environment")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([forks.python(), "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     atoms = molecule("H2O")
     atoms.calc = TDNCalculator(checkpoint)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
 from random import Random
 
+import forks
 import pytest
 from structures import TRAINED_MODEL
 
@@ -108,7 +108,7 @@ for seed in range(int(count)):
 
 def fuzz(reader: str, source: Path, folder: Path, count: int, part: str = "bytes") -> Counter:
     """Load ``count`` damaged copies; how many loaded and how many were refused."""
-    command = [sys.executable, "-c", RUNNER, reader, part, str(source), str(folder), str(count)]
+    command = [forks.python(), "-c", RUNNER, reader, part, str(source), str(folder), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{reader} variant {lines[-1]}: {done.stderr[-2000:]}"

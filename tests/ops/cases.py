@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from .bounds import BOUNDED, check_bounds
+from .closeness import DTYPES, assert_all_close
 from .problems import (
-    DTYPES,
     ORDERS,
     Problem,
-    assert_all_close,
     component_linear,
     convolution,
     cp_message,

@@ -8,7 +8,8 @@ from tdn import ops
 
 from .bounds import BOUNDED, ForceProblem
 from .cases import CASES, OPERATORS, WRONG_EDGES, check, make
-from .problems import DTYPES, Problem, assert_close, assert_equal, cp_message, derivatives
+from .closeness import DTYPES, assert_close, assert_equal
+from .problems import Problem, cp_message, derivatives
 from .test_edge_matrix import TOLERANCE as EDGE_TOLERANCE
 from .test_edge_matrix import outputs_and_gradients
 from .test_edge_matrix import problem as edge_problem

@@ -8,16 +8,8 @@ import ctypes
 import pytest
 import torch
 
-from .problems import (
-    DTYPES,
-    R_MAX,
-    STRETCH,
-    Problem,
-    assert_close,
-    convolution,
-    density,
-    pattern,
-)
+from .closeness import DTYPES, assert_close
+from .problems import R_MAX, STRETCH, Problem, convolution, density, pattern
 from .test_messages import edges_with
 
 # Fewer and more channels than a pass takes (64), ranks that fill a thread's six or not, one weight

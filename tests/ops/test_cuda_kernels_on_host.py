@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .cases import FEW_EDGES
-from .problems import DTYPES, assert_all_close, assert_close, cp_message, pattern
+from .closeness import DTYPES, assert_all_close, assert_close
+from .problems import cp_message, pattern
 
 # Channels that are odd, that fill packs of 16 bytes, that need several sweeps of a group of lanes;
 # ranks below, at and beside the number that a thread takes; degrees with and without a kernel of

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .cases import OPERATORS
-from .problems import DTYPES, GATE_SCALE, Random, assert_all_close, gate, node_product, pattern
+from .closeness import DTYPES, assert_all_close
+from .problems import GATE_SCALE, Random, gate, node_product, pattern
 
 FORWARD, ADJOINT, SECOND = range(3)
 

@@ -5,7 +5,8 @@ import torch
 
 from tdn import ops
 
-from .problems import assert_all_close, derivatives, edge_geometry
+from .closeness import assert_all_close
+from .problems import derivatives, edge_geometry
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -14,18 +14,8 @@ from tdn.ops.build import SOURCE_DIR
 
 from .cases import CONVOLUTION_SHAPES as SHAPES
 from .cases import make
-from .problems import (
-    AXES,
-    DTYPES,
-    R_MAX,
-    STRETCH,
-    TOLERANCE,
-    assert_all_close,
-    assert_close,
-    convolution,
-    derivatives,
-    pattern,
-)
+from .closeness import DTYPES, TOLERANCE, assert_all_close, assert_close
+from .problems import AXES, R_MAX, STRETCH, convolution, derivatives, pattern
 from .test_messages import edges_with
 
 pytestmark = pytest.mark.usefixtures("compiled")

@@ -23,7 +23,8 @@ from tdn.ops import (
 )
 
 from . import problems
-from .problems import Random, assert_all_close, assert_equal
+from .closeness import assert_all_close, assert_equal
+from .problems import Random
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -11,16 +11,8 @@ from tdn import ops
 from tdn.ops import reference
 
 from .cases import OPERATORS, make
-from .problems import (
-    DTYPES,
-    Problem,
-    Random,
-    assert_all_close,
-    assert_close,
-    assert_equal,
-    pattern,
-    scalar_message,
-)
+from .closeness import DTYPES, assert_all_close, assert_close, assert_equal
+from .problems import Problem, Random, pattern, scalar_message
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -9,15 +9,8 @@ import torch
 from tdn import ops
 
 from .cases import OPERATORS
-from .problems import (
-    DTYPES,
-    GATE_SCALE,
-    assert_close,
-    component_linear,
-    degree_linear,
-    gate,
-    node_product,
-)
+from .closeness import DTYPES, assert_close
+from .problems import GATE_SCALE, component_linear, degree_linear, gate, node_product
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -9,15 +9,8 @@ from torch import Tensor
 
 from .bounds import BOUNDED, ForceProblem
 from .cases import CASES, OPERATORS, check, make
-from .problems import (
-    DTYPES,
-    FEATURES_AGAIN,
-    ORDERS,
-    assert_all_close,
-    assert_close,
-    assert_equal,
-    derivatives,
-)
+from .closeness import DTYPES, assert_all_close, assert_close, assert_equal
+from .problems import FEATURES_AGAIN, ORDERS, derivatives
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

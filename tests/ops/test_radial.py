@@ -10,7 +10,8 @@ from tdn.network.radial import RadialNetwork
 from tdn.ops import reference
 
 from .cases import OPERATORS
-from .problems import DTYPES, POWER, assert_all_close, assert_close, radial
+from .closeness import DTYPES, assert_all_close, assert_close
+from .problems import POWER, radial
 from .problems import RADIAL_R_MAX as R_MAX
 
 pytestmark = pytest.mark.usefixtures("compiled")
