@@ -6,10 +6,10 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import ase
+import forks
 import numpy as np
 import pytest
 
@@ -58,7 +58,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_append import frame
+from distillation.test_append import frame
 from tdn.data.database.append import StoreAppender
 with StoreAppender(sys.argv[1]) as store:
     for index in range(len(store), 10_000):
@@ -70,7 +70,7 @@ with StoreAppender(sys.argv[1]) as store:
 @pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_appended(tmp_path):
     path = tmp_path / "labels.lmdb"
-    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    command = [forks.python(), "-c", KILLED, str(path), str(Path(__file__).parents[1])]
     last = -1
     for count in (1, 7, 20):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     script = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
-from test_append import frame
+from distillation.test_append import frame
 from tdn.data.database.append import StoreAppender
 from tdn.system.errors import TDNError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -106,7 +106,7 @@ try:
 except TDNError as error:
     print(error)
 """
-    command = [sys.executable, "-c", script, str(path), str(Path(__file__).parent)]
+    command = [forks.python(), "-c", script, str(path), str(Path(__file__).parents[1])]
     result = subprocess.run(command, capture_output=True, text=True)
     assert "cannot write" in result.stdout and "disk full?" in result.stdout, result.stderr
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 65536

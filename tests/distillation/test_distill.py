@@ -86,6 +86,7 @@ def finished(tmp_path_factory) -> Path:
         in_one_process(),
     ):
         patch.chdir(folder)
+        forks.take_over(patch, lmp=True)
         assert main(["distill.yaml"]) == 0
     (folder / "output.txt").write_text(output.getvalue())
     return folder
@@ -178,12 +179,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_model(folder / "run" / "model.pt")[0].state_dict()
 
 
-def test_kills_at_any_time_lose_nothing_and_change_nothing(finished, tmp_path):
+def test_kills_at_any_time_lose_nothing_and_change_nothing(finished, tmp_path, monkeypatch):
     """Killed while it labels, trains, explores, and in the last training; the same end.
 
     At first trainings and exports are processes of their own, which end with the one that is
     killed. Of the report it has what needs labels.
     """
+    forks.take_over(monkeypatch, lmp=True)
     folder = prepare(tmp_path / "killed", report={"teacher_steps": 0, "crystals": False})
     run = folder / "run"
     moments: list[tuple[Command, Callable[[], bool]]] = [

@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import ase
+import forks
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -146,7 +147,8 @@ def test_a_structure_that_kills_every_worker_is_given_up(workplace):
 
 
 def test_a_killed_worker_is_reported_and_started_again(workplace):
-    process = CalculatorProcess(CalculatorSource("ase.calculators.emt:EMT"), workplace / "w")
+    source = CalculatorSource("ase.calculators.emt:EMT", python=forks.PYTHON)
+    process = CalculatorProcess(source, workplace / "w")
     first = process.label(copper())
     os.kill(process._process.pid, signal.SIGKILL)
     with pytest.raises(WorkerDied):

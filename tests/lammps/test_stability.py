@@ -5,6 +5,7 @@ import subprocess
 
 import ase
 import ase.io
+import forks
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -18,6 +19,12 @@ from tdn.system.errors import TDNError
 from tdn_lammps.stability import _with_end, run_stability_in_lammps
 
 pytestmark = pytest.mark.lammps
+
+
+@pytest.fixture(autouse=True)
+def forked(plugin, monkeypatch):
+    """LAMMPS starts in no time."""
+    forks.take_over(monkeypatch, lmp=True)
 
 
 def water() -> ase.Atoms:
