@@ -13,6 +13,9 @@ from structures import random_model
 from tdn.network.checkpoint import save_model
 from tdn_export import export_model
 
+# of the network "l3" as machine code: choices that the others in tests/export/test_matrix.py lack
+MACHINE_CODE = {"radial": "shared", "gate": False}
+
 
 class SharedFiles:
     """A folder of files by name; the processes of pytest-xdist share it.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from shared_files import SharedFiles
+from shared_files import MACHINE_CODE, SharedFiles
 from structures import STRUCTURES, random_model
 
 from tdn.graph import collate, graph_from_atoms
@@ -75,5 +75,5 @@ def export(shared_files: SharedFiles) -> Callable[..., Export]:
 
 @pytest.fixture(scope="session")
 def machine_code(compiler, shared_files) -> Path:
-    """``random_model("l1", num_layers=2)`` compiled by AOTInductor, which takes half a minute."""
-    return shared_files.export("l1", backend="aotinductor", num_layers=2)
+    """``random_model("l3", **MACHINE_CODE)`` by AOTInductor, which takes half a minute."""
+    return shared_files.export("l3", backend="aotinductor", **MACHINE_CODE)

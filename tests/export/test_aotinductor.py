@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from archives import change_json
+from shared_files import MACHINE_CODE
 from structures import STRUCTURES, random_model
 
 from tdn import TDNCalculator, TDNError, ops
@@ -47,7 +48,7 @@ def structures() -> dict[str, ase.Atoms]:
 
 def test_agrees_with_the_network(compiled_file):
     """Same operations in another order: 1e-10, as for every export in float64."""
-    model = deployed_network(random_model("l1", num_layers=2), True)[0]
+    model = deployed_network(random_model("l3", **MACHINE_CODE), True)[0]
     eager, compiled = Potential(model), load_compiled(compiled_file)
     graphs = [graph_from_atoms(a, [1, 8], 4.0) for a in structures().values()]
     assert {g.edge_vec.shape[0] for g in graphs} >= {0, 2}

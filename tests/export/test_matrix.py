@@ -36,12 +36,12 @@ CASES = [(*network, "float32", "torchscript") for network in NETWORKS]
 # the others in float64 are those of test_roundtrip.py
 CASES += [("convolution", 1, True, "float64", "torchscript")]
 CASES += [("attention", 3, True, "float64", "torchscript")]
-# compiling costs much: with those of test_aotinductor.py (l_max 1; attention in float32) and
-# tests/lammps (attention in float64) each value of each choice
-COMPILED = [("convolution", 2, False, "float32"), ("convolution", 3, True, "float64")]
+# compiling costs much: with those of test_aotinductor.py (l_max 3 with tables in float64; attention
+# in float32) and tests/lammps (attention with l_max 1 in float64) each value of each choice
+COMPILED = ("convolution", 2, False, "float32", "aotinductor")
 # which take seconds; machine code takes ten
 SLOW = [case for case in CASES if case[0] == "attention" and case[1] > 1]
-SLOW += [(*case, "aotinductor") for case in COMPILED]
+SLOW.append(COMPILED)
 CASES = [case for case in CASES if case not in SLOW]
 CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from archives import change_json
-from shared_files import SharedFiles
+from shared_files import MACHINE_CODE, SharedFiles
 
 from .conftest import (
     LammpsRunner,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 # Compilation takes time. As few layers as exchange features: attention already before its first.
 # With hidden layers of the radial functions of attention: tests/export/test_aotinductor.py.
-NETWORKS = {"l1": {"num_layers": 2}, "attention": {"num_layers": 1, "radial_hidden": ()}}
+NETWORKS = {"l3": MACHINE_CODE, "attention": {"num_layers": 1, "radial_hidden": ()}}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -181,7 +181,7 @@ def test_damaged_files(models: Path, name: str, tmp_path: Path, plugin: Path) ->
     runner = f"ATOMS, VARIANTS = {ATOMS!r}, {variants}\n{RUNNER}"
     files = [str(models / f"{name}{suffix}") for suffix in (".tdn.pth", ".tdn.pt2")]
     done = subprocess.run(
-        [sys.executable, "-c", runner, str(tmp_path), *files],
+        [forks.python(), "-c", runner, str(tmp_path), *files],
         capture_output=True,
         text=True,
         timeout=300,
