@@ -122,9 +122,24 @@ def test_gradient_forces_are_not_compiled(folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_direct_forces_train_compiled(folder, capsys):
-    """The smallest network with direct forces, since each function of it is compiled."""
+def test_direct_forces_train_compiled(folder):
+    """With the gradients of the network itself, whatever the size of a batch.
+
+    The smallest network with direct forces, since each function of it is compiled.
+    """
     smallest = {"num_heads": 1, "radial_hidden": [], "subtract_isolated": False}
-    config = write_config(folder, model=DIRECT | smallest)
-    assert main([str(config), "train.compile=true", "train.max_epochs=1"]) == 0
-    assert "cannot be trained compiled" not in capsys.readouterr().err
+    config = write_config(folder, model=DIRECT | smallest, train={"max_epochs": 1, "clip_norm": 0})
+    trainers = [trainer_of(config, f"train.compile={compiled}") for compiled in (False, True)]
+    assert trainers[0].display.warnings == trainers[1].display.warnings
+    step = trainers[1].optimizer.step
+    for frames in ([0, 1, 2, 3, 4, 5], [3, 4]):
+        gradients = []
+        for trainer in trainers:
+            trainer.optimizer.step = lambda: None
+            trainer._step([frames])
+            gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
+        # the same operations in another order
+        scale = gradients[0].abs().max().item()
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-12 * scale)
+    trainers[1].optimizer.step = step
+    assert trainers[1].fit()
