@@ -17,12 +17,13 @@ from pathlib import Path
 from types import ModuleType
 
 import ase.io
+import forks
 import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
 from pages import PAGES, ROOT, Block, blocks, blocks_to_run, indented
-from structures import TRAINED_MODEL, water_cluster
+from structures import TRAINED_MODEL, small_cell, water_cluster
 
 from tdn.config import Config, config_from_dict
 from tdn.config.distillation import DistillConfig
@@ -161,15 +162,16 @@ def folder(tmp_path, shared_files) -> Path:
     ase.io.write(tmp_path / "test.xyz", frames[:3])
     ase.io.write(tmp_path / "frame.xyz", frames[0])
     ase.io.write(tmp_path / "start.xyz", frames[0])
-    ase.io.write(tmp_path / "cell.cif", frames[0])
+    ase.io.write(tmp_path / "cell.cif", small_cell())
     ase.io.write(tmp_path / "water.xyz", water_cluster())
     ase.io.write(tmp_path / "nacl.cif", bulk("Cu", cubic=True))
     return tmp_path
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """A command as in an activated environment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """A command as in an activated environment, whose Python begins with its packages loaded."""
+    folders = [Path(forks.python()).parent, Path(sys.executable).parent, os.environ["PATH"]]
+    path = os.pathsep.join(map(str, folders))
     environment = os.environ | {"PATH": path, "TDN_CACHE_DIR": str(folder / "cache")}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
@@ -241,7 +243,7 @@ INSTEAD = {
         "300 900 -o comparison": "300 900 -o comparison --steps 40",
         "tblite.ase:TBLite {method: GFN2-xTB}": "tdn:TDNCalculator {model: $PWD/large.pt}",
     },
-    "docs/tensor_decomposition.md": {"--paths": "--max-seconds 1 --paths"},
+    "docs/tensor_decomposition.md": {"--paths": "--max-seconds 1 --paths", "2 --scan": "1 --scan"},
 }
 # what commands must have written
 WRITTEN = {
@@ -264,7 +266,7 @@ def test_what_is_replaced_is_there():
 def make_files(block: Block, folder: Path) -> None:
     """Those that the page of a block describes."""
     if block.page in FILES:
-        done = run([sys.executable, "-c", FILES[block.page]], folder)
+        done = run(["python", "-c", FILES[block.page]], folder)
         assert done.returncode == 0, done.stderr
 
 
@@ -275,7 +277,7 @@ def test_python(block, folder):
         pytest.importorskip(package, reason="needs the packages of other engines")
     make_files(block, folder)
     code = BEFORE.get(block.page, "") + block.text.replace('device="cuda"', 'device="cpu"')
-    done = run([sys.executable, "-c", code], folder)
+    done = run(["python", "-c", code], folder)
     assert done.returncode == 0, done.stderr
     if block.page == "README.md":
         atoms = ase.io.read(folder / "frame.xyz")
