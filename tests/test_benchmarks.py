@@ -27,9 +27,10 @@ CASES = {
     "lammps_md": (["--files"], r"small, water 96, 1 x 2 +fused"),
     "weak_scaling": ([], r"2, 3072"),
     "busy_core": (["--files"], r"one core busy"),
+    "neighbor_lists": (["--files"], r"96, 1"),
     "suite": ([], r"diamond, 8 frames, .*max_epochs=1"),
 }
-IN_LAMMPS = ("lammps_md", "weak_scaling", "busy_core", "suite")
+IN_LAMMPS = ("lammps_md", "weak_scaling", "busy_core", "neighbor_lists", "suite")
 
 pytestmark = pytest.mark.slow
 

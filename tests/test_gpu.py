@@ -114,6 +114,18 @@ def test_file_in_the_calculator_agrees(tmp_path, dtype):
             assert np.abs(found - expected).max() <= tolerance * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.parametrize("count, side", [(20000, 60.0), (300, 12.0), (40, 1e7), (1, 1.0)])
+def test_pairs_are_found_there(count, side):
+    """The same in the same order as on the CPU, of atoms and of some images of them."""
+    generator = torch.Generator().manual_seed(1)
+    positions = side * torch.rand(count, 3, dtype=torch.float64, generator=generator)
+    for num_centers in (count, count // 2):
+        expected = torch.ops.tdn.find_pairs(positions, num_centers, 5.0)
+        found = torch.ops.tdn.find_pairs(positions.to(DEVICE), num_centers, 5.0)
+        assert all(is_there(x) for x in found)
+        assert all(torch.equal(x.cpu(), y) for x, y in zip(found, expected, strict=True))
+
+
 def test_edges_are_sorted_there():
     atoms = STRUCTURES["triclinic"]()
     graph = graph_from_atoms(atoms, [1, 8], 4.0)

@@ -1,9 +1,10 @@
-"""LAMMPS on a GPU against the same on the processor: energies, forces, two ranks, NVE.
+"""LAMMPS on a GPU against the same on the processor: energies, forces, two ranks, NVE, graphs.
 
     python examples/benchmarks/gpu_lammps.py
     python examples/benchmarks/gpu_lammps.py --device cpu --quick
 
-The network is the trained one of examples/lammps, the box liquid water. With ``--device cpu`` the
+The network is the trained one of examples/lammps, the box liquid water. Dynamics with recorded
+steps (``graphs yes``) must end where those without do, and is timed. With ``--device cpu`` the
 script compares the processor with itself, which tries out the script.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from gpu_report import Budget, Report, gpu_parser
-from lammps_runs import run_script
+from lammps_runs import read_loops, run_script
 from measure import chosen_device, files, machine, require_compiled
 from systems import SPECIES, write_data
 
@@ -36,7 +37,7 @@ units           metal
 atom_style      atomic
 boundary        p p p
 read_data       {data}
-pair_style      tdn device {device}
+pair_style      tdn device {device} graphs {graphs}
 pair_coeff      * * {model} {elements}
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes
@@ -58,14 +59,22 @@ variable        t equal step*dt
 fix             log all print 5 "$t $e" file {log} screen no title "# ps eV"
 run             {steps}
 """
+MOVE = """\
+velocity        all create 300 1 loop geom
+timestep        0.0005
+fix             move all nve
+thermo          100
+run             {steps}
+"""
 
 
 @dataclass
 class Point:
-    """A single point: energy in eV, forces [N, 3] in eV/angstrom."""
+    """Results at one place: energy in eV, forces [N, 3] in eV/angstrom, microseconds of a step."""
 
     energy: float
     forces: np.ndarray
+    step_time: float
 
 
 def trained_file(dtype: str, folder: Path) -> Path:
@@ -84,22 +93,32 @@ class Runs:
         self.data = folder / f"gpu_water_{num_atoms}.data"
         write_data(self.data, "water", num_atoms)
 
-    def run(self, dtype: str, device: str, body: str, ranks: int = 1) -> str:
-        elements, model = " ".join(SPECIES["water"]), trained_file(dtype, self.folder)
-        head = HEAD.format(data=self.data, device=device, model=model, elements=elements)
+    def run(self, dtype: str, device: str, body: str, ranks: int = 1, graphs: bool = False) -> str:
+        head = HEAD.format(
+            data=self.data,
+            device=device,
+            graphs="yes" if graphs else "no",
+            model=trained_file(dtype, self.folder),
+            elements=" ".join(SPECIES["water"]),
+        )
         script = self.folder / "in.gpu_lammps"
         script.write_text(head + body)
         return run_script(script, ranks, threads=1 if device != "cpu" else 2)
 
-    def point(self, dtype: str, device: str, ranks: int = 1) -> Point:
+    def point(
+        self, dtype: str, device: str, ranks: int = 1, steps: int = 0, graphs: bool = False
+    ) -> Point:
+        """Where the box begins, or after some steps from there."""
         dump = self.folder / "gpu_lammps.dump"
-        output = self.run(dtype, device, SINGLE_POINT.format(dump=dump), ranks)
+        body = (MOVE.format(steps=steps) if steps else "") + SINGLE_POINT.format(dump=dump)
+        output = self.run(dtype, device, body, ranks, graphs)
         lines = output.splitlines()
         at = next((k for k, line in enumerate(lines) if line.split()[:2] == ["Step", "PotEng"]), -1)
         if at < 0:
             raise TDNError(f"LAMMPS printed no energy: {output.strip().splitlines()[-3:]}")
         table = np.loadtxt(dump, skiprows=9, ndmin=2)
-        return Point(float(lines[at + 1].split()[1]), table[:, 1:])
+        step_time = read_loops(output)[0].total * self.num_atoms
+        return Point(float(lines[at + 1].split()[1]), table[:, 1:], step_time)
 
     def drift(self, device: str, steps: int) -> float:
         """Slope of the total energy in meV per atom and ps."""
@@ -116,6 +135,17 @@ def compare(report: Report, title: str, dtype: str, found: Point, want: Point) -
     forces = np.abs(found.forces - want.forces).max()
     report.add(f"{title}: energy", energy, "eV per atom", at_most=ENERGY[dtype])
     report.add(f"{title}: forces", forces, "eV/A", at_most=FORCES[dtype])
+
+
+def compare_graphs(report: Report, runs: Runs, name: str, steps: int) -> None:
+    """Rows of dynamics with and without recorded steps."""
+    plain, recorded = (
+        runs.point("float32", name, steps=steps, graphs=graphs) for graphs in (False, True)
+    )
+    difference = np.abs(recorded.forces - plain.forces).max()
+    report.add(f"{name}, graphs: forces after {steps} steps", difference, "eV/A", at_most=REPEATED)
+    for title, point in (("", plain), (", graphs", recorded)):
+        report.add(f"{name}, {runs.num_atoms} atoms{title}", point.step_time, "us per step")
 
 
 def _main() -> int:
@@ -145,6 +175,11 @@ def _main() -> int:
             limit = None if arguments.quick else DRIFT
             title = f"NVE on {where}, {steps} steps of 0.5 fs"
             report.add(title, slope, "meV per atom and ps", at_most=limit)
+        if name == "cpu" or budget.left < 10:
+            note = "needs a GPU" if name == "cpu" else "no time left"
+            report.add("graphs", None, "us per step", note=note)
+        else:
+            compare_graphs(report, runs, name, steps)
     return report.exit_code()
 
 

@@ -45,12 +45,20 @@ COEFF = "pair_style tdn\npair_coeff * * toy1.tdn.pth "
 
 
 MISTAKES = [
-    ("pair_style tdn devise cpu", ["devise", "device, comm, check, direct or e0"]),
+    (
+        "pair_style tdn devise cpu",
+        ["devise", "device, comm, check, direct, e0, neighbors or graphs"],
+    ),
     ("pair_style tdn device gpu", ["gpu", "auto, cpu, cuda or cuda:N"]),
     ("pair_style tdn comm fast", ["fast", "auto, fold or exchange"]),
+    ("pair_style tdn neighbors mine", ["mine", "auto, lammps or own"]),
     ("pair_style tdn check maybe", ["maybe"]),
     ("pair_style tdn device", ["device"]),
     ("pair_style tdn", ["pair coeffs are not set"]),
+    (
+        COEFF.replace("tdn\n", "tdn graphs yes\n") + "H O",
+        ["graphs are for models that take positions on a GPU", "edges on cpu", "use graphs no"],
+    ),
     (COEFF + "H", ["1 element(s)", "expected 2", "for each atom type"]),
     (COEFF + "H O H", ["3 element(s)", "expected 2"]),
     (COEFF + "H Xe", ["element Xe of atom type 2", "knows: H O"]),

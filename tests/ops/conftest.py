@@ -73,10 +73,10 @@ def compile_library() -> Callable[..., ctypes.CDLL]:
 
 
 @pytest.fixture(scope="session")
-def compile_torch_library(compiled, compile_library) -> Callable[[str], ctypes.CDLL]:
+def compile_torch_library(compiled, compile_library) -> Callable[..., ctypes.CDLL]:
     """The same for operators for a GPU, compiled for the host with PyTorch."""
 
-    def compile_once(source: str) -> ctypes.CDLL:
+    def compile_once(source: str, *options: str) -> ctypes.CDLL:
         folder, library = Path(torch.__file__).parent, loading.library_path()
         include = folder / "include"
         return compile_library(
@@ -86,6 +86,7 @@ def compile_torch_library(compiled, compile_library) -> Callable[[str], ctypes.C
             f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
             *(f"-L{folder / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{folder / 'lib'}"),
             *(str(library), f"-Wl,-rpath,{library.parent}"),
+            *options,
         )
 
     return compile_once

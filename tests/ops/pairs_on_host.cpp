@@ -3,12 +3,14 @@
 
 #include "exchange/exchange_cuda.cpp"
 #include "pairs/pair_cuda_layers.cpp"
+#include "pairs/pair_search_cuda.cpp"
 #include "pairs/pairs_cuda.cpp"
 #include "pairs/repulsion_cuda.cpp"
 
 #include "pairs/pair_cuda_density.cu"
 #include "pairs/pair_cuda_kernels.cu"
 #include "pairs/pair_cuda_nodes.cu"
+#include "pairs/pair_cuda_search.cu"
 
 #include <torch/library.h>
 
@@ -28,6 +30,9 @@ void set_limits(int64_t blocks, int64_t nodes)
 TORCH_LIBRARY(tdn_on_host, library)
 {
   library.def("set_limits(int blocks, int nodes) -> ()", set_limits);
+  library.def("find_pairs(Tensor positions, int num_centers, float distance)"
+              " -> (Tensor ptr, Tensor other, Tensor reached)",
+              tdn::find_pairs_cuda);
   library.def("pair_sums" TDN_LIST "bool per_atom) -> Tensor[]", tdn::pair_sums_cuda);
   library.def("pair_row_size(Tensor like, int rank, int channels) -> int",
               tdn::pair_row_size_cuda);

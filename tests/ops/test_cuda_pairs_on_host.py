@@ -16,6 +16,7 @@ from tdn.inference.pair_list import pair_list
 from tdn.inference.positions import PositionNetwork
 
 from .test_exchange import loopback_library  # noqa: F401
+from .test_find_pairs import DISTANCE, PLACES, check
 
 OPERATORS = ("sums", "row_size", "project", "forward", "last", "backward", "density_ghosts", "zbl")
 NO_LIMIT = 2**31 - 1
@@ -118,6 +119,14 @@ def test_ghosts(swapped, loopback_library, name):  # noqa: F811
     assert [call[0] for call in calls] == [1] * (2 * layers - 1)  # all of them forward
 
 
+@pytest.mark.parametrize("where", PLACES)
+def test_finds_all_pairs(on_host, limits, where):
+    """In the order of the CPU."""
+    found = check(on_host.find_pairs, *PLACES[where])
+    wanted = torch.ops.tdn.find_pairs(*PLACES[where], DISTANCE)
+    assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("takes_gpu_memory", [False, True])
 def test_rows_where_the_transport_takes_them(on_host, loopback_library, takes_gpu_memory):  # noqa: F811
     """In a copy in memory of the host, unless it takes those of a GPU: then nothing is copied."""
@@ -185,6 +194,24 @@ def test_indices_out_of_range_end_the_kernel(swapped, change):
     graph = graph_from_atoms(STRUCTURES["triclinic"](), model.atomic_numbers, model.r_max)
     with pytest.raises((IndexError, RuntimeError), match=r"pairs: list or species|out of range"):
         swapped(from_positions, PositionNetwork(model), change(pair_list(graph)), torch.float64)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_room_behind_the_list_changes_no_bit(swapped, name, dtype):
+    """Further rows and pairs, which no center has: not even numbers that are none do harm."""
+    model = fused(name, dtype)
+    network = PositionNetwork(model)
+    graph = graph_from_atoms(structure("triclinic", model), model.atomic_numbers, model.r_max + 0.7)
+    positions, center, ptr, other, node, species = pair_list(graph)
+    more_positions = torch.cat([positions, torch.full((7, 3), torch.nan, dtype=torch.float64)])
+    more_nodes = torch.cat([node, node.new_zeros(7)])
+    more_others = torch.cat([other, other.new_zeros(11)])
+    roomy = (more_positions, center, ptr, more_others, more_nodes, species)
+    wanted = swapped(from_positions, network, (positions, center, ptr, other, node, species), dtype)
+    found = swapped(from_positions, network, roomy, dtype)
+    for quantity in QUANTITIES:
+        assert torch.equal(found[quantity], wanted[quantity]), quantity
 
 
 def test_wrong_types_are_named(swapped):

@@ -62,6 +62,9 @@ class Backend {
     throw std::logic_error("this file has no function from positions");
   }
 
+  /// Record evaluations from positions on a GPU, where that is possible, and repeat them.
+  virtual void use_graphs(bool) {}
+
   /// Give back the memory that evaluations from positions keep.
   virtual void release() {}
 };

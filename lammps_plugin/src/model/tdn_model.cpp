@@ -6,10 +6,13 @@
 #include "checksums.h"
 #include "description.h"
 #include "device_arrays.h"
+#include "found_pairs.h"
 #include "memory.h"
+#include "pairs_of_edges.h"
 #include "printable.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/StreamGuard.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/cuda.h>
 #include <torch/types.h>
@@ -19,7 +22,7 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
-#include <numeric>
+#include <optional>
 #include <stdexcept>
 
 namespace tdn {
@@ -127,34 +130,6 @@ struct WidthRecorder : Exchange {
   void reverse(void *, int64_t, int64_t, int64_t, bool) override {}
 };
 
-/** Edges as pairs: all centers are at one place, and every edge has a row of its own. Only the
-    differences within a pair matter. */
-struct PairsOfEdges {
-  std::vector<double> positions;
-  std::vector<int32_t> center, other, node;
-  std::vector<int64_t> begin;
-  Pairs pairs;
-
-  explicit PairsOfEdges(const Graph &graph) :
-      positions(3 * graph.num_local, 0.0), center(graph.num_local), other(graph.num_edges),
-      node(graph.num_local), begin(graph.num_local + 1, 0)
-  {
-    std::iota(center.begin(), center.end(), 0);
-    std::iota(node.begin(), node.end(), 0);
-    std::iota(other.begin(), other.end(), static_cast<int32_t>(graph.num_local));
-    positions.insert(positions.end(), graph.edge_vec, graph.edge_vec + 3 * graph.num_edges);
-    for (int64_t e = 0; e < graph.num_edges; e++) {
-      begin[graph.edge_index[e] + 1]++;
-      node.push_back(static_cast<int32_t>(graph.edge_index[graph.num_edges + e]));
-    }
-    std::partial_sum(begin.begin(), begin.end(), begin.begin());
-    pairs = {positions.data(), static_cast<int64_t>(node.size()), center.data(), begin.data(),
-             other.data(),     node.data(), graph.species, graph.num_local, graph.num_all};
-  }
-  PairsOfEdges(const PairsOfEdges &) = delete;
-  PairsOfEdges &operator=(const PairsOfEdges &) = delete;
-};
-
 /// A tensor that shares memory with the caller, whose memory is that of the device if it is `there`.
 template <typename T>
 torch::Tensor view(const T *data, at::IntArrayRef shape, const torch::Device &device,
@@ -179,6 +154,7 @@ struct TDNModel::Impl {
   PositionOutput from_positions;
   std::array<const void *, 6> read{};    // arrays of pairs, in the last evaluation
   DeviceArrays arrays;    // on a GPU
+  std::optional<c10::Stream> stream;    // with graphs, which the default stream cannot record
 
   Evaluation evaluate(const Graph &graph, Exchange *exchange, bool each_member = false)
   {
@@ -209,16 +185,19 @@ struct TDNModel::Impl {
 
   Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool each_member = false)
   {
+    const c10::OptionalStreamGuard scope(stream);
     const int64_t n = pairs.num_local;
     const bool there = pairs.on_device;
     const PositionInput input = device.is_cpu() || there
         ? PositionInput{view(pairs.positions, {pairs.num_rows, 3}, device, there),
                         view(pairs.center, {n}, device, there),
-                        view(pairs.begin, {n + 1}, device, there),
-                        view(pairs.other, {pairs.num_pairs()}, device, there),
+                        pairs.found ? pairs.found->begin
+                                    : view(pairs.begin, {n + 1}, device, there),
+                        pairs.found ? pairs.found->other
+                                    : view(pairs.other, {pairs.num_pairs()}, device, there),
                         view(pairs.node, {pairs.num_rows}, device, there),
                         view(pairs.species, {pairs.num_all}, device, there), per_atom}
-        : arrays.send(pairs, per_atom, device);
+        : arrays.send(pairs, per_atom, device, stream.has_value());
     read = {input.positions.data_ptr(), input.center.data_ptr(), input.begin.data_ptr(),
             input.other.data_ptr(),     input.node.data_ptr(),   input.species.data_ptr()};
     from_positions = backend->run(input, exchange, each_member);
@@ -362,6 +341,16 @@ bool TDNModel::has_read(const Pairs &pairs) const
   });
 }
 
+void TDNModel::use_graphs(bool on)
+{
+  if (on == impl->stream.has_value() || impl->device.is_cpu()) return;
+  impl->stream.reset();
+  if (on)
+    impl->stream = c10::impl::VirtualGuardImpl(impl->device.type())
+                       .getStreamFromGlobalPool(impl->device, /*isHighPriority=*/false);
+  impl->backend->use_graphs(on);
+}
+
 double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const
 {
   return impl->bytes_per_node * static_cast<double>(num_all) +
@@ -394,6 +383,28 @@ Forces TDNModel::evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom,
   } catch (const std::exception &error) {
     throw std::runtime_error("the evaluation of the model failed: " + one_line(error));
   }
+}
+
+std::shared_ptr<const FoundPairs> TDNModel::find_pairs(const double *positions, int64_t num_rows,
+                                                       int64_t num_centers, double distance,
+                                                       std::vector<uint8_t> *reached)
+{
+  const torch::Device &device = impl->device;
+  try {
+    const c10::OptionalStreamGuard scope(impl->stream);
+    return FoundPairs::find(device.is_cpu()
+                                ? view(positions, {num_rows, 3}, device)
+                                : impl->arrays.send_positions(positions, num_rows, device),
+                            num_centers, distance, reached);
+  } catch (const std::exception &error) {
+    throw std::runtime_error("no neighbors were found: " + one_line(error));
+  }
+}
+
+void TDNModel::copy(const FoundPairs &found, std::vector<int64_t> &begin,
+                    std::vector<int32_t> &other)
+{
+  found.copy(begin, other);
 }
 
 void TDNModel::set_num_threads(int num_threads)

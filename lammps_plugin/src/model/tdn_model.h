@@ -53,6 +53,9 @@ struct Evaluation {
   const double *members;          // [committee, ...] the same of each network, if asked for
 };
 
+/// A list of pairs in the memory of the model's device; see TDNModel::find_pairs.
+struct FoundPairs;
+
 /** Positions and a list of pairs, with both directions of every pair within the cutoff and any
     further ones. Nodes [0, num_local) are the centers, the others atoms of other processes. */
 struct Pairs {
@@ -69,6 +72,7 @@ struct Pairs {
   int64_t count = -1;           // of pairs, where `begin` is not in the memory of the host
   bool on_device = false;       // all this is in the memory of the model's GPU; so are results, in
                                 // the order of PyTorch's current stream
+  const FoundPairs *found = nullptr;    // instead of `begin` and `other`
 
   int64_t num_pairs() const { return count < 0 ? begin[num_local] : count; }
 };
@@ -107,6 +111,10 @@ class TDNModel {
   /// Whether the last evaluation from positions read these very arrays, not copies of them.
   bool has_read(const Pairs &pairs) const;
 
+  /** On a GPU: record an evaluation from positions, and repeat it while all arrays fit in the same
+      memory. For models that take positions, on one process; else nothing is recorded. */
+  void use_graphs(bool on);
+
   /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
       file; without edges where it takes positions. And bytes that can still be allocated there, infinite if unknown. */
   double memory_needed(int64_t num_all, int64_t num_edges) const;
@@ -122,6 +130,17 @@ class TDNModel {
 
   /// Energies, forces and virials, with `per_atom` those of atoms; likewise.
   Forces evaluate(const Pairs &pairs, Exchange *exchange, bool per_atom, bool members = false);
+
+  /** All pairs of the first `num_centers` of `num_rows` positions with any other one, not farther
+      apart than a distance, for a model that takes positions; in an order of its own. `reached`
+      gets 1 for each row that is in a pair; it may be null. Throws std::runtime_error. */
+  std::shared_ptr<const FoundPairs> find_pairs(const double *positions, int64_t num_rows,
+                                               int64_t num_centers, double distance,
+                                               std::vector<uint8_t> *reached);
+
+  /// Such a list in memory of the host: `begin` and `other` of Pairs.
+  static void copy(const FoundPairs &found, std::vector<int64_t> &begin,
+                   std::vector<int32_t> &other);
 
   /// Number of threads for the operators on the CPU.
   static void set_num_threads(int num_threads);

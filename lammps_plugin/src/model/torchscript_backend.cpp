@@ -3,6 +3,7 @@
 /* Files of TorchScript (*.tdn.pth). */
 
 #include "backend.h"
+#include "replay.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/AutogradState.h>
@@ -68,7 +69,24 @@ class TorchScriptBackend : public Backend {
 
   bool takes_positions() const override { return has_positions; }
 
+  void use_graphs(bool on) override
+  {
+    replay.reset();
+    if (on) replay = std::make_unique<Replay>();
+  }
+
   PositionOutput run(const PositionInput &input, Exchange *exchange, bool members) override
+  {
+    const auto evaluate = [&] { return run_once(input, exchange, members); };
+    // MPI takes no part in a recording; what is asked for now and then is not worth one
+    if (!replay || exchange || members || input.per_atom) return evaluate();
+    return replay->run(input, workspace, evaluate);
+  }
+
+  void release() override { workspace = torch::empty({0}, workspace.options()); }
+
+ private:
+  PositionOutput run_once(const PositionInput &input, Exchange *exchange, bool members)
   {
     const ExchangeScope exchange_scope(exchange);
     const EvaluationScope evaluation_scope;
@@ -81,12 +99,10 @@ class TorchScriptBackend : public Backend {
             results.at(3).toTensor(), results.at(4).toTensor()};
   }
 
-  void release() override { workspace = torch::empty({0}, workspace.options()); }
-
- private:
   torch::jit::Module module;
   bool has_positions;
   torch::Tensor workspace;    // of the function from positions, which enlarges it
+  std::unique_ptr<Replay> replay;    // with graphs
 };
 
 }    // namespace

@@ -10,9 +10,11 @@
 
 #include "atom.h"
 #include "comm.h"
+#include "neighbor.h"
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 
 using namespace LAMMPS_NS;
@@ -30,19 +32,63 @@ void EdgeGraph::set_model(double cutoff, const std::vector<int> &species_of_type
 
 void EdgeGraph::number_local(const Neighbors &neighbors)
 {
-  nodes_.number_local(neighbors.centers, neighbors.num_centers, atom->nlocal + atom->nghost);
+  const int num_rows = atom->nlocal + atom->nghost;
+  if (finds_pairs()) {
+    enlarge(all_atoms, atom->nlocal);
+    std::iota(all_atoms.begin(), all_atoms.end(), 0);
+    nodes_.number_local(all_atoms.data(), atom->nlocal, num_rows);
+  } else {
+    nodes_.number_local(neighbors.centers, neighbors.num_centers, num_rows);
+  }
 }
 
 /* ---------------------------------------------------------------------- */
 
 void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners)
 {
-  nodes_.number_ghosts(owners, atom->nlocal, atom->nlocal + atom->nghost, comm->me);
-  const int num_local = nodes_.num_local();
-  enlarge(node_species, num_local + nodes_.num_ghosts());
+  const int num_rows = atom->nlocal + atom->nghost;
+  nodes_.number_ghosts(owners, atom->nlocal, num_rows, comm->me);
+  enlarge(node_species, nodes_.num_local() + nodes_.num_ghosts());
   num_mapped = count_mapped();
   count_build();
 
+  nodes_.clear_used();
+  if (finds_pairs())
+    find_pairs();
+  else
+    copy_pairs(neighbors);
+  if (!takes_positions) return;
+
+  nodes_.place_used();
+  enlarge(node_of_row, num_rows);
+  for (int i = 0; i < num_rows; i++) {
+    const int node = nodes_.node_of(i);
+    node_of_row[i] = node < nodes_.num_all() ? node : -1;
+  }
+}
+
+/* ----------------------------------------------------------------------
+   the same pairs as in the full list of LAMMPS, for all atoms and images on this rank
+------------------------------------------------------------------------- */
+
+void EdgeGraph::find_pairs()
+{
+  const int num_local = atom->nlocal, num_rows = num_local + atom->nghost;
+  const bool has_ghosts = nodes_.num_ghosts() > 0;
+  found.reset();    // its memory is free for the new list
+  found = finder->find_pairs(num_rows > 0 ? atom->x[0] : nullptr, num_rows, num_local,
+                             r_max + neighbor->skin, has_ghosts ? &reached : nullptr);
+  if (!has_ghosts) return;
+  for (int i = num_local; i < num_rows; i++)
+    if (reached[i]) nodes_.use(nodes_.slot_of(i));
+}
+
+/* ---------------------------------------------------------------------- */
+
+void EdgeGraph::copy_pairs(const Neighbors &neighbors)
+{
+  found.reset();
+  const int num_local = nodes_.num_local();
   int64_t num_pairs = 0;
   for (int node = 0; node < num_local; node++) num_pairs += neighbors.counts[nodes_.atom_of(node)];
   enlarge(pairs_begin, num_local + 1);
@@ -53,7 +99,6 @@ void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_
     enlarge(edge_vec, 3 * num_pairs);
   }
 
-  nodes_.clear_used();
   int64_t count = 0;
   for (int node = 0; node < num_local; node++) {
     pairs_begin[node] = count;
@@ -71,15 +116,6 @@ void EdgeGraph::build_pairs(const Neighbors &neighbors, const std::vector<int64_
     }
   }
   pairs_begin[num_local] = count;
-  if (!takes_positions) return;
-
-  nodes_.place_used();
-  const int num_rows = atom->nlocal + atom->nghost;
-  enlarge(node_of_row, num_rows);
-  for (int i = 0; i < num_rows; i++) {
-    const int node = nodes_.node_of(i);
-    node_of_row[i] = node < nodes_.num_all() ? node : -1;
-  }
 }
 
 /* ----------------------------------------------------------------------
@@ -202,24 +238,26 @@ tdn::Pairs EdgeGraph::pairs() const
   return {atom->x ? atom->x[0] : nullptr, atom->nlocal + atom->nghost, nodes_.atoms(),
           pairs_begin.data(),             pair_atom.data(),            node_of_row.data(),
           node_species.data(),            nodes_.num_local(),          nodes_.num_all(),
-          build};
+          build,                          -1,                          false,
+          found.get()};
 }
 
 /* ---------------------------------------------------------------------- */
 
 EdgeGraph::Closest EdgeGraph::closest()
 {
+  if (found) tdn::TDNModel::copy(*found, pairs_begin, pair_atom);
   const double *const *const x = atom->x;
-  Closest found{-1, -1, r_max};
+  Closest closest{-1, -1, r_max};
   for (int node = 0; node < nodes_.num_local(); node++) {
     const int i = nodes_.atom_of(node);
     for (int64_t pair = pairs_begin[node]; pair < pairs_begin[node + 1]; pair++) {
       const int j = pair_atom[pair];
       const double distance = std::hypot(x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]);
-      if (distance < found.distance) found = {i, j, distance};
+      if (distance < closest.distance) closest = {i, j, distance};
     }
   }
-  return found;
+  return closest;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -227,5 +265,5 @@ EdgeGraph::Closest EdgeGraph::closest()
 double EdgeGraph::memory_usage() const
 {
   return nodes_.memory_usage() + bytes_of(node_species, pairs_begin, pair_atom, node_of_row,
-                                          pair_slot, edge_index, edge_vec);
+                                          pair_slot, edge_index, edge_vec, all_atoms, reached);
 }

@@ -3,9 +3,10 @@
 
    Pair style tdn for LAMMPS (https://www.lammps.org/): the graph that the model sees.
 
-   Its pairs are those of the full neighbor list whose atoms both are nodes, sorted by center. They
-   stay until the next build of the list. Its edges are the pairs within the cutoff in this step; a
-   model that takes positions finds them itself.
+   Its pairs are those of the full neighbor list whose atoms both are nodes, sorted by center; or all
+   pairs of atoms as close as in that list, if the model finds them. They stay until the next build
+   of the list. Its edges are the pairs within the cutoff in this step; a model that takes positions
+   finds them itself.
 ------------------------------------------------------------------------- */
 
 #ifndef LMP_TDN_EDGE_GRAPH_H
@@ -19,6 +20,7 @@
 #include "pointers.h"
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace LAMMPS_NS {
@@ -31,10 +33,14 @@ class EdgeGraph : protected Pointers {
   /// Cutoff, the species index of each atom type, and whether the model takes positions.
   virtual void set_model(double cutoff, const std::vector<int> &species_of_type, bool positions);
 
+  /// Before each run: the model that finds the pairs, or null where LAMMPS's list has them.
+  void find_pairs_with(tdn::TDNModel *model) { finder = model; }
+  bool finds_pairs() const { return finder != nullptr; }
+
   const Nodes &nodes() const { return nodes_; }
 
-  // after each build of the neighbor list: local nodes, then the pairs. The owners are found in
-  // between, from the numbers of the local nodes
+  // after each build of the neighbor list, which is not looked at where the model finds the pairs:
+  // local nodes, then the pairs. The owners are found in between, from the numbers of local nodes
 
   virtual void number_local(const Neighbors &neighbors);
   virtual void build_pairs(const Neighbors &neighbors, const std::vector<int64_t> &owners);
@@ -80,6 +86,10 @@ class EdgeGraph : protected Pointers {
   std::vector<int64_t> node_species;
   int num_mapped = 0;    // local atoms whose type has a species, at the last build of the list
 
+  tdn::TDNModel *finder = nullptr;
+  std::shared_ptr<const tdn::FoundPairs> found;
+  std::vector<int> all_atoms;          // 0, 1, ..., for the model that finds the pairs
+  std::vector<uint8_t> reached;        // likewise: 1 for the atoms and images that are in a pair
   std::vector<int> node_of_row;        // for positions: node of each atom and image, -1 for none
   std::vector<int> pair_slot;          // for edges: the neighbor's number in nodes
 
@@ -87,6 +97,8 @@ class EdgeGraph : protected Pointers {
   std::vector<int64_t> edge_index;    // [2, num_edges]
   std::vector<double> edge_vec;       // [num_edges, 3]
 
+  void find_pairs();
+  void copy_pairs(const Neighbors &neighbors);
   void build_edges();
   int count_mapped() const;
 };

@@ -14,6 +14,8 @@
 #include "fix.h"
 #include "force.h"
 #include "modify.h"
+#include "neighbor.h"
+#include "pair.h"
 
 #include <algorithm>
 #include <cstring>
@@ -22,6 +24,13 @@ using namespace LAMMPS_NS;
 
 // a weight of special_bonds that is not 0, but makes any energy vanish
 static constexpr double ALMOST_ZERO = 1.0e-50;
+
+// fixes that insert and delete atoms
+static bool is_insertion(const Fix *fix)
+{
+  return utils::strmatch(fix->style, "^gcmc") || utils::strmatch(fix->style, "^widom") ||
+      utils::strmatch(fix->style, "^charge/regulation");
+}
 
 /* ---------------------------------------------------------------------- */
 
@@ -44,8 +53,7 @@ void LAMMPS_NS::refuse_insertions(LAMMPS *lmp, const std::vector<double> &e0)
 {
   if (std::all_of(e0.begin(), e0.end(), [](double energy) { return energy == 0.0; })) return;
   for (const Fix *fix : lmp->modify->get_fix_list())
-    if (utils::strmatch(fix->style, "^gcmc") || utils::strmatch(fix->style, "^widom") ||
-        utils::strmatch(fix->style, "^charge/regulation"))
+    if (is_insertion(fix))
       lmp->error->all(FLERR,
                       "Pair style tdn: fix {} {} inserts or deletes atoms, and their energies "
                       "would contain those of isolated atoms; leave these out with: pair_style tdn "
@@ -76,4 +84,28 @@ void LAMMPS_NS::keep_special_neighbors(LAMMPS *lmp)
                         "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which "
                         "the model needs; the weights are now {}",
                         ALMOST_ZERO);
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool LAMMPS_NS::has_exclusions(LAMMPS *lmp)
+{
+  const Neighbor *const neighbor = lmp->neighbor;
+  return neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol > 0;
+}
+
+/* ----------------------------------------------------------------------
+   the fixes exclude atoms after this has been asked
+------------------------------------------------------------------------- */
+
+std::string LAMMPS_NS::need_of_list(LAMMPS *lmp, const Pair *pair)
+{
+  if (lmp->force->pair != pair)
+    return fmt::format("pair_style {} chooses the pairs of its styles", lmp->force->pair_style);
+  if (has_exclusions(lmp)) return "neigh_modify exclude takes pairs out";
+  if (lmp->neighbor->includegroup) return "neigh_modify include leaves atoms out";
+  for (const Fix *fix : lmp->modify->get_fix_list())
+    if (is_insertion(fix) || utils::strmatch(fix->style, "^gemc"))
+      return fmt::format("fix {} {} takes atoms out", fix->id, fix->style);
+  return "";
 }

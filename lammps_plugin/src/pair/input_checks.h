@@ -10,6 +10,7 @@
 #ifndef LMP_TDN_INPUT_CHECKS_H
 #define LMP_TDN_INPUT_CHECKS_H
 
+#include <string>
 #include <vector>
 
 namespace LAMMPS_NS {
@@ -25,6 +26,13 @@ void refuse_insertions(class LAMMPS *lmp, const std::vector<double> &isolated_en
 /** Replace weights of special_bonds that are 0, its default, by one that is as good as 0 for all
     other styles: 0 takes bonded atoms out of the neighbor list. A warning if atoms are bonded. */
 void keep_special_neighbors(class LAMMPS *lmp);
+
+/** Why the pairs of a run must come from a neighbor list of LAMMPS; empty where all pairs of atoms
+    within the cutoff count. Bonds are no reason, see above. */
+std::string need_of_list(class LAMMPS *lmp, const class Pair *pair);
+
+/// Whether pairs are excluded; known for certain from the first step of a run on.
+bool has_exclusions(class LAMMPS *lmp);
 
 }    // namespace LAMMPS_NS
 

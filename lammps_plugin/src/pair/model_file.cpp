@@ -37,6 +37,7 @@ void ModelFile::load(const std::string &name, const Resources &resources)
     model_.reset();
     model_ = tdn::open_model(path_, device, node_rank, check);
     find_isolated_energies();
+    model_->use_graphs(graphs);
   } catch (const std::exception &e) {
     failure = e.what();
   }

@@ -26,6 +26,7 @@ class ModelFile : protected Pointers {
   std::string device = "auto";
   bool check = true;    // of the reference structure, and of results in every step
   bool keep_e0 = true;    // energies contain those of isolated atoms
+  bool graphs = false;    // evaluations on a GPU are recorded and repeated
   bool direct = false;    // the user agrees to forces that are no gradient
 
   /// Read a file, on all ranks together; if one fails, all stop with its message.

@@ -22,9 +22,11 @@
 namespace LAMMPS_NS {
 
 enum class CommMode { AUTO, FOLD, EXCHANGE };
+enum class ListMode { AUTO, LAMMPS, OWN };
 
 struct PairTDN::Parts {
   CommMode comm_mode = CommMode::AUTO;
+  ListMode list_mode = ListMode::AUTO;
   ModelFile file;
   double scale = 1.0;    // eV to the energy unit of this run
 
@@ -38,6 +40,7 @@ struct PairTDN::Parts {
   Resources resources;
   bool exchanges = false;           // of rows between ranks; otherwise all images are folded
   bool report_exchanges = false;    // in the log, after the next evaluation
+  std::string reported_list;        // what the log says of the neighbor list
   std::vector<std::string> elements;    // of each atom type
   bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
 

@@ -1,14 +1,13 @@
 /* ----------------------------------------------------------------------
    SPDX-License-Identifier: GPL-2.0-only
 
-   Pair style tdn for LAMMPS (https://www.lammps.org/): settings, and the order of work in a step.
+   Pair style tdn for LAMMPS (https://www.lammps.org/): the order of work in a step.
 ------------------------------------------------------------------------- */
 
 #include "pair_tdn.h"
 
 #include "input_checks.h"
 #include "pair_parts.h"
-#include "type_checks.h"
 
 #include "model/tdn_model.h"
 
@@ -20,7 +19,6 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
-#include "update.h"
 
 #include <algorithm>
 #include <cmath>
@@ -33,9 +31,6 @@
 #include <vector>
 
 using namespace LAMMPS_NS;
-
-// longest part of a row that is sent in one message, in doubles; longer rows take several
-static constexpr int MAX_COMM_VALUES = 256;
 
 /* ---------------------------------------------------------------------- */
 
@@ -69,148 +64,6 @@ PairTDN::~PairTDN()
 
 /* ---------------------------------------------------------------------- */
 
-void PairTDN::allocate()
-{
-  const int n = atom->ntypes + 1;
-  memory->create(setflag, n, n, "pair:setflag");
-  memory->create(cutsq, n, n, "pair:cutsq");
-  map = new int[n];
-  allocated = 1;
-}
-
-/* ----------------------------------------------------------------------
-   pair_style tdn [device auto|cpu|cuda|cuda:N] [comm auto|fold|exchange] [check yes|no]
-                  [direct yes|no] [e0 yes|no]
-------------------------------------------------------------------------- */
-
-void PairTDN::settings(int narg, char **arg)
-{
-  parts->file.device = "auto";
-  parts->comm_mode = CommMode::AUTO;
-  parts->file.check = true;
-  parts->file.direct = false;
-  parts->file.keep_e0 = true;
-
-  for (int iarg = 0; iarg < narg; iarg += 2) {
-    const std::string keyword = arg[iarg];
-    if (keyword != "device" && keyword != "comm" && keyword != "check" && keyword != "direct" &&
-        keyword != "e0")
-      error->all(FLERR,
-                 "Pair style tdn: unknown keyword '{}', expected device, comm, check, direct or e0",
-                 keyword);
-    if (iarg + 1 >= narg) utils::missing_cmd_args(FLERR, "pair_style tdn " + keyword, error);
-    const std::string value = arg[iarg + 1];
-
-    if (keyword == "device") {
-      if (value != "auto" && value != "cpu" && value != "cuda" &&
-          !utils::strmatch(value, "^cuda:\\d+$"))
-        error->all(FLERR, "Pair style tdn: unknown device '{}', expected auto, cpu, cuda or cuda:N",
-                   value);
-      parts->file.device = value;
-    } else if (keyword == "comm") {
-      if (value == "auto")
-        parts->comm_mode = CommMode::AUTO;
-      else if (value == "fold")
-        parts->comm_mode = CommMode::FOLD;
-      else if (value == "exchange")
-        parts->comm_mode = CommMode::EXCHANGE;
-      else
-        error->all(FLERR, "Pair style tdn: unknown comm '{}', expected auto, fold or exchange",
-                   value);
-    } else if (keyword == "check") {
-      parts->file.check = utils::logical(FLERR, value, false, lmp) == 1;
-    } else if (keyword == "e0") {
-      parts->file.keep_e0 = utils::logical(FLERR, value, false, lmp) == 1;
-    } else {
-      parts->file.direct = utils::logical(FLERR, value, false, lmp) == 1;
-    }
-  }
-}
-
-/* ----------------------------------------------------------------------
-   pair_coeff * * model.tdn.pth element1 element2 ...
-------------------------------------------------------------------------- */
-
-void PairTDN::coeff(int narg, char **arg)
-{
-  if (narg < 4) utils::missing_cmd_args(FLERR, "pair_coeff", error);
-  if (narg != 3 + atom->ntypes)
-    error->all(FLERR,
-               "Pair style tdn: pair_coeff found {} element(s), expected {}: one element or NULL "
-               "for each atom type",
-               narg - 3, atom->ntypes);
-
-  if (strcmp(update->unit_style, "metal") == 0)
-    parts->scale = 1.0;
-  else if (strcmp(update->unit_style, "real") == 0)
-    parts->scale = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
-  else
-    error->all(FLERR, "Pair style tdn: found units {}, expected units metal or real",
-               update->unit_style);
-
-  ModelFile &file = parts->file;
-  file.load(arg[2], parts->resources);
-  const auto &metadata = file.metadata();
-  parts->resources.set_model(file.model());
-  parts->committee.set_model(metadata, file.path());
-  parts->report_exchanges = true;
-
-  const int values = static_cast<int>((file.model().exchange_bytes() + 7) / 8);
-  comm_forward = std::max(2, std::min(values, MAX_COMM_VALUES));
-  const int member_values = std::min(3 * metadata.committee, MAX_COMM_VALUES);
-  comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
-
-  if (!allocated) allocate();
-  std::vector<int> type2species(atom->ntypes + 1, -1);
-  for (int type = 1; type <= atom->ntypes; type++) {
-    const std::string element = arg[2 + type];
-    if (element != "NULL") type2species[type] = file.species_index(element, type);
-  }
-  parts->graph.set_model(metadata.r_max, type2species, file.model().takes_positions());
-  map_element2type(narg - 3, arg + 3);
-  parts->elements.assign(1, "NULL");
-  parts->elements.insert(parts->elements.end(), arg + 3, arg + narg);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void PairTDN::init_style()
-{
-  if (!parts->file.is_loaded())
-    error->all(FLERR,
-               "Pair style tdn: no model was given; add: pair_coeff * * FILE ELEMENTS");
-
-  if (parts->comm_mode == CommMode::FOLD && comm->nprocs > 1)
-    error->all(FLERR, "Pair style tdn: comm fold works on one MPI rank, found {}; use comm auto",
-               comm->nprocs);
-  parts->exchanges = parts->comm_mode == CommMode::EXCHANGE ||
-      (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
-
-  if (parts->file.metadata().direct_forces) refuse_virial(lmp);
-  if (parts->file.keep_e0) refuse_insertions(lmp, parts->file.isolated_energies());
-  check_types(lmp, parts->elements);
-
-  // a hybrid style has asked for these before the model was known
-  Pair *top = force->pair;
-  top->comm_forward = std::max(top->comm_forward, comm_forward);
-  top->comm_reverse = std::max(top->comm_reverse, comm_reverse);
-  top->comm_reverse_off = std::max(top->comm_reverse_off, comm_reverse_off);
-
-  keep_special_neighbors(lmp);
-  neighbor->add_request(this, NeighConst::REQ_FULL);
-  parts->last_build = -1;
-}
-
-/* ---------------------------------------------------------------------- */
-
-double PairTDN::init_one(int i, int j)
-{
-  if (setflag[i][j] == 0) error->all(FLERR, "All pair coeffs are not set");
-  return parts->file.metadata().r_max;
-}
-
-/* ---------------------------------------------------------------------- */
-
 void *PairTDN::extract(const char *name, int &dim)
 {
   if (strcmp(name, "force_deviation_flag") != 0) return nullptr;
@@ -231,6 +84,7 @@ void *PairTDN::extract_peratom(const char *name, int &columns)
 
 Neighbors PairTDN::neighbors() const
 {
+  if (parts->graph.finds_pairs()) return {};
   return {list->inum, list->ilist, list->numneigh, list->firstneigh, nullptr, 0, 0};
 }
 
@@ -275,6 +129,9 @@ void PairTDN::compute(int eflag, int vflag)
     // all ranks decide alike, since they communicate in it
     const bool rebuild = neighbor->ago == 0 || neighbor->ncalls != parts->last_build;
     if (rebuild) {
+      if (graph.finds_pairs() && has_exclusions(lmp))
+        error->all(FLERR, "Pair style tdn: pairs are excluded since this run began, and the model "
+                   "finds all of them; use: pair_style tdn neighbors lammps");
       const Neighbors found = neighbors();
       graph.number_local(found);
       graph.build_pairs(found, parts->rows->find_owners());
@@ -287,7 +144,7 @@ void PairTDN::compute(int eflag, int vflag)
     if (rebuild) parts->resources.check_memory(parts->file.model(), graph.view());
 
     // with exchange the ranks without atoms take part
-    if (parts->exchanges ? atom->natoms > 0 : list->inum > 0) evaluate();
+    if (parts->exchanges ? atom->natoms > 0 : graph.nodes().num_local() > 0) evaluate();
   } catch (const LAMMPSException &) {
     throw;
   } catch (const std::bad_alloc &) {
@@ -295,7 +152,7 @@ void PairTDN::compute(int eflag, int vflag)
                "and {} ghosts on this rank)", atom->nlocal, atom->nghost);
   } catch (const std::exception &e) {
     error->one(FLERR, "Pair style tdn: {} ({} atoms and {} ghosts on this rank)", e.what(),
-               list->inum, atom->nghost);
+               graph.nodes().num_local(), atom->nghost);
   }
 }
 

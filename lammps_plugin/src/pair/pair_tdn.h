@@ -66,6 +66,7 @@ class PairTDN : public Pair {
   std::vector<double> left_out_e0() const;    // of each species, eV
 
   void allocate();
+  bool choose_list();
   void report_not_finite();
   void evaluate();
   double tally_energies(const double *, const int64_t *);

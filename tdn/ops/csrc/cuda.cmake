@@ -7,7 +7,8 @@ set(CMAKE_CUDA_ARCHITECTURES ${TDN_CUDA_ARCHITECTURES})
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 find_library(TORCH_C10_CUDA_LIBRARY c10_cuda PATHS ${TDN_TORCH_DIR}/lib NO_DEFAULT_PATH)
-if(NOT TORCH_C10_CUDA_LIBRARY)
+find_library(TORCH_CUDA_LIBRARY torch_cuda PATHS ${TDN_TORCH_DIR}/lib NO_DEFAULT_PATH)
+if(NOT TORCH_C10_CUDA_LIBRARY OR NOT TORCH_CUDA_LIBRARY)
   message(FATAL_ERROR "the PyTorch in TDN_TORCH_DIR='${TDN_TORCH_DIR}' was built without CUDA")
 endif()
 
@@ -21,7 +22,10 @@ add_library(tdn_cuda_kernels OBJECT
   node_product/node_product_cuda_weights.cu
   pairs/pair_cuda_density.cu
   pairs/pair_cuda_kernels.cu
-  pairs/pair_cuda_nodes.cu)
+  pairs/pair_cuda_nodes.cu
+  pairs/pair_cuda_search.cu)
+# As pair_search.cpp.
+set_source_files_properties(pairs/pair_cuda_search.cu PROPERTIES COMPILE_OPTIONS -fmad=false)
 target_compile_features(tdn_cuda_kernels PRIVATE cuda_std_17)
 target_include_directories(tdn_cuda_kernels PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(tdn_cuda_kernels PRIVATE -Xcompiler=-Wall)
@@ -36,10 +40,12 @@ target_sources(tdn_ops PRIVATE
   gate/gate_cuda.cpp
   node_product/node_product_cuda.cpp
   pairs/pair_cuda_layers.cpp
+  pairs/pair_search_cuda.cpp
   pairs/pairs_cuda.cpp
   pairs/repulsion_cuda.cpp
   $<TARGET_OBJECTS:tdn_cuda_kernels>)
 target_compile_definitions(tdn_ops PRIVATE TDN_CUDA)
-target_link_libraries(tdn_ops PRIVATE ${TORCH_C10_CUDA_LIBRARY} CUDA::cudart_static)
+target_link_libraries(tdn_ops PRIVATE ${TORCH_C10_CUDA_LIBRARY} ${TORCH_CUDA_LIBRARY}
+  CUDA::cudart_static)
 set_target_properties(tdn_ops PROPERTIES
   LINKER_LANGUAGE CXX CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")

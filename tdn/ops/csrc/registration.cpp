@@ -107,6 +107,8 @@ void define(Library &library)
 
 void define_pairs(Library &library)
 {
+  library.def("find_pairs(Tensor positions, int num_centers, float distance)"
+              " -> (Tensor ptr, Tensor other, Tensor reached)");
   library.def("pair_sums(" TDN_PAIR_SCHEMA ", bool per_atom) -> Tensor[]");
   library.def("pair_row_size(Tensor like, int rank, int channels) -> int");
   library.def("pair_project(Tensor x, Tensor matrix, int first, Tensor(a!) out) -> ()");
@@ -132,6 +134,7 @@ void define_pairs(Library &library)
 
 void implement_pairs(Library &library)
 {
+  library.impl("find_pairs", find_pairs_cpu);
   library.impl("pair_sums", pair_sums_cpu);
   library.impl("pair_row_size", pair_row_size_cpu);
   library.impl("pair_project", pair_project_cpu);
@@ -198,6 +201,7 @@ void implement_cuda(Library &library)
   library.impl("node_product", node_product_cuda);
   library.impl("node_product_adjoint", node_product_adjoint_cuda);
   library.impl("node_product_second", node_product_second_cuda);
+  library.impl("find_pairs", find_pairs_cuda);
   library.impl("pair_sums", pair_sums_cuda);
   library.impl("pair_row_size", pair_row_size_cuda);
   library.impl("pair_project", pair_project_cuda);

@@ -17,6 +17,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/List.h>
 
+#include <tuple>
 #include <vector>
 
 namespace tdn {
@@ -27,6 +28,12 @@ using at::Tensor;
   const Tensor &positions, const Tensor &center, const Tensor &ptr, const Tensor &other,         \
       const Tensor &node, const Tensor &species
 #define TDN_PAIR_ARGUMENTS positions, center, ptr, other, node, species
+
+// All pairs of the rows [0, num_centers) with any other row, not farther apart than the distance:
+// ptr and other of a list as above, and reached uint8 [rows], 1 for the rows that are in a pair. The
+// pairs of a center always come in the same order.
+std::tuple<Tensor, Tensor, Tensor> find_pairs_cpu(const Tensor &positions, int64_t num_centers,
+                                                  double distance);
 
 // What a layer is made of, for all operators below:
 // edge: the radial table; in later layers also input1, input2, output, the factors.
@@ -83,6 +90,8 @@ void pair_zbl_cpu(TDN_PAIR_PARAMETERS, const Tensor &number, const Tensor &pair_
 
 // On a GPU, in libraries that are built with CUDA. Rows in rank space are [R, C]; each center has a
 // virial of its own, [n, 9], in the place of those of threads.
+std::tuple<Tensor, Tensor, Tensor> find_pairs_cuda(const Tensor &positions, int64_t num_centers,
+                                                   double distance);
 std::vector<Tensor> pair_sums_cuda(TDN_PAIR_PARAMETERS, bool per_atom);
 int64_t pair_row_size_cuda(const Tensor &like, int64_t rank, int64_t channels);
 void pair_project_cuda(const Tensor &x, const Tensor &matrix, int64_t first, const Tensor &out);
