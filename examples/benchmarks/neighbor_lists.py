@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from lammps_runs import read_loops, run_script
-from measure import Table, files, machine, parser, positive, require_compiled
+from measure import Table, figure, files, grouped_bars, machine, parser, positive, require_compiled
 from models import compiled_file, describe
 from systems import SPECIES, write_data
 
@@ -69,6 +69,8 @@ def _main() -> int:
     print(describe(NETWORK))
     print(f"\nmilliseconds for a list, best of {arguments.turns}\n")
     table = Table({"atoms, threads": 15} | dict.fromkeys(LISTS, 8) | {"ratio": 8})
+    titles: list[str] = []
+    times: dict[str, list[float | None]] = {name: [] for name in LISTS}
     with files(arguments.files) as folder:
         for atoms in arguments.atoms:
             data = folder / f"lists_water_{atoms}"
@@ -80,7 +82,14 @@ def _main() -> int:
                         time = rebuild_time(folder, data, name, arguments.steps, threads)
                         best[name] = min(best[name], time)
                 ratio = best["own"] / best["lammps"]
-                table.row(f"{atoms}, {threads}", *best.values(), ratio)
+                titles.append(f"{atoms}, {threads}")
+                table.row(titles[-1], *best.values(), ratio)
+                for name, time in best.items():
+                    times[name].append(time)
+    with figure(arguments.output, width=5.0) as axes:
+        if axes is not None:
+            grouped_bars(axes, titles, times)
+            axes.set_ylabel("milliseconds for a list (atoms, threads)")
     return 0
 
 
