@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from systems import SPECIES, write_data
 
@@ -21,7 +22,7 @@ units           metal
 atom_style      atomic
 boundary        p p p
 read_data       {data}
-pair_style      tdn
+pair_style      tdn {options}
 pair_coeff      * * {model} {elements}
 velocity        all create 300 1 loop geom
 timestep        0.0002
@@ -49,45 +50,52 @@ class Loop:
     rebuilds: int
 
 
-def run_dynamics(
-    folder: Path,
+def run_dynamics(folder: Path, model: Path, material: str, num_atoms: int, **settings: Any) -> Loop:
+    """`run_box` for a box of `systems.write_data`, which is kept in the folder."""
+    data = folder / f"{material}_{num_atoms}.data"
+    if not data.exists():
+        write_data(data, material, num_atoms)
+    return run_box(data, model, SPECIES[material], **settings)
+
+
+def run_box(
+    data: Path,
     model: Path,
-    material: str,
-    num_atoms: int,
+    elements: Sequence[str],
     *,
     steps: int,
     runs: int = 3,
     warm_up: int = 2,
-    ranks: int = 1,
     threads: int = 1,
-    environment: dict[str, str] | None = None,
-    program: Path | None = None,
-    arguments: Sequence[str] = (),
+    **settings: Any,
 ) -> Loop:
     """The fastest of some runs that follow each other in one start of LAMMPS.
 
     From 300 K, 0.2 fs, and the skin of the demo; the time for starting and for the
-    ``warm_up`` steps is not counted. ``environment`` holds changes to that of LAMMPS, which is
-    ``program`` with these arguments, or the one that is installed.
+    ``warm_up`` steps is not counted.
+
+    Parameters
+    ----------
+    data : file with the atoms; the script is written beside it
+    elements : of its types
+    settings : ranks, environment, program and arguments of `run_script`
 
     Raises
     ------
     TDNError
         If LAMMPS or the plugin is missing, or LAMMPS stops with an error, whose line is shown.
     """
-    data = folder / f"{material}_{num_atoms}.data"
-    if not data.exists():
-        write_data(data, material, num_atoms)
     text = SCRIPT.format(
         data=data.resolve(),
+        options="",
         model=model.resolve(),
-        elements=" ".join(SPECIES[material]),
+        elements=" ".join(elements),
         warm_up=warm_up,
     )
     # the atoms stand where the last run left them, so nothing has to be set up again
-    script = folder / f"in.{material}_{num_atoms}"
+    script = data.with_name(f"in.{data.stem}")
     script.write_text(text + f"run             {steps} pre no\n" * runs)
-    loops = read_loops(run_script(script, ranks, threads, environment, program, arguments))[-runs:]
+    loops = read_loops(run_script(script, threads=threads, **settings))[-runs:]
     return min(loops, key=lambda loop: loop.total)
 
 
@@ -100,6 +108,9 @@ def run_script(
     arguments: Sequence[str] = (),
 ) -> str:
     """What ``lmp`` prints, run in the folder of a script.
+
+    ``environment`` holds changes to that of LAMMPS, which is ``program`` with these arguments, or
+    the one that is installed.
 
     Raises
     ------

@@ -28,7 +28,7 @@ from typing import Any
 import ase
 import ase.io
 import numpy as np
-from lammps_runs import read_loops, run_script
+from lammps_runs import run_box
 from measure import Table, figure, files, machine, parser, positive, require_compiled
 
 from tdn.system.atomic_files import atomic_write, write_json
@@ -45,23 +45,6 @@ EXAMPLES = ROOT / "examples"
 LAMMPS_ATOMS = 500  # at least, in the box whose speed is measured
 VACUUM = 3.0  # angstrom around a molecule in that box
 QUICK = ("model.num_channels=4", "model.l_max=1", "train.max_epochs=1")
-
-SCRIPT = """\
-units           metal
-atom_style      atomic
-boundary        p p p
-read_data       box.data
-pair_style      tdn
-pair_coeff      * * model.tdn.pth {elements}
-velocity        all create 300 1 loop geom
-timestep        0.0002
-neighbor        1.0 bin
-fix             move all nve/limit 0.02
-thermo          1000000
-run             2
-run             {steps} pre no
-run             {steps} pre no
-"""
 
 
 @dataclass(frozen=True)
@@ -230,9 +213,8 @@ def speed(run: Run, steps: int) -> float:
     elements = sorted(set(atoms.symbols))
     data = run.folder / "box.data"
     ase.io.write(data, atoms, format="lammps-data", specorder=elements, masses=True)
-    script = run.folder / "in.speed"
-    script.write_text(SCRIPT.format(elements=" ".join(elements), steps=steps))
-    return min(loop.total for loop in read_loops(run_script(script, threads=1))[-2:])
+    model = run.folder / "model.tdn.pth"
+    return run_box(data, model, elements, steps=steps, runs=2, threads=1).total
 
 
 def carry_out(run: Run, data: Path | None, quick: bool) -> None:
