@@ -325,6 +325,13 @@ def measure(plugin: Path, models: Path, tmp_path: Path) -> Callable[..., list[Me
     return partial(measure_structures, tmp_path, models)
 
 
+def only_error(output: str) -> str:
+    """The one error that LAMMPS ends with."""
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1, output
+    return errors[0]
+
+
 def thermo_rows(output: str) -> list[list[float]]:
     """Numbers of all thermodynamic output lines."""
     rows, inside = [], False

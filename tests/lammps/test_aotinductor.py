@@ -19,6 +19,7 @@ from .conftest import (
     Structure,
     measure_structures,
     on_ranks,
+    only_error,
     run_command,
 )
 from .test_closed_form import TILTED, random_structure
@@ -102,7 +103,7 @@ def test_other_machines(lmp: LammpsRunner, models: Path, name: str, tmp_path: Pa
     for change, expected in OTHERS.values():
         change_json(models / f"{name}.tdn.pt2", tmp_path / "model.tdn.pt2", change)
         output = lmp(ATOMS.format("model.tdn.pt2"), fails=True)
-        (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+        line = only_error(output)
         assert expected in line and "model.tdn.pt2" in line
 
 
@@ -130,7 +131,7 @@ def test_no_room_on_one_rank(
     folders = [tmp_path / "missing" if rank == bad else tmp_path for rank in range(2)]
     command = on_ranks(*(["-env", "TMPDIR", str(folder), *lmp] for folder in folders))
     output = run_command(command, tmp_path, fails=True, LAMMPS_POTENTIALS=str(models))
-    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    line = only_error(output)
     assert f"{name}.tdn.pt2: its machine code cannot be unpacked" in line
 
 

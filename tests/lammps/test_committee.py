@@ -15,7 +15,7 @@ from shared_files import SharedFiles
 from tdn.inference.calculator import TDNCalculator
 from tdn_export import export_model
 
-from .conftest import Structure, run_script, thermo_rows
+from .conftest import Structure, only_error, run_script, thermo_rows
 from .test_closed_form import TILTED, random_structure
 
 MEMBERS = [("l1", 1), ("default", 2), ("one_layer", 3)]  # of different depths
@@ -246,7 +246,7 @@ def test_one_network_has_no_deviation(run: Callable[..., str], flag: int, early:
     script = setup("molecule", member(0))
     script = script.replace("pair_coeff", ask + "pair_coeff") if early else script + ask
     output = run(script + "run 0\n", ranks=2, fails=True)
-    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    line = only_error(output)
     for part in ("force_deviation needs a committee", f"{member(0)} holds one network"):
         assert part in line
     assert "tdn-export a.pt b.pt c.pt -o committee.tdn.pth" in line

@@ -12,7 +12,7 @@ from shared_files import SharedFiles
 
 from tdn.inference.calculator import TDNCalculator
 
-from .conftest import LammpsRunner, Structure, setup, thermo_rows
+from .conftest import LammpsRunner, Structure, only_error, setup, thermo_rows
 from .special_toys import direct_forces, write_direct
 from .test_closed_form import TILTED, random_structure
 from .toy import closed_form
@@ -78,7 +78,7 @@ def test_energies_and_forces(
 
 def test_must_be_accepted(run: Callable[..., str]) -> None:
     output = run(STRUCTURES[:1], "run 0\n", "tdn", fails=True, ranks=2)
-    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    line = only_error(output)
     for part in ("direct.tdn.pth", "not the gradient of its energy", "pair_style tdn direct yes"):
         assert part in line
 
@@ -101,7 +101,7 @@ def test_keyword_does_no_harm_elsewhere(lmp: LammpsRunner, tmp_path: Path) -> No
 )
 def test_a_virial_is_an_error(run: Callable[..., str], command: str, named: str) -> None:
     output = run(STRUCTURES[:1], f"{command}\nrun 0\n", "tdn direct yes", fails=True)
-    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    line = only_error(output)
     assert f"compute {named} needs a virial" in line
 
 

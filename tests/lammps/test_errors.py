@@ -12,7 +12,7 @@ import forks
 import pytest
 import torch
 
-from .conftest import TIME_LIMIT, LammpsRunner
+from .conftest import TIME_LIMIT, LammpsRunner, only_error
 from .toy import write_toy
 
 ATOMS = """\
@@ -32,11 +32,8 @@ def error_line(lmp: LammpsRunner) -> Callable[..., str]:
     def run(commands: str, *, units: str = "metal", ranks: int = 1, **environment: str) -> str:
         script = ATOMS.format(units=units) + commands + "\nrun 0\n"
         output = lmp(script, ranks=ranks, fails=True, **environment)
-        lines = output.splitlines()
-        errors = [k for k, line in enumerate(lines) if line.startswith("ERROR")]
-        assert len(errors) == 1, output
         assert "Traceback" not in output and "terminate called" not in output
-        return lines[errors[0]]
+        return only_error(output)
 
     return run
 
@@ -112,10 +109,7 @@ def error_lines(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.keys() == scripts.keys()
-    lines = {}
-    for name, text in found.items():
-        (lines[name],) = [line for line in text.splitlines() if line.startswith("ERROR")]
-    return lines
+    return {name: only_error(text) for name, text in found.items()}
 
 
 @pytest.mark.parametrize(("commands", "expected"), MISTAKES)

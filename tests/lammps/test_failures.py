@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LammpsRunner, on_ranks, run_command
+from .conftest import LammpsRunner, on_ranks, only_error, run_command
 from .special_toys import MANY_ATOMS, write_faulty, write_hungry
 
 # three quarters of the atoms in one half of the cell: with two ranks along x, one has too many
@@ -133,7 +133,7 @@ def test_bad_file_on_one_rank(
         model.unlink()
     else:
         model.write_bytes(model.read_bytes()[:3000])
-    (line,) = [text for text in two_folders().splitlines() if text.startswith("ERROR")]
+    line = only_error(two_folders())
     assert "model.tdn.pth" in line and ("not found" if how == "missing" else "damaged") in line
 
 

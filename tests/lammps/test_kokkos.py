@@ -27,6 +27,7 @@ from .conftest import (
     MEASURE,
     Measured,
     Structure,
+    only_error,
     read_measured,
     run_script,
     setup,
@@ -383,7 +384,7 @@ def test_without_kokkos_switched_on(run: Runner, tmp_path: Path) -> None:
     structure = random_structure(1, 9, None)
     structure.write(tmp_path / "data")
     output = run(setup(structure, "data", "tdn/kk"), arguments=(), fails=True)
-    (line,) = [text for text in output.splitlines() if text.startswith("ERROR")]
+    line = only_error(output)
     assert "KOKKOS is off; start LAMMPS with -k on, or use pair_style tdn" in line
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from shared_files import SharedFiles
 
-from .conftest import LammpsRunner, Structure, run_command, setup, thermo_rows
+from .conftest import LammpsRunner, Structure, only_error, run_command, setup, thermo_rows
 from .test_closed_form import random_structure
 from .test_matrix import CELLS
 from .test_parallel import FIELDS, slab
@@ -146,6 +146,15 @@ def test_bonds_are_no_reason(
     np.testing.assert_allclose(rows[1], rows[0], rtol=1e-11)
 
 
+@pytest.fixture
+def box(shared_files: SharedFiles, tmp_path: Path) -> Structure:
+    """Forty atoms in the file ``data``, beside the model."""
+    shared_files.export(NETWORK)
+    structure = random_structure(3, 40, np.diag([9.0, 9.5, 10.0]), distance=1.6)
+    structure.write(tmp_path / "data")
+    return structure
+
+
 def needs() -> dict[str, tuple[str, str]]:
     """Inputs whose pairs LAMMPS chooses, and what is said of them."""
     coeff = f"pair_coeff * * {MODEL} H O\n"
@@ -175,41 +184,29 @@ def needs() -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", needs())
-def test_where_lammps_chooses(
-    lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path, name: str
-) -> None:
+def test_where_lammps_chooses(lmp: LammpsRunner, box: Structure, name: str) -> None:
     """The log says why the list is that of LAMMPS; one line where the other one is asked for."""
-    shared_files.export(NETWORK)
-    structure = random_structure(3, 40, np.diag([9.0, 9.5, 10.0]), distance=1.6)
-    structure.write(tmp_path / "data")
     commands, reason = needs()[name]
-    start = setup(structure, "data", "none").replace("pair_style none\n", "group some id 1:20\n")
+    start = setup(box, "data", "none").replace("pair_style none\n", "group some id 1:20\n")
     start = start.replace("read_data", "atom_modify map yes\nread_data")
     script = start + commands + "run 0\n"
     assert f"TDN neighbor list: that of LAMMPS, since {reason}" in lmp(
         script.replace("LIST", "auto")
     )
     output = lmp(script.replace("LIST", "own"), fails=True)
-    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
     wanted = f"Pair style tdn: neighbors own is not possible here: {reason}; use neighbors auto"
-    assert len(errors) == 1 and wanted in errors[0]
+    assert wanted in only_error(output)
 
 
-def test_exclusions_that_come_later(
-    lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path
-) -> None:
+def test_exclusions_that_come_later(lmp: LammpsRunner, box: Structure) -> None:
     """Those that a fix makes when its turn comes, after the pair style's; here an input does."""
-    shared_files.export(NETWORK)
-    structure = random_structure(3, 40, np.diag([9.0, 9.5, 10.0]), distance=1.6)
-    structure.write(tmp_path / "data")
-    script = setup(structure, "data", "tdn neighbors own") + f"pair_coeff * * {MODEL} H O\n"
+    script = setup(box, "data", "tdn neighbors own") + f"pair_coeff * * {MODEL} H O\n"
     script += "fix 1 all nve\ntimestep 1e-6\nneigh_modify every 1 delay 0 check no\n"
     script += "run 2\nneigh_modify exclude type 1 2\nrun 2 pre no\n"
     output = lmp(script, fails=True)
-    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1
-    assert "pairs are excluded since this run began" in errors[0]
-    assert "use: pair_style tdn neighbors lammps" in errors[0]
+    line = only_error(output)
+    assert "pairs are excluded since this run began" in line
+    assert "use: pair_style tdn neighbors lammps" in line
 
 
 def test_closest_atoms_are_named(
