@@ -139,7 +139,7 @@ def _main(argv: list[str] | None, ranks: Ranks | None) -> int:
             f"{run_dir / 'last.pt'} is there for some ranks only; put train.run_dir on a file "
             "system that all machines share"
         )
-    config = adopt_network(config)
+    config = adopt_network(config, run_dir / "last.pt" if resuming else None)
     display = Display(quiet=not ranks.main, silent=not ranks.main)
     dataset = load_training_data(config)
     for line in dataset.summary():

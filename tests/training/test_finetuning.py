@@ -142,6 +142,22 @@ def test_fine_tuning_as_a_user_does_it(folder, capsys):
     assert "epoch 2 of 2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", ["removed", "trained on"])
+def test_a_run_goes_on_whatever_became_of_the_file(folder, capsys, change):
+    """Weights, E0 and the E0 that model.pt names are those of the run."""
+    config = write_config(folder, train={"init_from": "base.pt", "max_epochs": 2})
+    assert main([str(config), "train.max_epochs=1"]) == 0
+    if change == "removed":
+        (folder / "base.pt").unlink()
+    else:
+        save_model(folder / "base.pt", build_model(CONFIG, seed=4), {})
+    assert main([str(config)]) == 0
+    assert "epoch 2 of 2" in capsys.readouterr().out
+    model, metadata = load_model(folder / "run" / "model.pt", dtype="float64")
+    found = dict(zip(model.config.species, model.atomic_energies.tolist(), strict=True))
+    assert metadata["atomic_energies"] == found
+
+
 @pytest.mark.parametrize(
     ("override", "code", "expected"),
     [

@@ -152,6 +152,23 @@ def test_fine_tuning_from_a_network_with_heads(config, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("fitted, given", [("cheap", "good"), ("good", "cheap")])
+def test_each_head_knows_where_its_energies_of_atoms_come_from(config, fitted, given):
+    """Those that a user gives stay, those from least squares absorb what a network explains."""
+    assert main([str(config), "train.max_epochs=1"]) == 0
+    values = yaml.safe_load(config.read_text())
+    values["train"] |= {"init_from": "run/model.pt", "run_dir": "tuned"}
+    values["data"]["heads"][fitted]["atomic_energies"] = "least_squares"
+    config.write_text(yaml.safe_dump(values))
+    trainer = trainer_of(config)
+    heads = trainer.dataset.heads
+    found = dict(zip(heads, trainer.model.networks, strict=True))
+    wanted = values["data"]["heads"][given]["atomic_energies"]
+    assert found[given].atomic_energies.tolist() == [wanted["H"], wanted["O"]]
+    before = dict(zip(heads, trainer.dataset.statistics, strict=True))[fitted][0]
+    assert (found[fitted].atomic_energies - before).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("heads", "code", "expected"),
     [

@@ -30,11 +30,13 @@ class MultiHeadDataset(Dataset):
     heads : names
     sizes : per subset the number of frames of each head
     statistics : per head E0 and energy scale, float64 [S] each, eV
+    origins : per head where the E0 of each element come from
     """
 
     heads: tuple[str, ...] = ()
     sizes: dict[str, list[int]] = field(default_factory=dict)
     statistics: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    origins: list[dict[str, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def summary(self) -> list[str]:
@@ -55,6 +57,13 @@ def head_statistics(dataset: Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]
     if isinstance(dataset, MultiHeadDataset):
         return dataset.statistics
     return [statistics_tensors(dataset)]
+
+
+def head_origins(dataset: Dataset) -> list[dict[str, str]]:
+    """Where the E0 of each element come from, for each head."""
+    if isinstance(dataset, MultiHeadDataset):
+        return dataset.origins
+    return [dataset.atomic_energies.origin]
 
 
 def load_training_data(config: Config) -> Dataset:
@@ -108,7 +117,7 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
     found: dict[str, float] = {}
     for dataset in loaded.values():
         found = {**dataset.atomic_energies.values, **found}
-    subsets, sizes, statistics, lines, warnings = {}, {}, [], [], []
+    subsets, sizes, statistics, origins, lines, warnings = {}, {}, [], [], [], []
     for name, dataset in loaded.items():
         missing = [s for s in dataset.model_config.species if s not in species]
         if missing:
@@ -134,6 +143,8 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
                 torch.tensor([scale.get(s, default) for s in species], dtype=torch.float64),
             )
         )
+        origin = dataset.atomic_energies.origin
+        origins.append({s: origin.get(s, "another head") for s in species})
         table = torch.from_numpy(species_index(np.array(dataset.atomic_numbers), numbers))
         for part in ("train", "valid", "test"):
             for graph in getattr(dataset, part).graphs:
@@ -153,7 +164,7 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
     energies = dataclasses.replace(
         first.atomic_energies,
         values=dict(zip(species, statistics[0][0].tolist(), strict=True)),
-        origin={s: first.atomic_energies.origin.get(s, "another head") for s in species},
+        origin=origins[0],
     )
     return MultiHeadDataset(
         **subsets,
@@ -168,5 +179,6 @@ def _joined(config: Config, loaded: dict[str, Dataset]) -> MultiHeadDataset:
         heads=tuple(loaded),
         sizes=sizes,
         statistics=statistics,
+        origins=origins,
         lines=lines,
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from tdn.config import Config, ModelConfig
+from tdn.config import Config, ModelConfig, stored_model_config
 from tdn.data import Dataset
-from tdn.data.dataset.theory_levels import head_slices
+from tdn.data.dataset.theory_levels import head_origins, head_slices
 from tdn.data.statistics import count_elements, least_squares_energies
 from tdn.evaluation.errors import evaluate
 from tdn.network.build import stored_config
@@ -21,6 +22,7 @@ from tdn.network.elements import pick_species, species_axes
 from tdn.network.potential import Potential
 from tdn.network.theory_levels import select_head
 from tdn.system.errors import TDNError, UsageError
+from tdn.training.run.resume import FORMAT
 
 # relative noise on what a new element takes from a known one, so that two new ones differ
 NOISE = 0.1
@@ -35,8 +37,12 @@ def _checkpoint(path: str) -> dict:
     return select_head(content, next(iter(content.get("heads", {})), None), path)
 
 
-def adopt_network(config: Config) -> Config:
+def adopt_network(config: Config, state: Path | None = None) -> Config:
     """The configuration with the network of ``train.init_from``, but the species asked for.
+
+    Parameters
+    ----------
+    state : ``last.pt`` of a run that goes on; it has the network, whatever became of that file
 
     Raises
     ------
@@ -47,7 +53,10 @@ def adopt_network(config: Config) -> Config:
     if source is None:
         return config
     path = str(Path(source).expanduser().absolute())  # the same wherever the run goes on
-    found = stored_config(_checkpoint(path))
+    if state is None:
+        found = stored_config(_checkpoint(path))
+    else:
+        found = stored_model_config(read_checkpoint(state, FORMAT)["config"]["model"])
     default = ModelConfig()
     for field in dataclasses.fields(ModelConfig):
         asked, there = getattr(config.model, field.name), getattr(found, field.name)
@@ -140,13 +149,13 @@ def start_from_checkpoint(
 def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
     """Fit E0 that come from least squares to energies minus what the network explains."""
     species = dataset.model_config.species
-    origin = dataset.atomic_energies.origin
-    free = [i for i, s in enumerate(species) if origin[s] == "least squares"]
-    if not free:
-        return
-    networks = model.networks
-    for network, frames in zip(networks, head_slices(dataset, "train"), strict=True):
-        chosen = [i for i in frames if dataset.train.frames[i].energy is not None][:REFIT_FRAMES]
+    networks, slices = model.networks, head_slices(dataset, "train")
+    for network, frames, origin in zip(networks, slices, head_origins(dataset), strict=True):
+        free = [i for i, s in enumerate(species) if origin[s] == "least squares"]
+        if not free:
+            continue
+        known = (i for i in frames if dataset.train.frames[i].energy is not None)
+        chosen = list(islice(known, REFIT_FRAMES))
         if not chosen:
             continue
         fixed = network.atomic_energies.clone()
@@ -159,7 +168,13 @@ def _refit(model: torch.nn.Module, dataset: Dataset) -> None:
         values, _ = least_squares_energies(counts[some], rest)
         fixed[free] = torch.from_numpy(np.asarray(values))
         network.atomic_energies.copy_(fixed)
-    energies = networks[0].atomic_energies.tolist()
+    take_energies(model, dataset)
+
+
+def take_energies(model: torch.nn.Module, dataset: Dataset) -> None:
+    """Make the E0 of a network, of the first where there are several, those of the data set."""
+    species = dataset.model_config.species
+    energies = model.networks[0].atomic_energies.tolist()
     dataset.atomic_energies = dataclasses.replace(
         dataset.atomic_energies, values=dict(zip(species, energies, strict=True))
     )

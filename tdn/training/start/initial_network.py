@@ -19,7 +19,7 @@ from tdn.network.initial_norms import normalize_activations
 from tdn.network.theory_levels import MultiHeadNetwork, load_weights
 from tdn.system.errors import UsageError
 
-from .finetuning import start_from_checkpoint
+from .finetuning import start_from_checkpoint, take_energies
 
 # training frames that set the norms of a new network
 NORMALIZE_FRAMES = 16
@@ -63,10 +63,12 @@ def initial_model(
         for network, values in zip(model.networks, statistics, strict=True):
             network.set_statistics(*values)
     notes = []
-    if settings.init_from is not None:
-        notes = start_from_checkpoint(model, settings.init_from, dataset, settings.seed)
     if stored is not None:
         load_weights(model, stored)
+        if settings.init_from is not None:
+            take_energies(model, dataset)
+    elif settings.init_from is not None:
+        notes = start_from_checkpoint(model, settings.init_from, dataset, settings.seed)
     first, *others = model.networks
     set_dtype(first, dtype)
     for other in others:
