@@ -250,7 +250,11 @@ def _say_where(trainer: Trainer) -> None:
     if done.epoch >= last:
         print(
             f"this run is finished ({done.epoch} epochs): figures and tables are written again. "
-            "Raise train.max_epochs to go on, or use --restart"
+            + (
+                "It ended early (train.patience) and does not go on; use --restart"
+                if done.cooling_from
+                else "Raise train.max_epochs to go on, or use --restart"
+            )
         )
     else:
         print(f"going on from {trainer.last_file}: epoch {done.epoch + 1} of {last}")

@@ -88,8 +88,8 @@ class Patience:
         self.best = []
         return (
             f"no lower validation loss in {waited} epochs (train.patience): back to the weights of "
-            f"epoch {progress.lowest_epoch}; the learning rate falls and the run ends after epoch "
-            f"{last_epoch(progress, self.max_epochs)}"
+            f"epoch {progress.lowest_epoch}; the second half of the schedule follows and the run "
+            f"ends after epoch {last_epoch(progress, self.max_epochs)}"
         )
 
     def state_dict(self) -> dict[str, list[Tensor]]:

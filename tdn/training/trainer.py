@@ -185,6 +185,8 @@ class Trainer:
     def plan_epoch(self) -> list[list[list[int]]]:
         """Frames of all steps of this epoch; graphs of those that are left are on their way."""
         self.dataset.train.start_epoch(self.progress.epoch)
+        # frames of a streaming set, and so their numbers of edges, are others in each epoch
+        self.batches = Batches.from_config(self.config.train, self.dataset.train)
         steps = self.batches.steps(self.progress.epoch)
         left = steps[self.progress.batch :]
         self.loader.plan(chosen for step in left for _, chosen in self._shares(step))
@@ -268,7 +270,7 @@ class Trainer:
 
     def _end_of_epoch(self, logs: list[Log | TensorBoard]) -> None:
         progress, settings = self.progress, self.config.train
-        count = max(1.0, progress.sums[4])
+        count = progress.sums[4] or math.nan  # all batches may have been left out
         means = [value / count for value in progress.sums[:4]]
         progress.epoch += 1
         progress.batch, progress.sums = 0, [0.0] * 5
@@ -396,9 +398,6 @@ class Trainer:
         self.ranks.barrier()  # nobody ends, and brings the others down, before it is written
 
     def _write(self) -> None:
-        if self.best.metadata is not None:
-            save_model(self.model_file, self.best.model, self.best.metadata)
-            self.best.metadata = None
         self.progress.seconds = time.monotonic() - self._clock
         tensors = {
             "model": model_to_dict(self.model),
@@ -408,8 +407,14 @@ class Trainer:
             "patience": self.patience.state_dict(),
         }
         config = config_to_dict(self.config)
-        save_state(self.last_file, self.progress, config, self.dataset.fingerprint, tensors)
+        fingerprint = self.dataset.fingerprint
+        save_state(self.last_file, self.progress, config, fingerprint, tensors, self._write_best)
         self._saved = time.monotonic()
+
+    def _write_best(self) -> None:
+        if self.best.metadata is not None:
+            save_model(self.model_file, self.best.model, self.best.metadata)
+            self.best.metadata = None
 
     def _resume(self, content: dict[str, Any]) -> None:
         """Everything but the network, from the content of ``last.pt``."""

@@ -200,6 +200,34 @@ def test_short_epochs(database):
     assert Trainer(config, dataset).steps_per_epoch == 2
 
 
+def test_batches_by_edges_know_the_frames_of_their_epoch(tmp_path):
+    """Frames of very different sizes: no batch of any epoch is above the limit."""
+    images = [labelled(water_like(seed, molecules=1 + 3 * (seed % 3))) for seed in range(24)]
+    with StoreWriter(tmp_path / "train.lmdb") as writer:
+        for number, atoms in enumerate(images, 1):
+            frame = Frame(atoms, number, "x", atoms.get_potential_energy(), atoms.get_forces())
+            writer.add(frame)
+    config = configuration(
+        tmp_path / "train.lmdb",
+        data={"epoch_frames": 6, "valid_fraction": 0.0, "atomic_energies": E0},
+        max_edges_per_batch=1,
+    )
+    train = load_dataset(config).train
+    limit = 2 * max(train.num_edges_estimate(i) for i in range(len(train)))
+    settings = replace(config.train, max_edges_per_batch=limit)
+    trainer = Trainer(replace(config, train=settings), load_dataset(config))
+    train, orders = trainer.dataset.train, set()
+    for epoch in range(4):
+        trainer.progress.epoch = epoch
+        steps = trainer.plan_epoch()
+        edges = [train.num_edges_estimate(i) for i in range(len(train))]
+        orders.add(tuple(edges))
+        assert sorted(i for step in steps for batch in step for i in batch) == list(range(6))
+        for step in steps:
+            assert all(sum(edges[i] for i in batch) <= limit for batch in step)
+    assert len(orders) > 1
+
+
 def test_bounded_evaluation(database):
     dataset = load_dataset(configuration(database, data={"evaluation_frames": 3}))
     assert len(dataset.valid) == 3 and len(dataset.train.report) == 3

@@ -1,5 +1,6 @@
 """``tdn-train`` as a user drives it."""
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from training.helpers import E0, water_like, write_config, write_frames
 
 from tdn.network.checkpoint import load_model, read_checkpoint
 from tdn.training.cli import main
+from tdn.training.patience import Patience
+from tdn.training.run import resume
 from tdn.training.run.csv_log import read_log
 
 
@@ -150,6 +153,37 @@ def test_continue_with_more_epochs(folder, capsys):
     assert run(config, "train.max_epochs=5") == 0
     assert "epoch 4 of 5" in capsys.readouterr().out
     assert [row["epoch"] for row in read_log(folder / "run" / "log.csv")] == [1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_is_full_leaves_nothing_in_the_way(folder, capsys, monkeypatch):
+    """No room for the first last.pt: no model.pt either, from which no run could go on."""
+
+    def full(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = write_config(folder, train={"max_epochs": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.torch, "save", full)
+        assert run(config) == 1
+    assert "last.pt: No space left on device" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "run").glob("*.pt")) == []
+    assert run(config) == 0
+
+
+def test_a_run_that_ended_early_is_not_said_to_go_on(folder, capsys, monkeypatch):
+    watch = Patience.watch
+    monkeypatch.setattr(
+        Patience, "watch", lambda self, _, progress: watch(self, progress.epoch, progress)
+    )
+    config = write_config(folder, train={"max_epochs": 40, "patience": 4})
+    assert run(config) == 0  # lowest in the first epoch
+    for override in ("train.max_epochs=40", "train.max_epochs=80"):
+        capsys.readouterr()
+        assert run(config, override) == 0
+        out = capsys.readouterr().out
+        assert "this run is finished (6 epochs)" in out
+        assert "It ended early (train.patience)" in out and "Raise" not in out
 
 
 def test_last_file_of_another_run(folder, capsys):

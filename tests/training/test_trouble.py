@@ -1,5 +1,7 @@
 """Losses that are not finite."""
 
+import math
+
 import pytest
 import torch
 from training.helpers import trainer_of, write_config
@@ -50,6 +52,18 @@ def test_a_bad_batch_is_left_out(trainer):
     trainer._step(batches[2])
     assert not torch.equal(weights(trainer), before)
     assert trainer.progress.skipped == 0
+
+
+@pytest.mark.parametrize("valid", [0.25, 0.0])
+def test_an_epoch_without_a_good_batch_has_no_loss(folder, valid):
+    """Not a loss of zero; without validation frames its network is not the one to keep."""
+    config = write_config(folder, train={"batch_size": 8}, data={"valid_fraction": valid})
+    trainer = trainer_of(config)
+    spoil(trainer, {2})
+    assert trainer.fit()
+    losses = [row["train_loss"] for row in read_log(folder / "run" / "log.csv")]
+    assert math.isnan(losses[1]) and losses[0] > 0 and losses[2] > 0
+    assert trainer.progress.best > 0
 
 
 def test_several_bad_batches_bring_good_weights_back(trainer):

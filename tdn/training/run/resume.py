@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,15 @@ def save_state(
     config: dict[str, Any],
     fingerprint: str,
     tensors: dict[str, Any],
+    write_model: Callable[[], None],
 ) -> None:
-    """Write ``last.pt`` so that an interrupted write leaves the older one."""
+    """Write ``last.pt`` so that an interrupted write leaves the older one.
+
+    Parameters
+    ----------
+    write_model : writes ``model.pt``, as soon as the disk has the new state beside the older one:
+        no run goes on from a model alone
+    """
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -104,6 +112,7 @@ def save_state(
     }
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
+        write_model()
 
 
 def load_state(path: Path, config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
