@@ -14,18 +14,24 @@ from pathlib import Path
 
 import ase.io
 import forks
+import numpy as np
 import pytest
 import torch
 import yaml
 from ase.build import bulk
 from distillation.one_process import in_one_process, main_in_one_process
 
+from tdn.config.distillation import distill_config_from_dict
 from tdn.data.database.store import FrameStore
+from tdn.evaluation.teachers.process import Label
 from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.network.checkpoint import load_model
+from tdn.training.distillation import loop
+from tdn.training.distillation.budget import Budget
+from tdn.training.distillation.candidates import Candidate
 from tdn.training.distillation.cli import main
 from tdn.training.distillation.label_store import LabelStore
-from tdn.training.distillation.loop import HELD_OUT, part_of
+from tdn.training.distillation.loop import HELD_OUT, Distillation, part_of
 
 TEACHERS = Path(__file__).with_name("cheap_teachers.py")
 Command = Callable[[list[str]], int]
@@ -253,6 +259,32 @@ def test_frames_without_a_label_are_set_aside_and_the_run_goes_on(tmp_path, monk
     assert f"{len(aside)} structures set aside" in (folder / "run" / "report.html").read_text()
     with LabelStore(folder / "run" / "labels.lmdb", {}) as labels:
         assert labels.counts()[1] == len(aside)
+
+
+def test_equal_structures_are_labeled_once(workplace, monkeypatch):
+    """Also where rounding separates them, as a strain of zero from the structure itself."""
+    whole = Distillation(
+        distill_config_from_dict(
+            {"teacher": {"calculator": "a:B"}, "seeds": {"structures": ["cu.cif"], "atoms": 4}}
+        )
+    )
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    other = atoms.copy()
+    other.set_cell(atoms.cell.array, scale_atoms=True)
+    other.positions += 1e-12
+    asked = []
+
+    def label(structures, *rest):
+        asked.extend(structures)
+        return ((i, Label(0.0, np.zeros((4, 3)), None, 0.0)) for i in range(len(structures)))
+
+    monkeypatch.setattr(loop, "label_structures", label)
+    whole.teacher = {"name": "a", "version": "1"}
+    whole.budget = Budget(workplace / "clock.json", None)
+    whole.labels = LabelStore(workplace / "labels.lmdb", whole.teacher)
+    with whole.labels:
+        whole.label([Candidate(atoms, "structure"), Candidate(other, "strain")], 0, "labels")
+        assert len(asked) == 1 and whole.labels.counts() == (1, 0)
 
 
 def test_two_runs_in_one_folder_are_refused(finished, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from tdn.config.distillation import SeedsConfig
@@ -102,6 +103,16 @@ def test_the_same_seed_gives_the_same_structures():
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_single_atoms_are_refused(workplace):
+    bulk("Cu", "fcc", a=3.6).write("one.cif")
+    with pytest.raises(UsageError, match=r"single atom \(Cu\), expected at least two.*seeds.atoms"):
+        read_structures(SeedsConfig(structures="one.cif", atoms=1))
+    assert len(read_structures(SeedsConfig(structures="one.cif", atoms=2))[0]) >= 2
+    Atoms("He").write("atom.xyz")
+    with pytest.raises(UsageError, match=r"single atom \(He\)"):
+        read_structures(SeedsConfig(structures="atom.xyz"))
 
 
 def test_substituting_what_is_not_there_is_refused(workplace):

@@ -29,7 +29,7 @@ from .candidates import Candidate, read_candidates, write_candidates
 from .committee import Committee, train_committee, write_frames
 from .exploration import plan_exploration, run_length, run_plans
 from .folder import RunFolder
-from .label_store import LabelStore, Origin
+from .label_store import LabelStore, Origin, structure_key
 from .labeling import label_structures
 from .progress import say, stage, warn
 from .seeds import FAR_KINDS, displaced, make_seeds, read_structures
@@ -180,12 +180,12 @@ class Distillation:
     def label(self, candidates: Sequence[Candidate], number: int, title: str) -> None:
         """Label those that were never labeled; each is on the disk before the next comes."""
         todo: list[tuple[ase.Atoms, Origin]] = []
-        asked: set[bytes] = set()
+        asked: set[str] = set()
         for index, candidate in enumerate(candidates):
             part = part_of(candidate.kind, number, index)
-            same = candidate.atoms.positions.tobytes() + candidate.atoms.numbers.tobytes()
-            if self.labels.record(candidate.atoms) is None and same not in asked:
-                asked.add(same)
+            key = structure_key(candidate.atoms)
+            if self.labels.record(candidate.atoms) is None and key not in asked:
+                asked.add(key)
                 todo.append((candidate.atoms, Origin(number, index, candidate.kind, part)))
         most = self.config.rounds.max_labels
         if most is not None and number < HELD_OUT:

@@ -27,11 +27,18 @@ def read_structures(config: SeedsConfig) -> list[ase.Atoms]:
     Raises
     ------
     TDNError
-        If a file cannot be read, or a substitution names elements that are not there.
+        If a file cannot be read, a structure is a single atom, or a substitution names elements
+        that are not there.
     """
     names = config.structures
     names = [names] if isinstance(names, str) else list(names)
     found = [supercell(frame.atoms, config.atoms) for name in names for frame in read_frames(name)]
+    for atoms in found:
+        if len(atoms) == 1:
+            raise UsageError(
+                f"seeds.structures: a structure is a single atom ({atoms.symbols}), expected at "
+                "least two; leave it out, or raise seeds.atoms if it is periodic"
+            )
     present = {symbol for atoms in found for symbol in atoms.get_chemical_symbols()}
     for old, new in (config.substitutions or {}).items():
         if old not in present:
