@@ -35,9 +35,9 @@ from tdn.evaluation.comparison.held_out import (
     error_section,
     errors_of,
 )
-from tdn.evaluation.comparison.phonons import frequencies
+from tdn.evaluation.comparison.phonons import frequencies, phonon_frequencies
 from tdn.evaluation.comparison.report import write_report
-from tdn.evaluation.comparison.section import Pair, Section
+from tdn.evaluation.comparison.section import Pair, Section, guarded
 from tdn.evaluation.comparison.seen import seen_section
 from tdn.evaluation.comparison.vacancy import formula_unit, vacancy_energy
 from tdn.evaluation.dynamics.plan import Trajectory
@@ -147,6 +147,19 @@ def test_phonons_of_a_pair_potential():
         assert soft[0] > 0.1
 
 
+def test_crystals_of_different_symmetry_have_no_phonons_to_compare():
+    """Cells of another size have other branches; the rest of the report does not suffer."""
+    pytest.importorskip("phonopy")
+    crystal = bulk("Ar", "fcc", a=5.3, cubic=True)
+    other = crystal.copy()
+    other.positions[0, 0] += 1e-3
+    pair = Pair(lennard_jones(), lennard_jones(), ("reference", "student"))
+    section = guarded(
+        "Phonons", lambda: phonon_frequencies(pair, {"reference": crystal, "student": other})
+    )
+    assert "primitive cells have 1 and 4 atoms" in section.values["missing"]
+
+
 def test_radial_distribution_of_a_gas_and_of_a_crystal():
     rng = np.random.default_rng(0)
     gas = [ase.Atoms("Ar200", rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)] * 1
@@ -229,6 +242,17 @@ def test_what_was_not_seen_is_named():
     assert section.values["largest_force_eV_per_A"] == pytest.approx(np.sqrt(3))
     for words in ("other than Na, Cl", "300 to 900 K", "no surfaces", "no vacancies", "no melts"):
         assert words in section.text
+
+
+def test_training_frames_need_no_forces():
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    frames = [Frame(salt, 1, "x", 0.0), Frame(salt, 2, "x", 0.0, np.ones((8, 3)))]
+    assert seen_section(frames).values["largest_force_eV_per_A"] == pytest.approx(np.sqrt(3))
+    without = seen_section(frames[:1])
+    assert "largest_force_eV_per_A" not in without.values
+    assert without.values["shortest_A"]["Na-Cl"] == pytest.approx(2.8)
+    alone = seen_section([Frame(ase.Atoms("Na"), 1, "x", 0.0)])
+    assert "single atoms" in alone.text and alone.rows == []
 
 
 class Page(HTMLParser):

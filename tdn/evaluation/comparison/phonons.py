@@ -30,7 +30,7 @@ def phonon_frequencies(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
     Raises
     ------
     TDNError
-        If phonopy is not installed.
+        If phonopy is not installed, or the relaxed crystals have different primitive cells.
     """
     try:
         import phonopy  # noqa: F401
@@ -45,6 +45,12 @@ def phonon_frequencies(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
         comparing_columns(pair),
     )
     found = [frequencies(crystal[name], calculator) for name, calculator in pair.named]
+    atoms = [len(rows[0]) // 3 for rows in found]
+    if atoms[0] != atoms[1]:
+        raise TDNError(
+            f"the relaxed crystals differ in symmetry: their primitive cells have {atoms[0]} and "
+            f"{atoms[1]} atoms"
+        )
     for point, one, other in zip(POINTS, *found, strict=True):
         name = "q = (" + ", ".join(f"{x:g}" for x in point) + ")"
         for branch, values in enumerate(zip(one, other, strict=True)):

@@ -28,6 +28,9 @@ def seen_section(frames: Sequence[Frame], temperatures: Sequence[float] = ()) ->
     """
     frames = [frame for frame in frames if len(frame.atoms) > 1]
     section = Section("What the student has seen", columns=["", "in the training frames"])
+    if not frames:
+        section.text = "All training frames are of single atoms."
+        return section
     kinds = Counter(frame.config_type or "frames" for frame in frames)
     section.rows.append(["frames", ", ".join(f"{n} {c}" for n, c in sorted(kinds.items()))])
     sizes = sorted({len(frame.atoms) for frame in frames})
@@ -46,14 +49,15 @@ def seen_section(frames: Sequence[Frame], temperatures: Sequence[float] = ()) ->
             section.rows.append([f"shortest {name} (Å)", f"{shortest[pair]:.2f}"])
         else:
             missing.append(name)
-    forces = np.concatenate([np.linalg.norm(f.forces, axis=1) for f in frames])
-    section.rows.append(["largest force (eV/Å)", f"{forces.max():.2f}"])
     section.values |= {
         "kinds": dict(kinds),
         "shortest_A": {"-".join(pair): d for pair, d in shortest.items()},
-        "largest_force_eV_per_A": float(forces.max()),
         "pairs_never_seen": missing,
     }
+    largest = [np.linalg.norm(f.forces, axis=1).max() for f in frames if f.forces is not None]
+    if largest:
+        section.rows.append(["largest force (eV/Å)", f"{max(largest):.2f}"])
+        section.values["largest_force_eV_per_A"] = float(max(largest))
     lacks = [f"elements other than {', '.join(symbols)}", "shorter distances than these"]
     if missing:
         lacks.append(f"pairs {', '.join(missing)} within {REACH:g} Å")
