@@ -109,6 +109,11 @@ def test_time_limits_together(module, tmp_path):
     limits = [part.limit for part in made.parts()]
     assert sum(limits) <= script.TOTAL < 540
     assert [part.name for part in made.parts() if part.stretches] == ["scaling"]
+    text = (Path(script.ROOT) / "docs" / "gpu.md").read_text()
+    named: dict[str, float] = {}
+    for names, values in re.findall(r"^\| ([a-z, ]+) \| .* \| ([\d, ]+) \|$", text, re.M):
+        named |= zip(names.split(", "), map(float, values.split(", ")), strict=True)
+    assert named == {part.name: part.limit for part in made.parts()}
     found = set(script.gpu_tests())
     assert {"tests/test_gpu.py", "tests/ops/test_cuda.py", "tests/lammps/test_gpu.py"} <= found
 

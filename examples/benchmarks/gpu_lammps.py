@@ -37,7 +37,7 @@ units           metal
 atom_style      atomic
 boundary        p p p
 read_data       {data}
-pair_style      tdn device {device} graphs {graphs}
+pair_style      tdn device {device} {options}
 pair_coeff      * * {model} {elements}
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes
@@ -93,11 +93,13 @@ class Runs:
         self.data = folder / f"gpu_water_{num_atoms}.data"
         write_data(self.data, "water", num_atoms)
 
-    def run(self, dtype: str, device: str, body: str, ranks: int = 1, graphs: bool = False) -> str:
+    def run(
+        self, dtype: str, device: str, body: str, ranks: int = 1, options: str = "graphs no"
+    ) -> str:
         head = HEAD.format(
             data=self.data,
             device=device,
-            graphs="yes" if graphs else "no",
+            options=options,
             model=trained_file(dtype, self.folder),
             elements=" ".join(SPECIES["water"]),
         )
@@ -106,12 +108,12 @@ class Runs:
         return run_script(script, ranks, threads=1 if device != "cpu" else 2)
 
     def point(
-        self, dtype: str, device: str, ranks: int = 1, steps: int = 0, graphs: bool = False
+        self, dtype: str, device: str, ranks: int = 1, steps: int = 0, options: str = "graphs no"
     ) -> Point:
-        """Where the box begins, or after some steps from there."""
+        """Where the box begins, or after some steps from there; ``options`` of the pair style."""
         dump = self.folder / "gpu_lammps.dump"
         body = (MOVE.format(steps=steps) if steps else "") + SINGLE_POINT.format(dump=dump)
-        output = self.run(dtype, device, body, ranks, graphs)
+        output = self.run(dtype, device, body, ranks, options)
         lines = output.splitlines()
         at = next((k for k, line in enumerate(lines) if line.split()[:2] == ["Step", "PotEng"]), -1)
         if at < 0:
@@ -140,7 +142,8 @@ def compare(report: Report, title: str, dtype: str, found: Point, want: Point) -
 def compare_graphs(report: Report, runs: Runs, name: str, steps: int) -> None:
     """Rows of dynamics with and without recorded steps."""
     plain, recorded = (
-        runs.point("float32", name, steps=steps, graphs=graphs) for graphs in (False, True)
+        runs.point("float32", name, steps=steps, options=f"graphs {graphs}")
+        for graphs in ("no", "yes")
     )
     difference = np.abs(recorded.forces - plain.forces).max()
     report.add(f"{name}, graphs: forces after {steps} steps", difference, "eV/A", at_most=REPEATED)
@@ -160,7 +163,7 @@ def _main() -> int:
     with files(arguments.files) as folder:
         runs = Runs(folder, num_atoms)
         for dtype in DTYPES:
-            want = runs.point(dtype, "cpu")
+            want = runs.point(dtype, "cpu", options="neighbors lammps")  # a list of its own
             found = runs.point(dtype, name)
             compare(report, f"{dtype}, {name} against cpu", dtype, found, want)
             again = np.abs(runs.point(dtype, name).forces - found.forces).max()

@@ -4,6 +4,8 @@
 
 #ifdef TDN_CUDA
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #endif
 
 namespace tdn {
@@ -14,25 +16,41 @@ namespace {
 
 class CudaGraphRecording : public Recording {
  public:
-  explicit CudaGraphRecording(const std::function<void()> &work)
+  explicit CudaGraphRecording(const std::function<void()> &work) :
+      pool(at::cuda::graph_pool_handle())
   {
-    graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     try {
       work();
+      graph.capture_end();
     } catch (...) {
-      try {
-        graph.capture_end();
-      } catch (const std::exception &) {    // of what is recorded only in part
-      }
+      end_allocations();
       throw;
     }
-    graph.capture_end();
   }
 
   void replay() override { graph.replay(); }
 
  private:
+  c10::MempoolId_t pool;
   at::cuda::CUDAGraph graph;
+
+  // PyTorch leaves its allocator in the state of a recording if the end of that fails, as it does
+  // after work that cannot be recorded.
+  void end_allocations() noexcept
+  {
+    try {
+      graph.capture_end();
+      return;    // only what was recorded last is missing
+    } catch (const std::exception &) {
+    }
+    try {
+      const c10::DeviceIndex device = c10::cuda::current_device();
+      c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
+      c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+    } catch (const std::exception &) {    // it had ended
+    }
+  }
 };
 
 }    // namespace
