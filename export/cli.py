@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     from .exporter import ExportReport
 
-
+EPILOG = """\
+examples:
+  tdn-export model.pt
+  tdn-export a.pt b.pt c.pt -o committee.tdn.pth
+  tdn-export --inspect model.tdn.pth
+  tdn-export --check model.tdn.pth
+"""
 # options by the names of their values
 EXPORT_ONLY = {
     "output": "-o",
@@ -38,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="tdn-export",
         description="Compile a checkpoint for LAMMPS and ASE, or look into a compiled file.",
-        epilog="examples: tdn-export model.pt | tdn-export --inspect model.tdn.pth | "
-        "tdn-export --check model.tdn.pth",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(result)
     result.add_argument(
@@ -78,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--direct-forces",
         action="store_true",
-        help="take a network with model.forces = direct; its forces are no gradient",
+        help="take a network with model.forces=direct; its forces are no gradient",
     )
     result.add_argument(
         "--head", metavar="NAME", help="level of theory, of a network trained on several"

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--sanitize",
         action="store_true",
-        help="address and undefined-behaviour sanitizers, for tests; needs TDN_LIB_DIR",
+        help="address and undefined-behavior sanitizers, for tests; needs TDN_LIB_DIR",
     )
     build.add_argument("--verbose", action="store_true", help="show the compiler's output")
     commands.add_parser("info", help="show versions and whether lmp finds the plugin")

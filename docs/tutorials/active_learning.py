@@ -62,8 +62,8 @@ for seed in (1, 2):
 # %% [markdown]
 # ## Disagreement and error
 #
-# The committee is not trusted for the size of its error, but for its order: the next frames to
-# compute are those where it is largest.
+# The deviation of a committee does not say how large the error is, but where it is largest: those
+# are the next frames to compute.
 
 # %%
 from tdn import TDNCalculator

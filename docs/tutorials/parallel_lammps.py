@@ -43,7 +43,7 @@ run             10
 # %% [markdown]
 # ## One rank with two threads, two ranks with one thread
 #
-# The last column of the first table, and of the second: the same numbers, up to the order of sums.
+# Both tables have the same numbers but for rounding: the order of sums differs.
 
 # %%
 one = shell("lmp -in in.water", OMP_NUM_THREADS="2")

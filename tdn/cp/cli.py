@@ -22,26 +22,28 @@ factors that ship with the package are reported."""
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tdn-cp``."""
-    result = argparse.ArgumentParser(
-        prog="tdn-cp",
-        description=DESCRIPTION,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    result = argparse.ArgumentParser(prog="tdn-cp", description=DESCRIPTION)
     add_version(result)
     add = result.add_argument
     add("--l-max", type=int, help="largest degree of the first input")
     add("--l-max-input2", type=int, help="... of the second input (default: --l-max)")
     add("--l-max-output", type=int, help="... of the output (default: --l-max)")
-    add("--paths", choices=("parity", "all"), default="parity", help="coupling paths")
+    add(
+        "--paths",
+        choices=("parity", "all"),
+        default="parity",
+        help="coupling paths (default: parity)",
+    )
     add("--rank", type=int, help="solve for factors of this CP rank")
     add("--scan", action="store_true", help="find the smallest rank of an exact decomposition")
     add("--fixed", action="store_true", help="keep every path coefficient at 1")
     add("--bare", action="store_true", help="the sum of Wigner blocks without normalization")
     add("--band", type=float, nargs=2, default=(0.8, 1.25), metavar=("LOW", "HIGH"),
-        help="allowed range of the path coefficients")  # fmt: skip
-    add("--starts", type=int, default=10, help="random starts per rank")
-    add("--seed", type=int, default=0, help="seed of the first start")
-    add("--max-seconds", type=float, default=90.0, help="no new start after this time (per rank)")
+        help="allowed range of the path coefficients (default: 0.8 1.25)")  # fmt: skip
+    add("--starts", type=int, default=10, help="random starts per rank (default: 10)")
+    add("--seed", type=int, default=0, help="seed of the first start (default: 0)")
+    add("--max-seconds", type=float, default=90.0,
+        help="no new start of a rank after so many seconds (default: 90)")  # fmt: skip
     add("-o", "--output", type=Path, help="save the factors to this .npz file")
     add("--list", action="store_true", help="list the exact factors of the package and stop")
     return result

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="mark whole trajectories as train, valid and test, as PubChemQCR's authors do",
     )
     convert.add_argument(
-        "--cutoff", type=float, metavar="R", help="store neighbour lists within R angstrom"
+        "--cutoff", type=float, metavar="R", help="store neighbor lists within R angstrom"
     )
     convert.add_argument("--energy-unit", default="eV", help="unit of the energies (default eV)")
     convert.add_argument("--force-unit", default="eV/A", help="unit of the forces (default eV/A)")
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--split-key", help="key that says train, valid or test")
     for command in (stats, check):
         command.add_argument(
-            "--cutoff", type=float, default=5.0, help="for neighbours, angstrom (default 5)"
+            "--cutoff", type=float, default=5.0, help="for neighbors, angstrom (default 5)"
         )
     return result
 

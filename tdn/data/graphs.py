@@ -68,5 +68,5 @@ def build_graphs(
     quiet = len(frames) < BAR_FROM or not sys.stderr.isatty()
     return [
         graph_from_frame(frame, atomic_numbers, r_max)
-        for frame in tqdm(frames, desc=f"neighbours of {name}", disable=quiet, leave=False)
+        for frame in tqdm(frames, desc=f"neighbors of {name}", disable=quiet, leave=False)
     ]

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 EPILOG = """\
 MODEL is a checkpoint (model.pt) or a compiled file; FRAMES is any file that ASE reads. Errors are
 mean absolute (MAE) and root mean square (RMSE); forces and stresses count per component, and frames
-that lack a label are evaluated for those they have. For a committee, how well the deviation of its
-members predicts the error follows. Runs (md, scan) start from one frame and need
-no labels. tdn-eval COMMAND --help lists the options.
+that lack a label are evaluated for those they have. For a committee it also says how well the
+deviation of its members predicts the error. Runs (md, scan) start from one frame and need no
+labels. tdn-eval COMMAND --help lists the options.
 
 examples:
   tdn-eval errors run/model.pt test.xyz
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="tdn-eval",
-        description="Errors of a potential, its stability and smoothness, against another one.",
+        description="Errors, stability and smoothness of a potential; comparison with another one.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

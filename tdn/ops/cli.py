@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``tdn-ops``."""
-    result = argparse.ArgumentParser(prog="tdn-ops", description=__doc__)
+    result = argparse.ArgumentParser(
+        prog="tdn-ops", description="Build the compiled operators, or say what is in use."
+    )
     add_version(result)
     commands = result.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="compile the operators for this PyTorch")

@@ -159,7 +159,7 @@ def convert(
             try:
                 writer.add(frame)
             except TDNError as error:
-                problems.add("no neighbour list", str(error))
+                problems.add("no neighbor list", str(error))
         origin["left_out"] = dict(problems.counts)
         if not writer.count:
             reasons = [*problems.lines(), f"{skipped} not selected"]

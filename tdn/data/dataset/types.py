@@ -66,7 +66,7 @@ class Dataset:
             f"{self._size('test')} test, {self.num_isolated} isolated atoms (for E0 only)",
             *self._streaming(),
             f"training frames: {sizes} atoms, {stresses}{of} with stress, "
-            f"{self.model_config.avg_num_neighbors:.1f} neighbours per atom within "
+            f"{self.model_config.avg_num_neighbors:.1f} neighbors per atom within "
             f"{self.model_config.r_max:g} A",
             f"E0 (eV): {e0}",
             f"energy scale (RMS force, eV): {scales}",

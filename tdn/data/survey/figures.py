@@ -34,7 +34,7 @@ def summary_figure(path: str | Path, summary: Summary) -> None:
     largest = np.log10(np.maximum(summary.largest, 1e-6))
     _histogram(axes[1, 1], largest, "log10 of the largest force component (eV/Å)", "frames")
     neighbors = summary.neighbors
-    _histogram(axes[1, 2], neighbors, f"neighbours within {summary.cutoff:g} Å", "atoms")
+    _histogram(axes[1, 2], neighbors, f"neighbors within {summary.cutoff:g} Å", "atoms")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure)

@@ -102,14 +102,13 @@ def initial_config(data: str | Path, folder: str | Path = ".") -> str:
         "model:",
         f"  species: [{', '.join(species)}]",
         *_wrapped(
-            "neighbours per atom: "
+            "neighbors per atom: "
             + ", ".join(f"{n:.0f} within {c:g} A" for c, n in neighbors.items())
         ),
         f"  r_max: {r_max:g}",
         *_depth_lines(condensed, element, training),
         f"  num_channels: {default.num_channels}  # accuracy and cost grow with it: 32 to 128",
-        "  # smooth functions of the distance and no nonlinearity beside the products of messages",
-        "  # were the most accurate on a molecule",
+        "  # no nonlinearity beside the products of messages: the most accurate on a molecule",
         "  gate: false",
         "  radial_hidden: [64]",
         *_smoothness_lines(element, training),
@@ -227,8 +226,8 @@ def _depth_lines(condensed: bool, element: bool, training: int) -> list[str]:
     if element:
         return [
             "  # crystals and melts of one element: angles and products of more neighbors, not",
-            "  # a second layer, which learns few frames by heart (in molybdenum a third off the",
-            "  # energy errors, a twentieth off those of forces); 3 is three to four times faster",
+            "  # a second layer, which overfits few frames (molybdenum: a third off the errors of",
+            "  # energies, a twentieth off those of forces); l_max 3 is three to four times faster",
             "  l_max: 4",
             "  correlation: 4",
             "  num_layers: 1",
@@ -237,8 +236,8 @@ def _depth_lines(condensed: bool, element: bool, training: int) -> list[str]:
         return [f"  l_max: {default.l_max}", f"  num_layers: {default.num_layers}"]
     if condensed:
         return [
-            "  # few frames of crystals and melts gain from angles, not from reach: 3 took a tenth",
-            "  # off the errors of forces in molybdenum; 2 is faster",
+            "  # few frames of crystals and melts gain from angles more than from another layer: 3",
+            "  # took a tenth off the errors of forces in molybdenum; 2 is faster",
             "  l_max: 3",
             f"  num_layers: {default.num_layers}",
         ]
@@ -252,9 +251,13 @@ def _depth_lines(condensed: bool, element: bool, training: int) -> list[str]:
 
 def _smoothness_lines(element: bool, training: int) -> list[str]:
     if element:
-        return ["  # 1 learns faster; energies of molybdenum gain", "  radial_smoothness: 1"]
+        return [
+            "  # 1 learns faster than 2, and energies of molybdenum were better",
+            "  radial_smoothness: 1",
+        ]
     return [
-        "  # 2 for few frames: better far from them; 1 learns faster",
+        "  # smoother functions of the distance, 2 for few frames: better far from them; 1 learns",
+        "  # faster",
         f"  radial_smoothness: {2 if training <= FEW_FRAMES else 1}",
     ]
 
@@ -264,8 +267,8 @@ def _patience_lines(epochs: int, watched: bool) -> list[str]:
     if not watched:
         return []
     return [
-        "  # some data are learned by heart long before the end: the run then goes back to its",
-        "  # best weights, lowers the learning rate and ends",
+        "  # after so many epochs without a lower validation loss (overfitting) the run goes back",
+        "  # to its best weights, lowers the learning rate and ends",
         f"  patience: {max(5, round(PATIENCE * epochs))}",
     ]
 
@@ -379,11 +382,12 @@ def _weight_lines(found: Survey, condensed: bool) -> list[str]:
         final = CONDENSED_FINAL_ENERGY_WEIGHT if condensed else FINAL_ENERGY_WEIGHT
         if condensed:
             lines += [
-                "  # energies of strained, molten and cut crystals say what forces do not",
+                "  # energies of strained, molten and cut crystals hold what forces do not",
                 f"  energy_weight: {CONDENSED_ENERGY_WEIGHT}",
             ]
         lines += [
-            "  # forces teach most; energies become exact once the learning rate is small",
+            "  # weight at the end: forces teach most, energies follow once the learning rate is",
+            "  # small",
             f"  final_energy_weight: {final}",
         ]
     return lines

@@ -336,7 +336,7 @@ def summary_lines(summary: Summary) -> list[str]:
         *row("force component", "force_component", "eV/A"),
         *row("largest force component of a frame", "largest_force", "eV/A"),
         *row("net force per atom", "net_force_per_atom", "eV/A"),
-        *row(f"neighbours within {summary.cutoff:g} A", "neighbors_per_atom", ""),
+        *row(f"neighbors within {summary.cutoff:g} A", "neighbors_per_atom", ""),
     ]
     if summary.e0:
         e0 = ", ".join(f"{s} {v:.4f}" for s, v in summary.e0.items())

@@ -66,7 +66,7 @@ def force_consistency(frames: Sequence[Frame]) -> str | None:
     if abs(slope - 1) < SLOPE_TOLERANCE:
         return None
     return (
-        f"energies of {len(values)} pairs of neighbouring frames change {slope:.3g} times as much "
+        f"energies of {len(values)} pairs of neighboring frames change {slope:.3g} times as much "
         f"as their forces say{_explanation(slope)}"
     )
 

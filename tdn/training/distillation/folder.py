@@ -36,7 +36,7 @@ report.html          how far it can be trusted: open it in a browser
 report.json          the numbers in it
 model.pt             the network: tdn-eval, tdn-export, ASE
 model.tdn.pth        the same, compiled: pair_style tdn, ASE
-committee.tdn.pth    all networks: means, and deviations that tell where they do not know
+committee.tdn.pth    all networks: means, and deviations that show where they are unsure
 in.example           an input for LAMMPS: lmp -in in.example
 start.data           the structure that it starts from
 labels.lmdb          everything that the teacher said: tdn-data stats labels.lmdb
