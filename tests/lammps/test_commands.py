@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,11 +204,39 @@ def test_restart_needs_the_model_again(lmp: LammpsRunner) -> None:
     assert rows[0][1] == pytest.approx(rows[1][1], rel=1e-14)
 
 
+def test_a_command_that_fails_leaves_no_half_set_style(
+    plugin: Path, models: Path, tmp_path: Path
+) -> None:
+    """A script in Python that goes on after an error: no other model with the elements of this."""
+    (tmp_path / "in.python").write_text(liquid() + TDN.replace("toy1", str(models / "toy1")))
+    code = f"""
+import tdn_lammps
+lmp = tdn_lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
+lmp.file("in.python")
+lmp.command("run 0")
+before = lmp.get_thermo("pe")
+for command in ("pair_coeff * * {models}/short.tdn.pth H X", "run 0"):
+    try:
+        lmp.command(command)
+        print("no error")
+    except Exception as error:
+        print(error)
+lmp.command("pair_coeff * * {models}/toy1.tdn.pth H O")
+lmp.command("run 0")
+print("same", lmp.get_thermo("pe") == before)
+lmp.close()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "element X of atom type 2 is not in" in result.stdout
+    assert "All pair coeffs are not set" in result.stdout
+    assert result.stdout.endswith("same True\n")
+
+
 def test_python_module(plugin: Path, models: Path, tmp_path: Path) -> None:
     """The module of LAMMPS inside Python, in a process of its own since it brings MPI."""
-    import subprocess
-    import sys
-
     (tmp_path / "in.python").write_text(liquid() + TDN.replace("toy1", str(models / "toy1")))
     code = """
 import tdn_lammps

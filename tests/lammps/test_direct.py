@@ -83,6 +83,13 @@ def test_must_be_accepted(run: Callable[..., str]) -> None:
         assert part in line
 
 
+def test_consent_can_be_taken_back(run: Callable[..., str]) -> None:
+    again = "run 0\npair_style tdn direct yes\nrun 0\n"
+    run(STRUCTURES[:1], again, "tdn direct yes")
+    output = run(STRUCTURES[:1], again.replace(" direct yes", ""), "tdn direct yes", fails=True)
+    assert "not the gradient of its energy" in only_error(output)
+
+
 def test_keyword_does_no_harm_elsewhere(lmp: LammpsRunner, tmp_path: Path) -> None:
     STRUCTURES[0].write(tmp_path / "data.0")
     script = setup(STRUCTURES[0], "data.0", "tdn direct yes")

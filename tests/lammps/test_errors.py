@@ -62,6 +62,10 @@ MISTAKES = [
     (COEFF.replace("* *", "1 1") + "H O", ["must start with * *"]),
     (COEFF.replace("toy1", "absent") + "H O", ["absent.tdn.pth was not found"]),
     (COEFF + "H NULL", ["pair coeffs are not set"]),
+    (
+        COEFF.replace("tdn\n", "tdn device cpu\n") + "H O\nrun 0\npair_style tdn device cuda:0",
+        ["device cuda:0 was asked for", "which is on cpu", "give pair_coeff again"],
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from .test_settings import THERMO
 
 WATER = Path(__file__).parents[2] / "examples" / "water" / "water.xyz.gz"
 COEFF = "pair_coeff * * toy2.tdn.pth H O\n"
-HIDDEN = "special_bonds weights of 0 hide bonded neighbours"
+HIDDEN = "special_bonds weights of 0 hide bonded neighbors"
 
 
 @pytest.fixture(scope="module")

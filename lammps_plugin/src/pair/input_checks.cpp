@@ -81,7 +81,7 @@ void LAMMPS_NS::keep_special_neighbors(LAMMPS *lmp)
   MPI_Allreduce(&bonded, &total, 1, MPI_LMP_BIGINT, MPI_SUM, lmp->world);
   if (changed && (total > 0 || atom->molecular == Atom::TEMPLATE) && lmp->comm->me == 0)
     lmp->error->warning(FLERR,
-                        "Pair style tdn: special_bonds weights of 0 hide bonded neighbours, which "
+                        "Pair style tdn: special_bonds weights of 0 hide bonded neighbors, which "
                         "the model needs; the weights are now {}",
                         ALMOST_ZERO);
 }

@@ -37,13 +37,19 @@ void ModelFile::load(const std::string &name, const Resources &resources)
     model_.reset();
     model_ = tdn::open_model(path_, device, node_rank, check);
     find_isolated_energies();
-    model_->use_graphs(graphs);
   } catch (const std::exception &e) {
     failure = e.what();
   }
   fail_together(failure);
-  if (metadata().direct_forces) check_direct_forces();
-  if (comm->me == 0) log();
+  require_consent();
+  if (comm->me != 0) return;
+  if (metadata().direct_forces)
+    error->warning(FLERR,
+                   "Pair style tdn: the forces of {} are not the gradient of its energy: energy is "
+                   "not conserved, and pressure and virial are not available (thermo output shows "
+                   "nan; leave press out of thermo_style)",
+                   path_);
+  log();
 }
 
 /* ---------------------------------------------------------------------- */
@@ -69,20 +75,28 @@ void ModelFile::fail_together(const std::string &message)
 
 /* ---------------------------------------------------------------------- */
 
-void ModelFile::check_direct_forces() const
+void ModelFile::require_consent() const
 {
-  if (!direct)
+  if (metadata().direct_forces && !direct)
     error->all(FLERR,
                "Pair style tdn: the forces of {} are not the gradient of its energy, so energy is "
                "not conserved and there is no pressure; export a model with model.forces = "
                "gradient, or accept this with: pair_style tdn direct yes",
                path_);
-  if (comm->me == 0)
-    error->warning(FLERR,
-                   "Pair style tdn: the forces of {} are not the gradient of its energy: energy is "
-                   "not conserved, and pressure and virial are not available (thermo output shows "
-                   "nan; leave press out of thermo_style)",
-                   path_);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void ModelFile::check_keywords() const
+{
+  const bool there = device == "auto" || device == model_->device() ||
+      (device == "cuda" && model_->gpu_index() >= 0);
+  if (!there)
+    error->all(FLERR,
+               "Pair style tdn: device {} was asked for after {} was read, which is on {}; give "
+               "pair_coeff again, after pair_style",
+               device, path_, model_->device());
+  require_consent();
 }
 
 /* ---------------------------------------------------------------------- */

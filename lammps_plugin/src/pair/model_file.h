@@ -21,7 +21,7 @@ class ModelFile : protected Pointers {
  public:
   explicit ModelFile(LAMMPS *lmp) : Pointers(lmp) {}
 
-  // keywords of pair_style, which take effect in load
+  // keywords of pair_style
 
   std::string device = "auto";
   bool check = true;    // of the reference structure, and of results in every step
@@ -31,6 +31,9 @@ class ModelFile : protected Pointers {
 
   /// Read a file, on all ranks together; if one fails, all stop with its message.
   void load(const std::string &name, const class Resources &resources);
+
+  /// Before each run: pair_style may have been given again since the file was read.
+  void check_keywords() const;
 
   bool is_loaded() const { return model_ != nullptr; }
   tdn::TDNModel &model() const { return *model_; }
@@ -50,7 +53,7 @@ class ModelFile : protected Pointers {
 
   void find_isolated_energies();
   void fail_together(const std::string &message);
-  void check_direct_forces() const;
+  void require_consent() const;
   void log() const;
   std::string species_list() const;
 };

@@ -127,6 +127,11 @@ void PairTDN::coeff(int narg, char **arg)
     error->all(FLERR, "Pair style tdn: found units {}, expected units metal or real",
                update->unit_style);
 
+  // nothing is half set where this command fails and a script goes on
+  if (!allocated) allocate();
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++) setflag[i][j] = 0;
+
   ModelFile &file = parts->file;
   file.load(arg[2], parts->resources);
   const auto &metadata = file.metadata();
@@ -139,7 +144,6 @@ void PairTDN::coeff(int narg, char **arg)
   const int member_values = std::min(3 * metadata.committee, MAX_COMM_VALUES);
   comm_reverse = comm_reverse_off = std::max({9, comm_forward, member_values});
 
-  if (!allocated) allocate();
   std::vector<int> type2species(atom->ntypes + 1, -1);
   for (int type = 1; type <= atom->ntypes; type++) {
     const std::string element = arg[2 + type];
@@ -165,13 +169,15 @@ void PairTDN::init_style()
   parts->exchanges = parts->comm_mode == CommMode::EXCHANGE ||
       (parts->comm_mode == CommMode::AUTO && comm->nprocs > 1);
 
-  const tdn::TDNModel &model = parts->file.model();
+  parts->file.check_keywords();
+  tdn::TDNModel &model = parts->file.model();
   if (parts->file.graphs && (kokkosable || model.gpu_index() < 0 || !model.takes_positions()))
     error->all(FLERR,
                "Pair style tdn: graphs are for models that take positions on a GPU, without "
                "KOKKOS; found one that takes {} on {}{}; use graphs no",
                model.takes_positions() ? "positions" : "edges", model.device(),
                kokkosable ? " in tdn/kk" : "");
+  model.use_graphs(parts->file.graphs);
   if (parts->file.metadata().direct_forces) refuse_virial(lmp);
   if (parts->file.keep_e0) refuse_insertions(lmp, parts->file.isolated_energies());
   check_types(lmp, parts->elements);
