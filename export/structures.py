@@ -11,9 +11,9 @@ CLOSE = 0.7  # of the cutoff: there the envelope lets an edge count
 LARGEST_REFERENCE = 240  # atoms; every reader evaluates them
 
 
-def _contact(a: int, b: int, r_max: float) -> float:
-    """Shortest distance allowed between two elements in angstrom: a slightly compressed bond."""
-    return min(0.9 * (covalent_radii[a] + covalent_radii[b]), 0.5 * r_max)
+def _contact(a: np.ndarray, b: np.ndarray, r_max: float) -> np.ndarray:
+    """Shortest distances allowed between elements in angstrom: a slightly compressed bond."""
+    return np.minimum(0.9 * (covalent_radii[a] + covalent_radii[b]), 0.5 * r_max)
 
 
 def _volume_per_atom(numbers: np.ndarray, r_max: float) -> float:
@@ -47,7 +47,7 @@ def random_cluster(atomic_numbers: list[int], count: int, r_max: float, seed: in
         direction = rng.normal(size=3)
         point = radius * rng.random() ** (1 / 3) * direction / np.linalg.norm(direction)
         new = numbers[len(positions)]
-        contacts = np.array([_contact(new, n, r_max) for n in numbers[: len(positions)]])
+        contacts = _contact(new, numbers[: len(positions)], r_max)
         if (np.linalg.norm(positions - point, axis=1) >= contacts).all():
             positions = np.vstack([positions, point])
     return ase.Atoms(numbers, positions=positions)
@@ -74,10 +74,9 @@ def _meet_every_pair(atoms: ase.Atoms, num_species: int, r_max: float) -> int:
     distances = atoms.get_all_distances()
     i, j = np.nonzero(np.triu(distances < CLOSE * r_max, k=1))
     near = distances[i, j]
-    radii = 0.9 * covalent_radii
 
     def met(numbers: np.ndarray) -> int:
-        if (near < np.minimum(radii[numbers[i]] + radii[numbers[j]], 0.5 * r_max) - 1e-9).any():
+        if (near < _contact(numbers[i], numbers[j], r_max) - 1e-9).any():
             return -1
         low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
         return len(np.unique(1000 * low + high))
@@ -111,7 +110,7 @@ def random_cell(atomic_numbers: list[int], count: int, r_max: float, seed: int) 
         difference = fractions - point
         difference -= np.round(difference)  # nearest image: contacts are short against the cell
         new = numbers[len(fractions)]
-        contacts = np.array([_contact(new, n, r_max) for n in numbers[: len(fractions)]])
+        contacts = _contact(new, numbers[: len(fractions)], r_max)
         if (np.linalg.norm(difference @ cell, axis=1) >= contacts).all():
             fractions = np.vstack([fractions, point])
     return ase.Atoms(numbers, scaled_positions=fractions, cell=cell, pbc=True)

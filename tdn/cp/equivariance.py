@@ -92,7 +92,7 @@ def spectral_norm(tensor: np.ndarray, starts: int = 4, iterations: int = 30) -> 
             z /= max(np.linalg.norm(z), 1e-300)
             x = with_y.T @ z
             x /= max(np.linalg.norm(x), 1e-300)
-            y = np.einsum("kij,k,i->j", scaled, z, x, optimize=True)
+            y = x @ np.tensordot(z, scaled, axes=1)
             value = float(np.linalg.norm(y))
             y /= max(value, 1e-300)
         best = max(best, value)
