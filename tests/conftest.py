@@ -24,6 +24,8 @@ def pytest_configure() -> None:
     """One thread for each process, here and in programs that tests start; files run in parallel."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else processes of its own
+    # else it compiles for each instruction set of the processor to see whether the compiler can
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
     torch.set_num_threads(1)  # it has read the variable already
 
 

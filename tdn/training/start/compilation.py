@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from tdn.graph import Graph
@@ -22,7 +24,12 @@ class _CompiledDirect(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
-        self.energies_and_forces = torch.compile(network.energies_and_forces, dynamic=True)
+        self._compiled = torch.compile(network.energies_and_forces, dynamic=True)
+
+    def energies_and_forces(self, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the network, whose floats are constants: as inputs they are traced twice."""
+        with torch._dynamo.config.patch(specialize_float=True):
+            return self._compiled(*inputs)
 
 
 def compiled_network(
