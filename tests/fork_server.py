@@ -40,47 +40,60 @@ Main = Callable[[list[str]], None]
 
 
 def serve(address: str, main: Main) -> None:
-    """Accept requests for ever."""
+    """For ever: fork what is asked for, tell who asked its number and exit code.
+
+    A program ends when nobody listens any more.
+    """
     gc.freeze()  # collecting what is there already would copy all its memory
+    programs: dict[socket.socket, tuple[int, int]] = {}  # number, and a file that tells its end
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
         print("ready", flush=True)
         while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                break
-            connection.close()
-            with suppress(ChildProcessError):  # no more that have ended
-                while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                    pass
-    watch(connection, main)
+            ends = [end for _, end in programs.values()]
+            ready, _, _ = select.select([listener, *programs, *ends], [], [])
+            for connection, (number, end) in list(programs.items()):
+                if end in ready:
+                    _, status = os.waitpid(number, 0)
+                    tell(connection, os.waitstatus_to_exitcode(status))
+                    connection.close()
+                    os.close(end)
+                    del programs[connection]
+                elif connection in ready:
+                    os.killpg(number, signal.SIGKILL)
+            if listener in ready:
+                connection, _ = listener.accept()
+                request, files = receive(connection)
+                number = os.fork()
+                if number == 0:
+                    os.setpgid(0, 0)
+                    for other in (listener, connection, *programs):
+                        other.close()
+                    for _, end in programs.values():
+                        os.close(end)
+                    arguments, folder, environment = request
+                    become(folder, environment, files)
+                    run_to_the_end(main, arguments)
+                with suppress(OSError):  # where it has done so itself
+                    os.setpgid(number, number)
+                for file in files:
+                    os.close(file)
+                tell(connection, number)
+                programs[connection] = (number, os.pidfd_open(number))
 
 
-def watch(connection: socket.socket, main: Main) -> None:
-    """Fork a program, tell its number and exit code; end it when nobody listens any more."""
+def receive(connection: socket.socket) -> tuple[tuple, list[int]]:
+    """Arguments, folder and environment of a program, and its files."""
     head, files, *_ = socket.recv_fds(connection, NUMBER.size, 4)
     with connection.makefile("rb") as stream:
-        arguments, folder, environment = marshal.loads(stream.read(*NUMBER.unpack(head)))
-    program = os.fork()
-    if program == 0:
-        os.setpgid(0, 0)
-        connection.close()
-        become(folder, environment, files)
-        run_to_the_end(main, arguments)
-    with suppress(OSError):  # where it has done so itself
-        os.setpgid(program, program)
-    for file in files:
-        os.close(file)
+        return marshal.loads(stream.read(*NUMBER.unpack(head))), files
+
+
+def tell(connection: socket.socket, number: int) -> None:
+    """Send a number, unless nobody listens any more."""
     with suppress(BrokenPipeError):
-        connection.sendall(NUMBER.pack(program))
-    ready, _, _ = select.select([connection, os.pidfd_open(program)], [], [])
-    if connection in ready:
-        os.killpg(program, signal.SIGKILL)
-    _, status = os.waitpid(program, 0)
-    with suppress(BrokenPipeError):
-        connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
-    os._exit(0)
+        connection.sendall(NUMBER.pack(number))
 
 
 def run_to_the_end(main: Main, arguments: list[str]) -> None:
