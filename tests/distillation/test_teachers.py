@@ -19,6 +19,7 @@ from tdn.evaluation.teachers.calculator import calculator_named
 from tdn.evaluation.teachers.process import CalculatorProcess, WorkerDied
 from tdn.evaluation.teachers.source import CalculatorSource, parse_calculator
 from tdn.system.errors import TDNError, UsageError
+from tdn.training.distillation import labeling
 from tdn.training.distillation.labeling import label_structures
 from tdn.training.distillation.teacher_check import check_teacher
 
@@ -213,6 +214,10 @@ def test_dask(workplace):
     with cluster:
         address = cluster.scheduler_address
         found = dict(label_structures(frames, source, workplace / "w", "dask", address))
+        assert not labeling._processes  # the worker lives on without the teacher
+        other = CalculatorSource("ase.calculators.emt:EMT")
+        (again,) = label_structures(frames[3:4], other, workplace / "v", "dask", address)
+        assert again[1].finite
     atoms = frames[0]
     atoms.calc = EMT()
     assert found[0].energy == atoms.get_potential_energy()

@@ -108,17 +108,23 @@ def label_one(process: CalculatorProcess, atoms: ase.Atoms) -> Label | str:
     raise AssertionError("unreachable")
 
 
-_processes: dict[str, CalculatorProcess] = {}
+_processes: dict[Path, CalculatorProcess] = {}
 
 
-def label_in_dask(source: CalculatorSource, folder: str, atoms: ase.Atoms) -> Label | str:
+def label_in_dask(source: CalculatorSource, folder: Path, atoms: ase.Atoms) -> Label | str:
     """What a worker of Dask runs: the teacher stays alive between structures."""
     from distributed import get_worker
 
-    name = str(get_worker().id).replace("/", "_").replace(":", "_")
-    if name not in _processes:
-        _processes[name] = CalculatorProcess(source, Path(folder) / name)
-    return label_one(_processes[name], atoms)
+    place = folder / str(get_worker().id).replace("/", "_").replace(":", "_")
+    if place not in _processes:
+        _processes[place] = CalculatorProcess(source, place)
+    return label_one(_processes[place], atoms)
+
+
+def end_teachers(folder: Path) -> None:
+    """What workers of Dask run in the end: they may live on, and label for others."""
+    for place in [place for place in _processes if place.parent == folder]:
+        _processes.pop(place).close()
 
 
 def _label_with_dask(
@@ -139,18 +145,22 @@ def _label_with_dask(
             f"no scheduler of Dask at teacher.scheduler = {scheduler} ({error}); start one with: "
             "dask scheduler"
         ) from None
+    folder = folder.absolute()
     with client:
         futures = {
-            client.submit(
-                label_in_dask, source, str(folder.absolute()), atoms, pure=False, retries=TRIES
-            ): index
+            client.submit(label_in_dask, source, folder, atoms, pure=False, retries=TRIES): index
             for index, atoms in enumerate(structures)
         }
-        for future in as_completed(list(futures)):
-            try:
-                answer = future.result()
-            except TDNError:
-                raise
-            except Exception as error:  # of Dask: a structure that ends every worker
-                answer = f"{type(error).__name__}: {error}"
-            yield futures[future], answer
+        try:
+            for future in as_completed(list(futures)):
+                try:
+                    answer = future.result()
+                except TDNError:
+                    raise
+                except Exception as error:  # of Dask: a structure that ends every worker
+                    answer = f"{type(error).__name__}: {error}"
+                yield futures[future], answer
+        finally:
+            with contextlib.suppress(OSError):  # where the scheduler has ended
+                client.cancel(list(futures))
+                client.run(end_teachers, folder, on_error="ignore")
