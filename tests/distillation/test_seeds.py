@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ase
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from tdn.config.distillation import SeedsConfig
+from tdn.data.supercell import supercell
+from tdn.data.vacuum import matter_directions
 from tdn.system.errors import UsageError
-from tdn.training.distillation.initial_config import is_molecular
-from tdn.training.distillation.seeds import make_seeds, read_structures, supercell
+from tdn.training.distillation.matter import is_molecular
+from tdn.training.distillation.seeds import make_seeds, read_structures
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,7 @@ from tdn.training.distillation.seeds import make_seeds, read_structures, superce
         (bulk("Cu", cubic=True) * (1, 1, 4), 64, 64),  # the long axis waits
         (molecule("H2O"), 64, 3),
         (fcc111("Cu", (1, 1, 4), vacuum=None), 60, 64),  # a slab repeats in its plane only
+        (bulk("Cu", cubic=True) * 2, 64, 64),  # a cube of 256 atoms would cost four times as much
     ],
 )
 def test_supercells_are_large_enough_and_compact(atoms, wanted, expected):
@@ -28,7 +32,21 @@ def test_supercells_are_large_enough_and_compact(atoms, wanted, expected):
     assert len(big) == expected
     if big.pbc.all():
         lengths = big.cell.lengths()
-        assert lengths.max() < 1.05 * max(lengths.min(), atoms.cell.lengths().max())
+        doubled = 2 if len(atoms) == 32 else 1
+        assert lengths.max() < 1.05 * max(doubled * lengths.min(), atoms.cell.lengths().max())
+
+
+def test_a_slab_in_a_periodic_cell_is_a_slab():
+    slab = fcc111("Cu", (1, 1, 4), vacuum=6.0)
+    slab.pbc = True
+    assert matter_directions(slab).tolist() == [True, True, False]
+    assert supercell(slab, 60).cell.lengths()[2] == slab.cell.lengths()[2]
+    kinds = {candidate.kind for candidate in make_seeds([slab], config(), melting=True)}
+    assert kinds == {"structure", "rattle", "strain", "vacancy", "contact"}
+    # 3.35 angstrom between layers is no vacuum, and neither is the edge of a cell
+    layers = ase.Atoms("C2", [[0, 0, 0.1], [0, 1.42, 3.3]], cell=[2.46, 4.26, 6.7], pbc=True)
+    assert matter_directions(layers).all()
+    assert not matter_directions(molecule("H2O")).any()
 
 
 def config(**values) -> SeedsConfig:
@@ -84,9 +102,9 @@ def test_a_shear_is_a_pure_strain():
             assert np.abs(strain).max() <= 0.05
 
 
-def test_a_molecule_is_only_rattled_exchanged_and_squeezed():
+def test_a_molecule_is_only_rattled_and_squeezed():
     kinds = {candidate.kind for candidate in make_seeds([molecule("H2O")], config(), melting=True)}
-    assert kinds == {"structure", "rattle", "exchange", "contact"}
+    assert kinds == {"structure", "rattle", "contact"}
 
 
 def test_what_does_not_melt_keeps_its_order():
@@ -124,6 +142,12 @@ def test_substituting_what_is_not_there_is_refused(workplace):
         read_structures(values)
 
 
+def graphite() -> ase.Atoms:
+    """Two layers in a cell, AB."""
+    places = [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25], [0, 0, 0.75], [2 / 3, 1 / 3, 0.75]]
+    return ase.Atoms("C4", scaled_positions=places, cell=[2.46, 2.46, 6.7, 90, 90, 120], pbc=True)
+
+
 def test_molecular_matter_is_recognized():
     dry_ice = bulk("C", "fcc", a=5.6, cubic=True)
     for atom in list(dry_ice):
@@ -133,3 +157,4 @@ def test_molecular_matter_is_recognized():
     assert is_molecular(molecule("H2O"))
     assert not is_molecular(bulk("C", "diamond", a=3.57, cubic=True))
     assert not is_molecular(bulk("NaCl", "rocksalt", a=5.6, cubic=True))
+    assert not is_molecular(graphite())

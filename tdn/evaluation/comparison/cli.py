@@ -113,6 +113,7 @@ def _compare(
     threads: int,
 ) -> int:
     from tdn.data import read_frames
+    from tdn.data.supercell import supercell
     from tdn.evaluation.dynamics.plan import sensible_timestep
     from tdn.evaluation.teachers.source import is_import_path
     from tdn.inference.calculator import TDNCalculator
@@ -122,11 +123,10 @@ def _compare(
     from .dynamics import Case
     from .report import as_text, write_report
     from .section import Pair
-    from .vacancy import repeated
 
     pair = Pair(calculators[0], calculators[1], ("reference", "student"))
     first = structures[0]
-    start = repeated(first, ATOMS) if first.pbc.all() else first
+    start = supercell(first, ATOMS)
     compiled = not is_import_path(arguments.student) and is_compiled_file(arguments.student)
     subjects = Subjects(
         crystals=crystals_among(structures) if arguments.crystals else {},
@@ -163,10 +163,12 @@ def _compare(
 
 def crystals_among(structures: list[ase.Atoms]) -> dict[str, ase.Atoms]:
     """Small cells that are periodic in three directions, by their formula and place."""
+    from tdn.data.vacuum import is_bulk
+
     return {
         atoms.get_chemical_formula() + (f" ({number})" if len(structures) > 1 else ""): atoms
         for number, atoms in enumerate(structures, start=1)
-        if atoms.pbc.all() and len(atoms) <= LARGEST_CRYSTAL
+        if is_bulk(atoms) and len(atoms) <= LARGEST_CRYSTAL
     }
 
 

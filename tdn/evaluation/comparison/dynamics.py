@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list
 
+from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.in_ase import run_in_ase
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory
 
@@ -57,11 +58,11 @@ def radial_distribution(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances at the centers of bins, and g(r) of two elements, averaged over samples.
 
-    It ends where a sphere no longer fits into the cell, at `FARTHEST` at most. Without a cell
-    there is no density to divide by: then it is the number of pairs per atom and angstrom.
+    It ends where a sphere no longer fits into the cell, at `FARTHEST` at most. Molecules, layers
+    and slabs have no density to divide by: then it is the number of pairs per atom and angstrom.
     """
-    cell = samples[0].cell
-    if samples[0].pbc.all():
+    cell, bulk = samples[0].cell, is_bulk(samples[0])
+    if bulk:
         heights = 1 / np.linalg.norm(cell.reciprocal().array, axis=1)
         farthest = min(FARTHEST, 0.5 * heights.min())
     else:
@@ -76,7 +77,7 @@ def radial_distribution(
         counts += np.histogram(d[chosen], edges)[0]
     centers = 0.5 * (edges[1:] + edges[:-1])
     counts /= len(samples) * a
-    if not samples[0].pbc.all():
+    if not bulk:
         return centers, counts / BIN
     shells = 4 / 3 * np.pi * (edges[1:] ** 3 - edges[:-1] ** 3)
     density = (b - (first == second)) / float(np.mean([s.get_volume() for s in samples]))

@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list
 
 from tdn.data.frames import Frame
+from tdn.data.vacuum import is_bulk
 
 from .section import Section
 
@@ -35,7 +36,7 @@ def seen_section(frames: Sequence[Frame], temperatures: Sequence[float] = ()) ->
     section.rows.append(["frames", ", ".join(f"{n} {c}" for n, c in sorted(kinds.items()))])
     sizes = sorted({len(frame.atoms) for frame in frames})
     section.rows.append(["atoms", f"{sizes[0]} to {sizes[-1]}"])
-    bulk = [f for f in frames if f.atoms.pbc.all() and "surface" not in (f.config_type or "")]
+    bulk = [f for f in frames if is_bulk(f.atoms) and "surface" not in (f.config_type or "")]
     volumes = [f.atoms.get_volume() / len(f.atoms) for f in bulk]
     if bulk:
         section.rows.append(["volume (Å³ per atom)", f"{min(volumes):.2f} to {max(volumes):.2f}"])

@@ -9,6 +9,8 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.optimize import FIRE
 
+from tdn.data.supercell import supercell
+
 from .section import Pair, Section, comparing_columns
 
 # atoms of the cell with the vacancies, at least
@@ -38,7 +40,7 @@ def vacancy_energy(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
 
 
 def _energy(crystal: ase.Atoms, calculator: Calculator) -> float:
-    whole = repeated(crystal, ATOMS)
+    whole = supercell(crystal, ATOMS)
     whole.calc = calculator
     energy = whole.get_potential_energy()
     work = whole.copy()
@@ -62,12 +64,3 @@ def formula_unit(atoms: ase.Atoms) -> list[int]:
             wanted[number] -= 1
             chosen.append(int(index))
     return chosen
-
-
-def repeated(atoms: ase.Atoms, count: int) -> ase.Atoms:
-    """A supercell of at least so many atoms, as cubic as possible."""
-    repeats = np.ones(3, dtype=int)
-    while len(atoms) * repeats.prod() < count:
-        lengths = atoms.cell.lengths() * repeats
-        repeats[np.isclose(lengths, lengths.min(), rtol=0.02)] += 1
-    return atoms.repeat(tuple(int(n) for n in repeats))

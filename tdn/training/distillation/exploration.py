@@ -9,6 +9,7 @@ from pathlib import Path
 import ase
 
 from tdn.config.distillation import RoundsConfig
+from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.in_ase import run_in_ase
 from tdn.evaluation.dynamics.lammps import run_in_lammps
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
@@ -81,7 +82,7 @@ def plan_exploration(
     plans = []
     for place, (name, atoms, segments, with_pressure) in enumerate(wanted):
         pressure = None
-        if rounds.pressures and with_pressure and atoms.pbc.all():
+        if rounds.pressures and with_pressure and is_bulk(atoms):
             pressure = rounds.pressures[(number + place) % len(rounds.pressures)]
         plans.append(
             Plan(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import ase
 import numpy as np
 
+from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
 
 from .candidates import Candidate, read_candidates, write_candidates
@@ -95,7 +96,7 @@ def held_out_plans(whole: Distillation) -> list[Plan]:
                     segments=(first, Segment(kind, temperature, temperature, steps)),
                     timestep=rounds.timestep or sensible_timestep(atoms),
                     every=max(1, steps // SAMPLES),
-                    pressure=rounds.pressures[0] if rounds.pressures and atoms.pbc.all() else None,
+                    pressure=rounds.pressures[0] if rounds.pressures and is_bulk(atoms) else None,
                     seed=SEED + whole.config.seeds.seed % 1000 + 31 * len(plans) + number,
                 )
             )

@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 from tdn.config import TrainConfig
 from tdn.config.distillation import DistillConfig, seconds_of
 from tdn.data.frames import Frame
+from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.plan import Plan
 from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.inference.calculator import TDNCalculator
@@ -61,7 +62,7 @@ class Distillation:
         self.config = config
         self.folder = RunFolder(Path(config.run.folder))
         self.structures = read_structures(config.seeds)
-        if config.rounds.pressures and not any(atoms.pbc.all() for atoms in self.structures):
+        if config.rounds.pressures and not any(is_bulk(atoms) for atoms in self.structures):
             raise UsageError(
                 "rounds.pressures need structures that are periodic in three directions, and none "
                 "of them is; set rounds.pressures to [] for constant volume"

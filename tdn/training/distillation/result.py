@@ -21,8 +21,8 @@ from tdn.system.atomic_files import atomic_write
 
 from .committee import Committee, export
 from .held_out import HeldOut, visit
-from .initial_config import is_molecular
 from .loop import HELD_OUT, Distillation
+from .matter import is_molecular
 from .progress import say, warn
 
 EXAMPLE = """\

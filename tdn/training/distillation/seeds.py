@@ -10,10 +10,13 @@ from ase.data import atomic_numbers
 
 from tdn.config.distillation import SeedsConfig
 from tdn.data import read_frames
+from tdn.data.supercell import supercell
+from tdn.data.vacuum import is_bulk
 from tdn.system.errors import TDNError, UsageError
 
 from .candidates import Candidate
 from .disorder import disordered, with_contacts
+from .matter import is_molecular
 
 # displacements, in angstrom, beside a strain, a defect or a surface
 SMALL_RATTLE = 0.05
@@ -51,22 +54,6 @@ def read_structures(config: SeedsConfig) -> list[ase.Atoms]:
     return found
 
 
-def supercell(atoms: ase.Atoms, wanted: int) -> ase.Atoms:
-    """Repeat along periodic directions, always the thinnest one, until there are enough atoms."""
-    atoms = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    if not atoms.pbc.any():
-        return atoms
-    repeats = np.ones(3, dtype=int)
-    heights = np.full(3, np.inf)
-    inverse = np.linalg.pinv(atoms.cell.array)[:, atoms.pbc]
-    heights[atoms.pbc] = 1 / np.linalg.norm(inverse, axis=0)
-    while len(atoms) * repeats.prod() < wanted:
-        thinnest = heights * repeats
-        # equal heights grow together: a cubic cell stays cubic
-        repeats[np.isclose(thinnest, thinnest.min(), rtol=0.02)] += 1
-    return atoms.repeat(tuple(int(n) for n in repeats))
-
-
 def make_seeds(
     structures: list[ase.Atoms], config: SeedsConfig, melting: bool = False
 ) -> list[Candidate]:
@@ -97,8 +84,9 @@ def _variants(
     atoms: ase.Atoms, config: SeedsConfig, melting: bool
 ) -> dict[str, tuple[int, Callable[[np.random.Generator, float], ase.Atoms]]]:
     """Kind -> how many, and a function of a generator and a share in (0, 1]."""
-    periodic, bulk = bool(atoms.pbc.any()), bool(atoms.pbc.all())
-    several = len(set(atoms.numbers.tolist())) > 1
+    periodic, bulk = bool(atoms.pbc.any()), is_bulk(atoms)
+    # in a molecule it would be another one, or none
+    mixable = len(set(atoms.numbers.tolist())) > 1 and not is_molecular(atoms)
     substitutions = {
         old: new for old, new in (config.substitutions or {}).items() if old in atoms.symbols
     }
@@ -161,7 +149,7 @@ def _variants(
         "shear": (config.shears * bulk, sheared),
         "vacancy": (config.vacancies if periodic and len(atoms) > 1 else 0, vacant),
         "surface": (config.surfaces * bulk, cut),
-        "exchange": (config.exchanges * several, exchanged),
+        "exchange": (config.exchanges * mixable, exchanged),
         "disorder": (config.disordered if bulk and melting else 0, molten),
         "contact": (config.contacts if len(atoms) > 1 else 0, pushed),
         "substitution": (config.replaced if substitutions else 0, replaced),
