@@ -62,7 +62,8 @@ def test_same_pairs(plugin: Path, models: Path, tmp_path: Path, ranks: int) -> N
     skin = 0.7
     for name, structure in CELLS.items():
         structure.write(tmp_path / f"{name}.data")
-        script = setup(structure, f"{name}.data") + "pair_coeff * * toy1.tdn.pth H O\n"
+        script = setup(structure, f"{name}.data", "tdn neighbors lammps")
+        script += "pair_coeff * * toy1.tdn.pth H O\n"
         (tmp_path / f"in.{name}").write_text(script + f"neighbor {skin} bin\n")
     code = COMPARE.replace("NAMES", repr(list(CELLS))).replace("SKIN", repr(skin))
     (tmp_path / "compare.py").write_text(code)
@@ -153,6 +154,19 @@ def box(shared_files: SharedFiles, tmp_path: Path) -> Structure:
     structure = random_structure(3, 40, np.diag([9.0, 9.5, 10.0]), distance=1.6)
     structure.write(tmp_path / "data")
     return structure
+
+
+def test_own_list_is_the_default(lmp: LammpsRunner, box: Structure) -> None:
+    """LAMMPS makes one list if it is asked to, and none otherwise."""
+    coeff = f"pair_coeff * * {MODEL} H O\nrun 0\n"
+    for style, lists, line in (
+        ("tdn", 0, FOUND),
+        ("tdn neighbors auto", 0, FOUND),
+        ("tdn neighbors lammps", 1, "TDN neighbor list: that of LAMMPS\n"),
+    ):
+        output = lmp(setup(box, "data", style) + coeff)
+        assert output.count("TDN neighbor list") == output.count(line) == 1
+        assert output.count("pair tdn, perpetual") == lists
 
 
 def needs() -> dict[str, tuple[str, str]]:

@@ -407,6 +407,12 @@ void TDNModel::copy(const FoundPairs &found, std::vector<int64_t> &begin,
   found.copy(begin, other);
 }
 
+double TDNModel::host_bytes(const FoundPairs &found)
+{
+  return found.begin.is_cpu() ? static_cast<double>(found.begin.nbytes() + found.other.nbytes())
+                              : 0.0;
+}
+
 void TDNModel::set_num_threads(int num_threads)
 {
   at::set_num_threads(num_threads);

@@ -142,6 +142,9 @@ class TDNModel {
   static void copy(const FoundPairs &found, std::vector<int64_t> &begin,
                    std::vector<int32_t> &other);
 
+  /// Bytes that such a list takes in memory of the host.
+  static double host_bytes(const FoundPairs &found);
+
   /// Number of threads for the operators on the CPU.
   static void set_num_threads(int num_threads);
   static int num_threads();

@@ -264,6 +264,7 @@ EdgeGraph::Closest EdgeGraph::closest()
 
 double EdgeGraph::memory_usage() const
 {
-  return nodes_.memory_usage() + bytes_of(node_species, pairs_begin, pair_atom, node_of_row,
-                                          pair_slot, edge_index, edge_vec, all_atoms, reached);
+  return nodes_.memory_usage() + (found ? tdn::TDNModel::host_bytes(*found) : 0.0) +
+      bytes_of(node_species, pairs_begin, pair_atom, node_of_row, pair_slot, edge_index, edge_vec,
+               all_atoms, reached);
 }

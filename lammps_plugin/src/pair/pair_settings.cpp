@@ -208,8 +208,7 @@ bool PairTDN::choose_list()
   const ListMode mode = parts->list_mode;
   if (mode == ListMode::OWN && !need.empty())
     error->all(FLERR, "Pair style tdn: neighbors own is not possible here: {}; use neighbors auto", need);
-  const bool own = mode == ListMode::OWN ||
-      (mode == ListMode::AUTO && need.empty() && model.gpu_index() >= 0);
+  const bool own = mode != ListMode::LAMMPS && need.empty();
   const std::string report = own ? "found by the model on " + model.device()
       : need.empty()             ? "that of LAMMPS"
                                  : "that of LAMMPS, since " + need;
