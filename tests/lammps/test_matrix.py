@@ -244,6 +244,8 @@ def test_exchanges_of_features_and_gradients(
     """
     CELLS["orthogonal"].write(tmp_path / "orthogonal.plain.data")
     script = Case("orthogonal", "brick", "on", False).script("case", 2)
+    # LAMMPS names the width of the halo beside the lists that it makes
+    script = script.replace("pair_style tdn", "pair_style tdn neighbors lammps")
     output = run_script(script + "run 3\n", tmp_path, models, ranks=2)
     (line,) = re.findall("TDN communication per step: .*", output)
     layers = CONFIGS[NETWORK].num_layers
