@@ -10,6 +10,8 @@ import torch
 
 from .test_edge_matrix import TOLERANCE, problem, tdn
 
+pytestmark = pytest.mark.slow  # what it needs takes ten seconds to compile
+
 NO_LIMIT = 2**31 - 1
 NEEDED = list(all_of((True, False), repeat=3))
 

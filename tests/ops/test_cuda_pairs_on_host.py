@@ -18,6 +18,8 @@ from tdn.inference.positions import PositionNetwork
 from .test_exchange import loopback_library  # noqa: F401
 from .test_find_pairs import DISTANCE, PLACES, check
 
+pytestmark = pytest.mark.slow  # what it needs takes ten seconds to compile
+
 OPERATORS = ("sums", "row_size", "project", "forward", "last", "backward", "density_ghosts", "zbl")
 NO_LIMIT = 2**31 - 1
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+pytestmark = pytest.mark.slow  # what it needs takes ten seconds to compile
+
 PLUGIN = Path(__file__).parents[2] / "lammps_plugin" / "src"
 
 
