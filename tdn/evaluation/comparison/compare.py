@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import ase
@@ -12,7 +13,7 @@ from ase.calculators.calculator import Calculator
 from tdn.data.frames import Frame
 from tdn.evaluation.dynamics.plan import Trajectory
 
-from .crystal import elastic_constants, equation_of_state, relaxed
+from .crystal import elastic_constants, equation_of_state, relaxed_by_both
 from .dynamics import Case, compare_dynamics
 from .held_out import calibration_section, error_section, predict
 from .phonons import phonon_frequencies
@@ -115,12 +116,13 @@ def _crystal(
     """What is known about a crystal at 0 K."""
     sections = []
 
+    @cache
     def both() -> dict[str, ase.Atoms]:
-        return {n: relaxed(atoms, c) for n, c in pair.named}
+        return relaxed_by_both(pair, atoms)
 
     for title, make in (
-        ("Equation of state", lambda: equation_of_state(pair, atoms)),
-        ("Elastic constants", lambda: elastic_constants(pair, atoms)),
+        ("Equation of state", lambda: equation_of_state(pair, both())),
+        ("Elastic constants", lambda: elastic_constants(pair, atoms, both())),
         ("Vacancies", lambda: vacancy_energy(pair, both())),
         ("Phonons", lambda: phonon_frequencies(pair, both())),
     ):

@@ -43,11 +43,16 @@ def relaxed(atoms: ase.Atoms, calculator: Calculator, cell: bool = True) -> ase.
     return work
 
 
-def equation_of_state(pair: Pair, atoms: ase.Atoms) -> Section:
+def relaxed_by_both(pair: Pair, atoms: ase.Atoms) -> dict[str, ase.Atoms]:
+    """Name of each calculator -> its relaxed crystal."""
+    return {name: relaxed(atoms, calculator) for name, calculator in pair.named}
+
+
+def equation_of_state(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
     """Energy against volume; volume, lengths and bulk modulus at the minimum.
 
     Birch-Murnaghan (`ase.eos`), relative positions fixed, volumes of +-12 % about the relaxed one
-    of each calculator.
+    of each calculator (`relaxed_by_both`).
     """
     section = Section(
         "Equation of state",
@@ -57,7 +62,7 @@ def equation_of_state(pair: Pair, atoms: ase.Atoms) -> Section:
     )
     curves, fits = {}, []
     for name, calculator in pair.named:
-        start = relaxed(atoms, calculator)
+        start = crystal[name]
         volumes, energies = [], []
         for stretch in STRETCHES:
             work = start.copy()
@@ -84,15 +89,21 @@ def equation_of_state(pair: Pair, atoms: ase.Atoms) -> Section:
     return section
 
 
-def elastic_constants(pair: Pair, atoms: ase.Atoms) -> Section:
-    """Elastic constants from stresses of strained cells, atoms relaxed."""
+def elastic_constants(pair: Pair, atoms: ase.Atoms, crystal: dict[str, ase.Atoms]) -> Section:
+    """Elastic constants from stresses of strained cells, atoms relaxed.
+
+    Parameters
+    ----------
+    atoms : the crystal as given, whose symmetry tells which constants are independent
+    crystal : name -> relaxed crystal, for both names of the pair
+    """
     section = Section(
         "Elastic constants",
         f"Central differences of the stress at strains of {100 * STRAIN:g} %, with the atoms "
         "relaxed, about the relaxed crystal of each.",
         comparing_columns(pair),
     )
-    matrices = [elastic_matrix(relaxed(atoms, c), c) for c in pair.both]
+    matrices = [elastic_matrix(crystal[name], calculator) for name, calculator in pair.named]
     for name, values in _independent(atoms, matrices).items():
         section.compare(name, "GPa", values)
     return section
