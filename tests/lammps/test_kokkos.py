@@ -365,6 +365,22 @@ def test_features(
         assert np.all(np.abs(found - expected) <= tolerance * scale + 1e-12)
 
 
+def test_loops_of_few_and_of_many_atoms(
+    run: Runner, tmp_path: Path, shared_files: SharedFiles
+) -> None:
+    """One thread goes through few atoms, all threads of KOKKOS through more than 4096."""
+    shared_files.export(NETWORK)
+    for repeats in (15, 17):
+        structure = grid(repeats)
+        assert (len(structure.species) > 4096) == (repeats == 17)
+        structure.write(tmp_path / "data")
+        script = setup(structure, "data") + f"pair_coeff * * {MODEL} H O\n" + THERMO + "run 0\n"
+        want, found = (thermo_rows(run(script, plain=plain)) for plain in (True, False))
+        scale = np.abs(want[0][2:]).max()  # of pressures, some of which vanish
+        assert found[0][1] == pytest.approx(want[0][1], rel=1e-12)
+        np.testing.assert_allclose(found[0][2:], want[0][2:], rtol=0, atol=1e-11 * scale)
+
+
 def test_insertions(run: Runner, tmp_path: Path) -> None:
     """Commands that add and take atoms between runs, and a rank that loses all of its own."""
     structure = grid()

@@ -13,6 +13,8 @@
 #include "atom_masks.h"
 #include "comm.h"
 
+#include <algorithm>
+
 using namespace LAMMPS_NS;
 
 template <class DeviceType>
@@ -117,38 +119,31 @@ void GraphKokkos<DeviceType>::build_pairs(const Neighbors &neighbors,
       });
   atom_of_node = there(nodes_.atoms(), num_all);
   enlarge_view(node_species, num_all);
-  count_mapped();
+  read_nodes(0, 0, atom->nlocal, sums_of(LOCAL));
   Kokkos::deep_copy(sums_on_host, sums);    // waits: arrays of the host are read until then
-  num_mapped = sums_on_host(ATOMS).mapped;
-}
-
-/* ---------------------------------------------------------------------- */
-
-template <class DeviceType> void GraphKokkos<DeviceType>::count_mapped() const
-{
-  const auto type = atomKK->k_type.template view<DeviceType>();
-  const Array<int> mapping = species_of_type;
-  Kokkos::parallel_reduce(
-      "tdn:count_atoms", Kokkos::RangePolicy<DeviceType>(0, atom->nlocal),
-      KOKKOS_LAMBDA(const int i, StepSums &sum) { sum.mapped += mapping(type(i)) >= 0; },
-      sums_of(ATOMS));
+  num_mapped = sums_on_host(LOCAL).mapped;
 }
 
 /* ----------------------------------------------------------------------
-   species of nodes from the types of their atoms; those that were others, and that are none
+   species of nodes from the types of their atoms; those that were others, and that are none; and how
+   many of the first atoms have one
 ------------------------------------------------------------------------- */
 
 template <class DeviceType>
-void GraphKokkos<DeviceType>::read_nodes(int first, int last,
+void GraphKokkos<DeviceType>::read_nodes(int first, int last, int num_atoms,
                                          const Kokkos::View<StepSums, DeviceType> &out)
 {
   const auto type = atomKK->k_type.template view<DeviceType>();
   const Array<int> mapping = species_of_type;
   const Numbers atoms = atom_of_node;
   const Array<int64_t> species = node_species;
-  Kokkos::parallel_reduce(
-      "tdn:species", Kokkos::RangePolicy<DeviceType>(first, last),
-      KOKKOS_LAMBDA(const int node, StepSums &sum) {
+  const int num_nodes = last - first;
+  reduce(
+      "tdn:species", std::max(num_nodes, num_atoms),
+      KOKKOS_LAMBDA(const int k, StepSums &sum) {
+        if (k < num_atoms) sum.mapped += mapping(type(k)) >= 0;
+        if (k >= num_nodes) return;
+        const int node = first + k;
         const int64_t found = mapping(type(atoms(node)));
         sum.changed += found != species(node);
         sum.unknown += found < 0;
@@ -164,8 +159,7 @@ void GraphKokkos<DeviceType>::read_nodes(int first, int last,
 template <class DeviceType> bool GraphKokkos<DeviceType>::read_species(bool needed)
 {
   if (!takes_positions) return EdgeGraph::read_species(needed);
-  read_nodes(0, nodes_.num_local(), sums_of(LOCAL));
-  count_mapped();
+  read_nodes(0, nodes_.num_local(), atom->nlocal, sums_of(LOCAL));
   return needed || ON_HOST ? check_species() : false;
 }
 
@@ -173,7 +167,7 @@ template <class DeviceType> void GraphKokkos<DeviceType>::update()
 {
   if (!takes_positions) return EdgeGraph::update();
   atomKK->sync(ExecutionSpaceFromDevice<DeviceType>::space, TYPE_MASK);
-  read_nodes(nodes_.num_local(), nodes_.num_all(), sums_of(GHOSTS));
+  read_nodes(nodes_.num_local(), nodes_.num_all(), 0, sums_of(GHOSTS));
   if (ON_HOST) check_species();
 }
 
@@ -186,7 +180,7 @@ template <class DeviceType> bool GraphKokkos<DeviceType>::check_species()
     atomKK->sync(Host, TYPE_MASK | TAG_MASK);
     for (int node = 0; node < nodes_.num_all(); node++) species_of(node);    // throws
   }
-  if (sums_on_host(ATOMS).mapped != num_mapped) throw_joined();
+  if (sums_on_host(LOCAL).mapped != num_mapped) throw_joined();
   return sums_on_host(LOCAL).changed > 0.0;
 }
 

@@ -78,9 +78,26 @@ template <class DeviceType> class GraphKokkos : public EdgeGraph {
   Kokkos::View<StepSums, DeviceType> result_sums() const { return sums_of(RESULTS); }
   StepSums wait_for_results();
 
+  /// Sums of function(item, sum) over items. On the CPU few items are not worth waking threads for.
+  template <class Function>
+  static void reduce(const char *name, int count, const Function &function,
+                     const Kokkos::View<StepSums, DeviceType> &out)
+  {
+    constexpr int few = 4096;
+    if constexpr (ON_HOST) {
+      if (count <= few) {
+        StepSums sum;
+        for (int item = 0; item < count; item++) function(item, sum);
+        out() = sum;
+        return;
+      }
+    }
+    Kokkos::parallel_reduce(name, Kokkos::RangePolicy<DeviceType>(0, count), function, out);
+  }
+
   // functions with kernels must be public for nvcc
-  void read_nodes(int first, int last, const Kokkos::View<StepSums, DeviceType> &out);
-  void count_mapped() const;
+  void read_nodes(int first, int last, int num_atoms,
+                  const Kokkos::View<StepSums, DeviceType> &out);
 
  private:
   Array<int> species_of_type;    // -1 for none
@@ -91,7 +108,7 @@ template <class DeviceType> class GraphKokkos : public EdgeGraph {
   int64_t num_pairs = 0;
   double num_mapped = 0.0;
 
-  enum Part { LOCAL, GHOSTS, ATOMS, RESULTS, NUM_PARTS };
+  enum Part { LOCAL, GHOSTS, RESULTS, NUM_PARTS };
   Array<StepSums> sums;
   decltype(Kokkos::create_mirror_view(std::declval<Array<StepSums>>())) sums_on_host;
 

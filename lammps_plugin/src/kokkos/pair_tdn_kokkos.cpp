@@ -161,8 +161,8 @@ template <class DeviceType> double PairTDNKokkos<DeviceType>::tally(tdn::Forces 
   const auto left_out = e0;
   const double energy_unit = scale();
   const Foreign<double> energies(result.atom_energy, n), forces(result.forces, 3 * n);
-  Kokkos::parallel_reduce(
-      "tdn:tally", Kokkos::RangePolicy<DeviceType>(0, n),
+  Graph::reduce(
+      "tdn:tally", n,
       KOKKOS_LAMBDA(const int node, StepSums &sum) {
         sum.energy += energies(node) - left_out(species(node));
         for (int a = 0; a < 3; a++) {
