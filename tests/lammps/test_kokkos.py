@@ -396,6 +396,17 @@ def test_insertions(run: Runner, tmp_path: Path) -> None:
         np.testing.assert_allclose(thermo_rows(run(script, ranks=ranks)), want, rtol=1e-10)
 
 
+def test_keywords_given_again(run: Runner, tmp_path: Path) -> None:
+    """Energies of isolated atoms are left out from the next run on, without a new model."""
+    structure = grid()
+    structure.write(tmp_path / "data")
+    script = setup(structure, "data") + "pair_coeff * * toy2.tdn.pth H O\n" + THERMO
+    script += "run 0\npair_style tdn e0 no\nrun 0\n"
+    want = thermo_rows(run(script, plain=True))
+    assert abs(want[1][1] - want[0][1]) > 1.0  # eV
+    np.testing.assert_allclose(thermo_rows(run(script)), want, rtol=1e-10)
+
+
 def test_without_kokkos_switched_on(run: Runner, tmp_path: Path) -> None:
     structure = random_structure(1, 9, None)
     structure.write(tmp_path / "data")

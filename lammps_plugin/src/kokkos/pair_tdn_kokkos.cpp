@@ -80,11 +80,6 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::coeff(int narg, char
 {
   PairTDN::coeff(narg, arg);
   report_places = true;
-  const std::vector<double> values = left_out_e0();
-  e0 = Kokkos::View<double *, DeviceType>("tdn:e0", values.size());
-  Kokkos::deep_copy(e0, Kokkos::View<const double *, Kokkos::HostSpace,
-                                     Kokkos::MemoryTraits<Kokkos::Unmanaged>>(values.data(),
-                                                                              values.size()));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -101,6 +96,11 @@ template <class DeviceType> void PairTDNKokkos<DeviceType>::init_style()
   auto *const request = neighbor->find_request(this);
   request->set_kokkos_device(execution_space == Device);
   request->set_kokkos_host(execution_space == HostKK);
+  const std::vector<double> values = left_out_e0();
+  e0 = Kokkos::View<double *, DeviceType>("tdn:e0", values.size());
+  Kokkos::deep_copy(e0, Kokkos::View<const double *, Kokkos::HostSpace,
+                                     Kokkos::MemoryTraits<Kokkos::Unmanaged>>(values.data(),
+                                                                              values.size()));
 }
 
 /* ---------------------------------------------------------------------- */
