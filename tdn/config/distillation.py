@@ -110,8 +110,11 @@ class ReportConfig:
     """What the result is compared in."""
 
     heldout: int = option(8, "held-out frames of each run of the student", minimum=1)
-    teacher_steps: int = option(
-        600, "steps of the teacher's own dynamics at each temperature; 0: none", minimum=0
+    teacher_steps: int | None = option(
+        None,
+        "steps of the teacher's own dynamics at each temperature; 0: none; null: 600, or as many "
+        "as a fast teacher does in 30 s, up to 10 ps",
+        minimum=0,
     )
     temperatures: tuple[float, ...] = option((), "K, of these dynamics; empty: lowest and highest")
     crystals: bool = option(

@@ -8,6 +8,7 @@ from tdn.config.distillation import seconds_of
 from tdn.system.errors import UsageError
 from tdn.training.distillation import budget as module
 from tdn.training.distillation.budget import FINAL_SHARE, REPORT_SHARE, ROUNDS_SHARE, Budget
+from tdn.training.distillation.result import report_steps
 
 
 @pytest.fixture
@@ -88,3 +89,13 @@ def test_earlier_attempts_count(tmp_path, clock):
     clock["time"] += 1000  # the machine was off
     again = Budget(path, 100.0)
     assert again.left == pytest.approx(70) and again.costs == {"label": 0.5}
+
+
+def test_fast_teachers_go_on_for_longer_in_the_report():
+    """Two molecules at 2 ms a step, a crystal at 0.35 s, one at 20 s; steps of 1 fs."""
+    assert report_steps(None, 4e-3, 900.0, 1.0) == 6000  # half a minute
+    assert report_steps(None, 1e-4, 900.0, 1.0) == 10_000  # 10 ps
+    assert report_steps(None, 4e-3, 50.0, 1.0) == 2000  # a fifth of what there is
+    assert report_steps(None, 0.35, 900.0, 1.0) == 600
+    assert report_steps(None, 20.0, 900.0, 1.0) == 36
+    assert report_steps(200, 1e-4, 900.0, 1.0) == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import ase
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
@@ -30,6 +31,7 @@ from tdn.evaluation.comparison.dynamics import (
     mean_square_displacement,
     radial_distribution,
 )
+from tdn.evaluation.comparison.figures import curves_figure
 from tdn.evaluation.comparison.held_out import (
     Predictions,
     calibration_section,
@@ -203,6 +205,28 @@ def test_dynamics_of_equal_calculators_are_equal():
     work.calc = EMT()
     assert sample.energy == pytest.approx(work.get_potential_energy(), abs=1e-9)
     assert np.allclose(sample.forces, work.get_forces(), atol=1e-9)
+
+
+def test_pairs_of_a_molecule_have_no_density():
+    """Water: two O-H bonds of one oxygen, so 2 = the sum of pairs per atom and angstrom."""
+    water = molecule("H2O")
+    _, pairs = radial_distribution([water], "O", "H")
+    assert (pairs * 0.1).sum() == pytest.approx(2.0)
+    pair = Pair(EMT(), EMT(), ("one", "other"))
+    section, _ = compare_dynamics(pair, Case("300 K", water, 300.0, 0.5, 4, 40, 5))
+    assert [row[0] for row in section.rows] == [
+        "pairs per atom and Å H-H, RMS",
+        "pairs per atom and Å H-O, RMS",
+    ]
+
+
+@pytest.mark.parametrize(("panels", "columns", "rows"), [(3, 3, 1), (4, 4, 1), (7, 4, 2)])
+def test_panels_of_a_figure_wrap(panels: int, columns: int, rows: int):
+    curve = (np.arange(3.0), np.arange(3.0))
+    names = [f"{k}" for k in range(panels)]
+    png = curves_figure({n: {"one": curve} for n in names}, dict.fromkeys(names, ("x", "y")))
+    width, height = struct.unpack(">II", png[16:24])  # of the header of a PNG file
+    assert (width, height) == (round(3.7 * columns * 110), round(3.3 * rows * 110))
 
 
 def predictions(scale: float) -> Predictions:

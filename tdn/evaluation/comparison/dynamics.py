@@ -121,6 +121,7 @@ def compare_dynamics(
     samples = [[sample.atoms for sample in run.samples] for run in runs]
     half = len(samples[0]) // 2
     curves = {}
+    quantity = "g(r)" if is_bulk(case.start) else "pairs per atom and Å"
     elements = sorted(set(case.start.symbols))
     for first, second in combinations_with_replacement(elements, 2):
         if first == second and list(case.start.symbols).count(first) < 2:
@@ -134,7 +135,7 @@ def compare_dynamics(
         difference = float(np.sqrt(np.mean((student - reference) ** 2)))
         scatter = float(np.sqrt(np.mean((halves[0] - halves[1]) ** 2))) / 2
         name = f"{first}-{second}"
-        section.rows.append([f"g(r) {name}, RMS", f"{difference:.3f}", f"{scatter:.3f}"])
+        section.rows.append([f"{quantity} {name}, RMS", f"{difference:.3f}", f"{scatter:.3f}"])
         section.values[f"g {name}"] = {
             "rms_difference": difference,
             "rms_scatter": scatter,
@@ -158,7 +159,7 @@ def compare_dynamics(
     section.figures.append(
         curves_figure(
             curves,
-            {name: ("r (Å)", "g(r)") for name in curves if "-" in name}
+            {name: ("r (Å)", quantity) for name in curves if "-" in name}
             | {"mean square displacement": ("time (ps)", "Å²")},
         )
     )

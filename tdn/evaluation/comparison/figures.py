@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from tdn.evaluation.figures import COLORS, clean_axes
 
 Curve = tuple[np.ndarray, np.ndarray]
+COLUMNS = 4  # of panels side by side
 
 
 def as_png(figure: Figure) -> bytes:
@@ -30,12 +32,16 @@ def curve_figure(curves: dict[str, Curve], x: str, y: str) -> bytes:
 
 
 def curves_figure(panels: dict[str, dict[str, Curve]], labels: dict[str, tuple[str, str]]) -> bytes:
-    """A panel for each name, with its labels of the axes."""
-    figure = Figure(figsize=(3.7 * len(panels), 3.3), layout="constrained")
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, curves) in zip(row, panels.items(), strict=True):
+    """A panel for each name, with its labels of the axes, as many rows as a page needs."""
+    columns = min(len(panels), COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.7 * columns, 3.3 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for (name, curves), axes in zip(panels.items(), places, strict=False):
         _panel(axes, curves, *labels[name])
         axes.set_title(name, fontsize=10)
+    for axes in places:  # those that are left
+        axes.set_axis_off()
     return as_png(figure)
 
 

@@ -55,6 +55,11 @@ run             ${{steps}}
 """
 # steps of the teacher's dynamics below which g(r) says nothing
 FEWEST_STEPS = 100
+# those of a slow teacher; a fast one goes on for some seconds, until this time has passed there
+USUAL_STEPS = 600
+FAST_SECONDS, FAST_PICOSECONDS = 30.0, 10.0
+# each run begins with a quarter of its steps that are not sampled
+WITH_EQUILIBRATION = 1.25
 EVERY = 5
 
 
@@ -140,14 +145,18 @@ def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> 
 def _cases(whole: Distillation, found: HeldOut) -> list[Case]:
     """Dynamics from where the student's own runs ended, as far as the time allows."""
     report = whole.config.report
-    if not report.teacher_steps or not found.starts:
+    if report.teacher_steps == 0 or not found.starts:
         return []
     temperatures = {temperature for temperature, _ in found.starts.values()}
     wanted = report.temperatures or (min(temperatures), max(temperatures))
     chosen = {n: s for n, s in found.starts.items() if s[0] in wanted}
     cost = whole.teacher["seconds_per_atom"] * sum(len(a) for _, a in chosen.values())
     allowed = whole.budget.report_seconds(whole.labels.seconds())
-    steps = min(report.teacher_steps, allowed / max(1.25 * cost, 1e-9))
+    timesteps = {
+        name: whole.config.rounds.timestep or sensible_timestep(atoms)
+        for name, (_, atoms) in chosen.items()
+    }
+    steps = report_steps(report.teacher_steps, cost, allowed, min(timesteps.values()))
     if steps < FEWEST_STEPS:
         warn(
             f"no dynamics of the teacher in the report: {FEWEST_STEPS} steps would take more than "
@@ -159,13 +168,31 @@ def _cases(whole: Distillation, found: HeldOut) -> list[Case]:
             name=name,
             start=atoms,
             temperature=temperature,
-            timestep=whole.config.rounds.timestep or sensible_timestep(atoms),
-            equilibration=int(steps) // 4,
-            steps=int(steps),
+            timestep=timesteps[name],
+            equilibration=steps // 4,
+            steps=steps,
             every=EVERY,
         )
         for name, (temperature, atoms) in chosen.items()
     ]
+
+
+def report_steps(asked: int | None, cost: float, allowed: float, timestep: float) -> int:
+    """Sampled steps of each run of the teacher's dynamics.
+
+    Parameters
+    ----------
+    asked : ``report.teacher_steps``
+    cost : seconds of a step of all runs
+    allowed : seconds for all of them
+    timestep : fs
+    """
+    cost = max(WITH_EQUILIBRATION * cost, 1e-9)
+    if asked is None:
+        # the student's runs in ASE may take as long again
+        fast = min(FAST_SECONDS, 0.2 * allowed) / cost
+        asked = max(USUAL_STEPS, int(min(fast, 1e3 * FAST_PICOSECONDS / timestep)))
+    return int(min(asked, allowed / cost))
 
 
 def _history(whole: Distillation, committee: Committee, training: list[Frame]) -> Section:
