@@ -131,6 +131,63 @@ def test_list_follows_the_atoms(
     assert np.ptp(rows[1][:, 1]) > 0.1
 
 
+# what a user may do to a system between runs and while it runs
+MIXED = """\
+thermo_style custom step atoms pe pxx pyy pzz pxy lx
+thermo_modify format float %.17g
+neigh_modify every 1 delay 0 check yes
+group some id 3 7 9
+velocity all create 900 5 loop geom mom yes
+fix 1 all nve/limit 0.02
+timestep 0.0005
+thermo 5
+run 10
+change_box all triclinic
+change_box all x scale 1.05 xy delta 0.7 remap
+run 10
+displace_atoms some move 0.05 0.05 0.03 units box
+run 0
+delete_atoms group some compress no
+run 10
+run 6 pre no
+run 6 every 2 "velocity all scale 900"
+neigh_modify every 1 delay 0 check no
+run 5 pre no
+fix 2 all box/relax iso 0.0
+min_style cg
+minimize 0 0 5 5
+unfix 2
+replicate 2 1 1
+run 5
+create_atoms 1 single 3.3 4.4 5.5
+run 5
+comm_modify cutoff 9.0
+run 5
+comm_modify cutoff 1.0
+run 5
+run_style respa 2 2 pair 2
+run 4
+delete_atoms group all
+run 2
+"""
+
+
+def test_mixed_commands(lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path) -> None:
+    """One input that changes cell, atoms, halo and integrator, until no atom is left."""
+    shared_files.export(NETWORK)
+    structure = random_structure(3, 60, np.diag([12.0, 9.5, 10.0]), distance=1.6)
+    structure.write(tmp_path / "data")
+    rows = []
+    for kind in ("lammps", "own"):
+        start = setup(structure, "data", f"tdn neighbors {kind}")
+        start = start.replace("read_data", "atom_modify map yes sort 3 2.0\nread_data")
+        rows.append(thermo_rows(lmp(start + f"pair_coeff * * {MODEL} H O\n" + MIXED, ranks=2)))
+    want, found = np.array(rows)
+    assert len(want) > 30
+    # rounding differs with the order of sums and grows along the runs
+    assert np.all(np.abs(found - want) <= 1e-9 * np.abs(want).max(axis=0))
+
+
 def test_bonds_are_no_reason(
     lmp: LammpsRunner,
     shared_files: SharedFiles,
