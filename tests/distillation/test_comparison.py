@@ -169,12 +169,12 @@ def test_radial_distribution_of_a_gas_and_of_a_crystal():
     rng = np.random.default_rng(0)
     gas = [ase.Atoms("Ar200", rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)] * 1
     gas += [ase.Atoms("Ar200", rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)] * 1
-    r, g = radial_distribution(gas, "Ar", "Ar")
+    r, g = radial_distribution(gas, "Ar", "Ar", bulk=True)
     outside = r > 3
     # pairs per bin beyond 3 angstrom number more than 500, so single bins scatter by 4 %
     assert np.abs(g[outside] - 1).max() < 0.2 and abs(g[outside].mean() - 1) < 0.02
     crystal = bulk("Cu", "fcc", a=3.6, cubic=True) * 5
-    r, g = radial_distribution([crystal], "Cu", "Cu")
+    r, g = radial_distribution([crystal], "Cu", "Cu", bulk=True)
     edges = np.arange(len(r) + 1) * 0.1
     shells = 4 / 3 * np.pi * np.diff(edges**3)
     density = (len(crystal) - 1) / crystal.get_volume()
@@ -210,7 +210,7 @@ def test_dynamics_of_equal_calculators_are_equal():
 def test_pairs_of_a_molecule_have_no_density():
     """Water: two O-H bonds of one oxygen, so 2 = the sum of pairs per atom and angstrom."""
     water = molecule("H2O")
-    _, pairs = radial_distribution([water], "O", "H")
+    _, pairs = radial_distribution([water], "O", "H", bulk=False)
     assert (pairs * 0.1).sum() == pytest.approx(2.0)
     pair = Pair(EMT(), EMT(), ("one", "other"))
     section, _ = compare_dynamics(pair, Case("300 K", water, 300.0, 0.5, 4, 40, 5))

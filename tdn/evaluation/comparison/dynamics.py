@@ -54,14 +54,15 @@ class Case:
 
 
 def radial_distribution(
-    samples: Sequence[ase.Atoms], first: str, second: str
+    samples: Sequence[ase.Atoms], first: str, second: str, bulk: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances at the centers of bins, and g(r) of two elements, averaged over samples.
 
-    It ends where a sphere no longer fits into the cell, at `FARTHEST` at most. Molecules, layers
-    and slabs have no density to divide by: then it is the number of pairs per atom and angstrom.
+    It ends where a sphere no longer fits into the cell, at `FARTHEST` at most. Without ``bulk``
+    there is no density to divide by, as for molecules, layers and slabs: then it is the number of
+    pairs per atom and angstrom.
     """
-    cell, bulk = samples[0].cell, is_bulk(samples[0])
+    cell = samples[0].cell
     if bulk:
         heights = 1 / np.linalg.norm(cell.reciprocal().array, axis=1)
         farthest = min(FARTHEST, 0.5 * heights.min())
@@ -121,15 +122,16 @@ def compare_dynamics(
     samples = [[sample.atoms for sample in run.samples] for run in runs]
     half = len(samples[0]) // 2
     curves = {}
-    quantity = "g(r)" if is_bulk(case.start) else "pairs per atom and Å"
+    bulk = is_bulk(case.start)  # for all of them, as their curves are compared
+    quantity = "g(r)" if bulk else "pairs per atom and Å"
     elements = sorted(set(case.start.symbols))
     for first, second in combinations_with_replacement(elements, 2):
         if first == second and list(case.start.symbols).count(first) < 2:
             continue
-        r, reference = radial_distribution(samples[0], first, second)
-        student = radial_distribution(samples[1], first, second)[1]
+        r, reference = radial_distribution(samples[0], first, second, bulk)
+        student = radial_distribution(samples[1], first, second, bulk)[1]
         halves = [
-            radial_distribution(part, first, second)[1]
+            radial_distribution(part, first, second, bulk)[1]
             for part in (samples[0][:half], samples[0][half:])
         ]
         difference = float(np.sqrt(np.mean((student - reference) ** 2)))

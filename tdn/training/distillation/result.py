@@ -55,11 +55,10 @@ run             ${{steps}}
 """
 # steps of the teacher's dynamics below which g(r) says nothing
 FEWEST_STEPS = 100
-# those of a slow teacher; a fast one goes on for some seconds, until this time has passed there
+# those of a slow teacher; a fast one does more in some seconds, for some picoseconds at most
 USUAL_STEPS = 600
 FAST_SECONDS, FAST_PICOSECONDS = 30.0, 10.0
-# each run begins with a quarter of its steps that are not sampled
-WITH_EQUILIBRATION = 1.25
+EQUILIBRATION = 0.25  # steps before the sampled ones, of these
 EVERY = 5
 
 
@@ -169,7 +168,7 @@ def _cases(whole: Distillation, found: HeldOut) -> list[Case]:
             start=atoms,
             temperature=temperature,
             timestep=timesteps[name],
-            equilibration=steps // 4,
+            equilibration=int(EQUILIBRATION * steps),
             steps=steps,
             every=EVERY,
         )
@@ -187,7 +186,7 @@ def report_steps(asked: int | None, cost: float, allowed: float, timestep: float
     allowed : seconds for all of them
     timestep : fs
     """
-    cost = max(WITH_EQUILIBRATION * cost, 1e-9)
+    cost = max((1 + EQUILIBRATION) * cost, 1e-9)
     if asked is None:
         # the student's runs in ASE may take as long again
         fast = min(FAST_SECONDS, 0.2 * allowed) / cost
