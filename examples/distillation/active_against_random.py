@@ -41,6 +41,7 @@ SETTINGS = {
         "rattles": 4,
         "strains": 4,
         "shears": 2,
+        "elastic": 0,
         "vacancies": 0,
         "surfaces": 0,
         # few and simple first structures, so that what is chosen later decides

@@ -56,11 +56,14 @@ def test_without_order_the_smallest_cutoff_is_taken(tmp_path):
 def test_layers_in_a_periodic_cell_neither_melt_nor_shrink(tmp_path):
     layer = graphene(vacuum=8.0)
     layer.pbc = True
-    rounds = planned(tmp_path, layer)["rounds"]
+    plan = planned(tmp_path, layer)
+    rounds = plan["rounds"]
     assert rounds["melt"] is None and rounds["pressures"] == []
     assert max(rounds["temperatures"]) == 1500.0  # a layer of carbon is no molecule
-    whole = planned(tmp_path, bulk("C", "diamond", a=3.57, cubic=True))["rounds"]
-    assert whole["melt"] == 2000.0 and whole["pressures"] == [0.0]
+    assert "stress_weight" not in plan["student"]["train"]
+    plan = planned(tmp_path, bulk("C", "diamond", a=3.57, cubic=True))
+    assert plan["rounds"]["melt"] == 2000.0 and plan["rounds"]["pressures"] == [0.0]
+    assert plan["student"]["train"]["stress_weight"] == 10
 
 
 def test_solid_argon_stays_about_its_melting_point(tmp_path):

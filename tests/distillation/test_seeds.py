@@ -64,6 +64,7 @@ def test_kinds_do_what_they_are_called():
         "rattle": values.rattles,
         "strain": 11,
         "shear": values.shears,
+        "elastic": values.elastic,
         "vacancy": values.vacancies,
         "surface": values.surfaces,
         "exchange": values.exchanges,
@@ -80,6 +81,17 @@ def test_kinds_do_what_they_are_called():
         places = [a.get_scaled_positions(wrap=False) for a in found[kind]]
         calm = [np.allclose(p, salt.get_scaled_positions(), atol=1e-9) for p in places]
         assert 2 <= sum(calm) <= len(calm) - 2
+    strains = [salt.cell.reciprocal() @ a.cell.array - np.eye(3) for a in found["elastic"]]
+    assert all(np.allclose(s, s.T, atol=1e-14) and abs(s).max() <= 0.03 for s in strains)
+    # all six components take both signs: no elastic constant is left out
+    voigt = np.array([s[np.triu_indices(3)] for s in strains])
+    assert (voigt.max(0) > 0.003).all() and (voigt.min(0) < -0.003).all()
+    assert all(
+        np.allclose(
+            a.get_scaled_positions(wrap=False), salt.get_scaled_positions(wrap=False), atol=1e-9
+        )
+        for a in found["elastic"]
+    )
     assert all(len(a) == 63 for a in found["vacancy"])
     assert all(
         np.isclose(a.cell.lengths().max(), 11.2 + values.vacuum) and len(a) == 64

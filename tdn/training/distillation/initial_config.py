@@ -110,6 +110,7 @@ def initial_config(
         "    batch_size: 4",
         "    learning_rate: 0.01",
         "    final_energy_weight: 10",
+        *(["    stress_weight: 10  # elastic constants"] if bulk else []),
         "",
         "run:",
         f"  folder: {_yaml(folder)}",

@@ -20,6 +20,9 @@ from .matter import is_molecular
 
 # displacements, in angstrom, beside a strain, a defect or a surface
 SMALL_RATTLE = 0.05
+# largest component of strains about the structure itself: what its elastic constants are made of,
+# which in some crystals change by half within 2 % (another shell of neighbors within the cutoff)
+SMALL_STRAIN = 0.02
 # kinds that no dynamics visit: they teach what must not be, and measure neither errors nor forces
 FAR_KINDS = frozenset({"contact", "disorder"})
 
@@ -106,6 +109,11 @@ def _variants(
         matrix = rng.uniform(-1, 1, (3, 3)) * config.shear * share
         return deformed(calm(rng), 0.5 * (matrix + matrix.T))
 
+    def elastic(rng: np.random.Generator, share: float) -> ase.Atoms:
+        matrix = rng.uniform(-1, 1, (3, 3)) * SMALL_STRAIN * share
+        volume = rng.uniform(-SMALL_STRAIN, SMALL_STRAIN) / 2
+        return deformed(atoms, 0.5 * (matrix + matrix.T) + volume * np.eye(3))
+
     def vacant(rng: np.random.Generator, share: float) -> ase.Atoms:
         work = displaced(atoms, rng, SMALL_RATTLE)
         del work[int(rng.integers(len(work)))]
@@ -147,6 +155,7 @@ def _variants(
         "rattle": (config.rattles if len(atoms) > 1 else 0, rattled),
         "strain": (config.strains * periodic, strained),
         "shear": (config.shears * bulk, sheared),
+        "elastic": (config.elastic * bulk, elastic),
         "vacancy": (config.vacancies if periodic and len(atoms) > 1 else 0, vacant),
         "surface": (config.surfaces * bulk, cut),
         "exchange": (config.exchanges * mixable, exchanged),
