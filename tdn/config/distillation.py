@@ -48,7 +48,7 @@ class SeedsConfig:
     shears: int = option(8, "with a random symmetric strain", minimum=0)
     shear: float = option(0.05, "largest component of it", minimum=0, maximum=0.5)
     elastic: int = option(
-        24, "crystals with atoms at rest and small strains, for elastic constants", minimum=0
+        16, "crystals with atoms at rest and small strains, for elastic constants", minimum=0
     )
     vacancies: int = option(4, "without one atom", minimum=0)
     surfaces: int = option(3, "cut along a face of the cell, with vacuum between", minimum=0)
