@@ -100,6 +100,50 @@ subprocess.run([sys.executable, '-c', {child!r}])
     assert not alive.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [True, False], ids=["ended", "ends"])
+def test_parts_leave_nothing_behind(module, monkeypatch, tmp_path, hangs):
+    """A process in a session of its own, as of MPI, that holds the output open and lives on."""
+    parts = module("gpu_parts")
+    monkeypatch.setattr(parts, "LEAST", 0.1)
+    alive = tmp_path / "alive"
+    child = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
+    code = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)
+print('begun', flush=True)
+time.sleep({60 if hangs else 0})
+"""
+    part = parts.Part("mpi", [sys.executable, "-c", code], 1.5)
+    began = time.monotonic()
+    with open(tmp_path / "log", "w") as log:
+        result = parts.run_part(part, began + 100, {}, tmp_path, log)
+    assert result.status == ("timed out" if hangs else "passed")
+    assert result.detail == "begun" and time.monotonic() - began < 2.9
+    assert "begun" in (tmp_path / "log").read_text()
+    time.sleep(max(0.0, began + 4.5 - time.monotonic()))
+    assert not alive.exists()
+
+
+def test_programs_that_hang_are_not_waited_for(module, monkeypatch, tmp_path):
+    """nvidia-smi on a card that does not answer, PyTorch that looks at it."""
+    script, report = module("gpu_check"), module("gpu_report")
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(script, "PATIENCE", 0.2)
+    monkeypatch.setattr(report, "PATIENCE", 0.2)
+    began = time.monotonic()
+    assert script.output_of("nvidia-smi") == ""
+    assert report.card("clocks.sm") is None
+    check = script.Check(script.argparse.Namespace(slower=1.0))
+    check.python = str(program)
+    with pytest.raises(SystemExit, match=r"has not looked at the GPU in 0\.2 s"):
+        check.describe()
+    assert time.monotonic() - began < 5
+
+
 def test_time_limits_together(module, tmp_path):
     """Less than 9 minutes, however the parts end; sums of limits may not exceed the total."""
     script = module("gpu_check")

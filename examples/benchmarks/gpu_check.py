@@ -35,6 +35,7 @@ RESULTS = HERE / "results" / "gpu"
 WORK = ROOT / "build" / "gpu"
 KIT = ROOT / "build" / "gpu_kit" / "kit.tar.xz"
 TOTAL = 535.0  # seconds
+PATIENCE = 60.0  # seconds, with programs beside the parts
 NO_GPU = 3  # exit code
 # what the Python of this machine must have beside a kit, which has the rest, and without one
 BESIDE_KIT = ("torch", "numpy", "scipy", "matplotlib", "sympy", "jinja2", "pip")
@@ -100,7 +101,15 @@ class Check:
 
     def describe(self) -> None:
         """What the machine is; reads no setting and changes none."""
-        done = subprocess.run([self.python, "-c", DESCRIBE], capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                [self.python, "-c", DESCRIBE], capture_output=True, text=True, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            raise SystemExit(
+                f"gpu_check.py: error: PyTorch of {self.python} has not looked at the GPU in "
+                f"{PATIENCE:g} s; look at nvidia-smi"
+            ) from None
         if done.returncode != 0:
             raise SystemExit(f"gpu_check.py: error: {first_line(done.stderr, last=True)}")
         cpu = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
@@ -142,7 +151,7 @@ class Check:
         pip += ["--no-deps", "--no-compile", "--disable-pip-version-check"]
         wheels = sorted(map(str, (WORK / "kit" / "wheels").glob("*.whl")))
         for what in (wheels, ["--no-build-isolation", "--editable", str(ROOT)]):
-            done = subprocess.run([*pip, *what], capture_output=True, text=True)
+            done = subprocess.run([*pip, *what], capture_output=True, text=True, timeout=PATIENCE)
             if done.returncode != 0:
                 raise RuntimeError(f"pip: {first_line(done.stderr, last=True)}")
         self.python = python
@@ -194,6 +203,7 @@ class Check:
                 print(text, file=log, flush=True)
 
             self.start(say)
+            self.write()
             for part in self.parts() if self.results[-1].status == PASSED else []:
                 if self.arguments.parts and part.name not in self.arguments.parts:
                     continue
@@ -222,7 +232,7 @@ class Check:
                 detail = f"kit for Python {self.kit['python']}, torch {self.kit['torch']}"
             else:
                 require(ALONE, f"and there is no kit in {self.arguments.kit} (make gpu-kit)")
-        except (RuntimeError, OSError, tarfile.TarError, subprocess.CalledProcessError) as error:
+        except (RuntimeError, OSError, tarfile.TarError, subprocess.SubprocessError) as error:
             status, detail = FAILED, first_line(str(error))
         found = self.machine["torch"].partition("+")[0]
         if self.kit.get("torch", found) != found:
@@ -270,11 +280,12 @@ def nvcc() -> str:
 
 
 def output_of(*command: str) -> str:
-    """What a program prints, without the last line end; empty where it fails or is missing."""
+    """What a program prints, stripped; empty where it fails, hangs or is missing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError):
         return ""
+    return done.stdout.strip()
 
 
 def require(names: tuple[str, ...], otherwise: str) -> None:

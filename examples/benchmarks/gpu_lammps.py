@@ -30,6 +30,7 @@ DTYPES = ("float32", "float64")
 ENERGY = {"float32": 1e-6, "float64": 1e-10}
 FORCES = {"float32": 1e-4, "float64": 1e-10}
 REPEATED = 1e-12  # eV/angstrom, two runs on one rank: LAMMPS prints 17 digits
+UNRECORDED = "steps cannot be recorded"  # in a warning
 DRIFT = 0.02  # meV per atom and ps, float32, 0.5 fs
 
 HEAD = """\
@@ -70,11 +71,15 @@ run             {steps}
 
 @dataclass
 class Point:
-    """Results at one place: energy in eV, forces [N, 3] in eV/angstrom, microseconds of a step."""
+    """Results at one place: energy in eV, forces [N, 3] in eV/angstrom, microseconds of a step.
+
+    ``unrecorded`` has what LAMMPS says of steps that cannot be recorded.
+    """
 
     energy: float
     forces: np.ndarray
     step_time: float
+    unrecorded: list[str]
 
 
 def trained_file(dtype: str, folder: Path) -> Path:
@@ -120,7 +125,8 @@ class Runs:
             raise TDNError(f"LAMMPS printed no energy: {output.strip().splitlines()[-3:]}")
         table = np.loadtxt(dump, skiprows=9, ndmin=2)
         step_time = read_loops(output)[0].total * self.num_atoms
-        return Point(float(lines[at + 1].split()[1]), table[:, 1:], step_time)
+        unrecorded = [line.partition("graphs no: ")[2] for line in lines if UNRECORDED in line]
+        return Point(float(lines[at + 1].split()[1]), table[:, 1:], step_time, unrecorded)
 
     def drift(self, device: str, steps: int) -> float:
         """Slope of the total energy in meV per atom and ps."""
@@ -145,6 +151,9 @@ def compare_graphs(report: Report, runs: Runs, name: str, steps: int) -> None:
         runs.point("float32", name, steps=steps, options=f"graphs {graphs}")
         for graphs in ("no", "yes")
     )
+    note = "; ".join(recorded.unrecorded)
+    title = f"{name}, graphs: steps that cannot be recorded"
+    report.add(title, len(recorded.unrecorded), "warnings", at_most=0, note=note)
     difference = np.abs(recorded.forces - plain.forces).max()
     report.add(f"{name}, graphs: forces after {steps} steps", difference, "eV/A", at_most=REPEATED)
     for title, point in (("", plain), (", graphs", recorded)):
@@ -169,6 +178,11 @@ def _main() -> int:
             again = np.abs(runs.point(dtype, name).forces - found.forces).max()
             report.add(f"{dtype}, {name} again: forces", again, "eV/A", at_most=REPEATED)
             compare(report, f"{dtype}, {name}, 2 ranks", dtype, runs.point(dtype, name, 2), want)
+        if name == "cpu" or budget.left < 10:
+            note = "needs a GPU" if name == "cpu" else "no time left"
+            report.add("graphs", None, "us per step", note=note)
+        else:
+            compare_graphs(report, runs, name, steps)
         for where in dict.fromkeys((name, "cpu")):
             if budget.left < 0 or (arguments.quick and where != name):
                 report.add(f"NVE on {where}", None, "meV per atom and ps", note="no time left")
@@ -178,11 +192,6 @@ def _main() -> int:
             limit = None if arguments.quick else DRIFT
             title = f"NVE on {where}, {steps} steps of 0.5 fs"
             report.add(title, slope, "meV per atom and ps", at_most=limit)
-        if name == "cpu" or budget.left < 10:
-            note = "needs a GPU" if name == "cpu" else "no time left"
-            report.add("graphs", None, "us per step", note=note)
-        else:
-            compare_graphs(report, runs, name, steps)
     return report.exit_code()
 
 

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
 PASSED, FAILED, TIMED_OUT, NOT_RUN = "passed", "failed", "timed out", "not run"
 LEAST = 5.0  # seconds for which it is worth starting a part
+ENDING = 5.0  # seconds for what was killed to end, and for its last lines
+MARK = "GPU_CHECK_PART"  # variable by which the processes of a part are found
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,17 @@ def run_part(
         command = [*command, "--json", str(part.rows), "--seconds", f"{0.8 * limit:.0f}"]
     print(f"== {part.name} (at most {limit:.0f} s)", flush=True)
     print(f"== {part.name}: {' '.join(command)}", file=log, flush=True)
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=environment | {MARK: mark},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that its children can be ended with it
+        start_new_session=True,  # a signal for this script is none for the part
     )
     lines: list[str] = []
 
@@ -99,14 +104,28 @@ def run_part(
         code = process.wait(limit)
         status = PASSED if code == 0 else FAILED
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         status = TIMED_OUT
-    reader.join()
-    process.stdout.close()
+        os.killpg(process.pid, signal.SIGKILL)
+    end_processes(mark)
+    # a process that a GPU holds may outlive its signal: it is not waited for
+    try:
+        process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        print(f"== {part.name}: process {process.pid} does not end", file=log, flush=True)
+    reader.join(ENDING)
+    if not reader.is_alive():
+        process.stdout.close()
     rows, last = read_rows(part.rows), first_line("".join(lines), last=True)
     detail = f"{len(rows)} figures" if rows and status == PASSED else last
     return Result(part.name, status, time.monotonic() - began, detail, rows)
+
+
+def end_processes(mark: str) -> None:
+    """Kill what is left of a part, also in sessions of its own, as MPI starts its processes."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # of another user, or gone
+            if f"{MARK}={mark}".encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def read_rows(path: Path | None) -> list[dict]:

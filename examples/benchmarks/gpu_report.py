@@ -13,13 +13,16 @@ from measure import Table
 
 from tdn.system.atomic_files import atomic_write
 
+PATIENCE = 10.0  # seconds, with nvidia-smi
+
 
 def card(quantity: str) -> float | None:
     """What nvidia-smi says about the first card, as in ``clocks.sm``; None if it does not."""
     command = ["nvidia-smi", f"--query-gpu={quantity}", "--format=csv,noheader,nounits", "-i", "0"]
     try:
-        return float(subprocess.run(command, capture_output=True, text=True).stdout)
-    except (OSError, ValueError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        return float(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
 
 
