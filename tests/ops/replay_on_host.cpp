@@ -97,6 +97,7 @@ std::tuple<Tensor, int64_t, int64_t> step(const Tensor &positions, const Tensor 
 
 TORCH_LIBRARY(tdn_replay, library)
 {
+  library.def("failure() -> str", [] { return state->replay.failure(); });
   library.def("start(bool cannot_record) -> ()", start);
   library.def("step(Tensor positions, Tensor center, Tensor ptr, Tensor other, Tensor node,"
               " Tensor species, int build, bool found) -> (Tensor, int, int)",

@@ -77,6 +77,7 @@ def test_second_evaluation_is_recorded(replay, found):
     replay.start(False)
     atoms = Atoms()
     assert [atoms.step(replay, found) for _ in range(5)] == [(0, 0), (1, 1), (1, 2), (1, 3), (1, 4)]
+    assert replay.failure() == ""
 
 
 @pytest.mark.parametrize("found", [False, True], ids=["sent", "found there"])
@@ -112,4 +113,6 @@ def test_larger_lists_are_recorded_anew(replay, change):
 def test_what_cannot_be_recorded_goes_on(replay):
     replay.start(True)
     atoms = Atoms()
+    assert replay.failure() == ""  # so far nothing was to be recorded
     assert [atoms.step(replay) for _ in range(4)] == 4 * [(0, 0)]
+    assert replay.failure() == "cannot be recorded"

@@ -65,6 +65,9 @@ class Backend {
   /// Record evaluations from positions on a GPU, where that is possible, and repeat them.
   virtual void use_graphs(bool) {}
 
+  /// Why that was not possible; empty where nothing came in the way.
+  virtual std::string graphs_failure() const { return {}; }
+
   /// Give back the memory that evaluations from positions keep.
   virtual void release() {}
 };

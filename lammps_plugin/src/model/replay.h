@@ -13,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -26,11 +27,11 @@ class Replay {
 
   /** The first evaluation with inputs in some memory is an usual one: it enlarges the workspace, and
       libraries prepare themselves. The second is recorded. What cannot be recorded goes on as usual
-      for good. Results are overwritten by the next call. */
+      for good; `failure` says why. Results are overwritten by the next call. */
   PositionOutput run(const PositionInput &input, const at::Tensor &workspace,
                      const std::function<PositionOutput()> &evaluate)
   {
-    if (failed) return evaluate();
+    if (!reason.empty()) return evaluate();
     const std::vector<int64_t> now = places(input, workspace);
     if (recording && now == last) {
       recording->replay();
@@ -45,8 +46,8 @@ class Replay {
     }
     try {
       recording = record([&] { output = evaluate(); });
-    } catch (const std::exception &) {
-      failed = true;
+    } catch (const std::exception &error) {
+      reason = *error.what() ? error.what() : "unknown";
       output = {};
       return evaluate();
     }
@@ -54,9 +55,12 @@ class Replay {
     return output;
   }
 
+  /// What came in the way of a recording; empty for nothing.
+  const std::string &failure() const { return reason; }
+
  private:
   Record record;
-  bool failed = false;
+  std::string reason;    // why nothing is recorded any more; empty before that
   std::vector<int64_t> last;    // places of the last evaluation
   std::unique_ptr<Recording> recording;
   PositionOutput output;    // in memory of the recording

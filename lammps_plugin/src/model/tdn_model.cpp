@@ -351,6 +351,12 @@ void TDNModel::use_graphs(bool on)
   impl->backend->use_graphs(on);
 }
 
+std::string TDNModel::graphs_failure() const
+{
+  const std::string reason = impl->backend->graphs_failure();
+  return printable(reason.substr(0, reason.find('\n')), 400);
+}
+
 double TDNModel::memory_needed(int64_t num_all, int64_t num_edges) const
 {
   return impl->bytes_per_node * static_cast<double>(num_all) +

@@ -115,6 +115,9 @@ class TDNModel {
       memory. For models that take positions, on one process; else nothing is recorded. */
   void use_graphs(bool on);
 
+  /// Why an evaluation could not be recorded, in one line; empty where nothing came in the way.
+  std::string graphs_failure() const;
+
   /** Bytes that the evaluation of a graph takes on the device, estimated from the structure in the
       file; without edges where it takes positions. And bytes that can still be allocated there, infinite if unknown. */
   double memory_needed(int64_t num_all, int64_t num_edges) const;

@@ -75,6 +75,8 @@ class TorchScriptBackend : public Backend {
     if (on) replay = std::make_unique<Replay>();
   }
 
+  std::string graphs_failure() const override { return replay ? replay->failure() : std::string(); }
+
   PositionOutput run(const PositionInput &input, Exchange *exchange, bool members) override
   {
     const auto evaluate = [&] { return run_once(input, exchange, members); };

@@ -41,6 +41,7 @@ struct PairTDN::Parts {
   bool exchanges = false;           // of rows between ranks; otherwise all images are folded
   bool report_exchanges = false;    // in the log, after the next evaluation
   std::string reported_list;        // what the log says of the neighbor list
+  std::string reported_failure;     // and of steps that cannot be recorded
   std::vector<std::string> elements;    // of each atom type
   bigint last_build = -1;           // neighbor->ncalls when the pairs were collected
 

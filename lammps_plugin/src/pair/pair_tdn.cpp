@@ -174,6 +174,7 @@ void PairTDN::evaluate()
   if (model.takes_positions()) {
     tdn::Forces result =
         model.evaluate(parts->graph.pairs(), exchange, vflag_atom || cvflag_atom, members);
+    if (parts->file.graphs) report_graphs();
     sum = tally(result);
     member_values = result.members;
   } else {
@@ -196,6 +197,17 @@ void PairTDN::evaluate()
     parts->committee.set_deviation(graph, parts->graph.nodes(), member_values,
                                    direct || model.takes_positions(), exchange, parts->scale);
   if (parts->file.check && !std::isfinite(sum)) report_not_finite();
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairTDN::report_graphs()
+{
+  const std::string failure = model().graphs_failure();
+  if (failure.empty() || failure == parts->reported_failure) return;
+  parts->reported_failure = failure;
+  error->warning(FLERR, "Pair style tdn: steps cannot be recorded here and go on as with graphs no: {}",
+                 failure);
 }
 
 /* ---------------------------------------------------------------------- */

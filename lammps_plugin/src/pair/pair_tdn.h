@@ -67,6 +67,7 @@ class PairTDN : public Pair {
 
   void allocate();
   bool choose_list();
+  void report_graphs();
   void report_not_finite();
   void evaluate();
   double tally_energies(const double *, const int64_t *);
