@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from structures import CONVOLUTION, STRUCTURES, random_model
@@ -12,6 +14,9 @@ from tdn.inference.network import inference_network
 from tdn.inference.pair_list import pair_list
 from tdn.inference.positions import PositionNetwork
 from tdn.ops import build
+
+# deterministic algorithms want this; PyTorch looks at it once, in the first matrix product there
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 DEVICE = "cuda"
 # from positions to forces: names of networks in structures.py, with and without widths of their own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -160,6 +161,21 @@ def test_time_limits_together(module, tmp_path):
     assert named == {part.name: part.limit for part in made.parts()}
     found = set(script.gpu_tests())
     assert {"tests/test_gpu.py", "tests/ops/test_cuda.py", "tests/lammps/test_gpu.py"} <= found
+
+
+def test_programs_beside_python_are_found(module, monkeypatch, tmp_path):
+    """CMake of an environment that is not active, after what is on the path."""
+    script = module("gpu_check")
+    for folder in ("path", "environment"):
+        program = tmp_path / folder / "cmake"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "environment" / "python"))
+    for path, found in ((tmp_path, "environment"), (tmp_path / "path", "path")):
+        monkeypatch.setenv("PATH", str(path))
+        environment = script.Check(script.argparse.Namespace(slower=1.0)).environment
+        assert shutil.which("cmake", path=environment["PATH"]) == str(tmp_path / found / "cmake")
 
 
 def test_what_is_missing_is_named(check, capsys, module):

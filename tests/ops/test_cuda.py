@@ -89,9 +89,8 @@ def test_gradcheck_of_node_operators():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_same_bits_every_time(name, dtype, monkeypatch):
+def test_same_bits_every_time(name, dtype):
     """With deterministic algorithms, which matrix products and sums over pairs ask for."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     problem = make(name, dtype=dtype, **OPERATORS[name][2])
     given = ForceProblem.of(problem).map(lambda x: x.to(DEVICE))
     torch.use_deterministic_algorithms(True)
