@@ -97,7 +97,11 @@ class RoundsConfig:
     target_forces: float | None = option(
         None, "stop when the RMSE of validation forces is below this, meV/angstrom", minimum=0.0
     )
-    max_labels: int | None = option(None, "labels at most", minimum=1)
+    max_labels: int | None = option(
+        None,
+        "labels for training and validation at most; the report's held-out frames come on top",
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True)

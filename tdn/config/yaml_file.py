@@ -100,27 +100,32 @@ def _each(value: Any, change: Callable[[Path], Path]) -> Any:
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one value of nested dictionaries from ``section.key=value``.
 
+    Keys that hold keys go on: ``student.model.r_max=5``.
+
     Raises
     ------
     UsageError
         If the text is not understood.
     """
     key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or len(parts) != 2:
+    *parents, last = key.strip().split(".")
+    if not separator or not parents or not all((*parents, last)):
         raise UsageError(f"override '{override}': expected section.key=value, e.g. train.seed=1")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"override '{override}': '{text}' is not a YAML value") from error
-    section = values.setdefault(parts[0], {})
-    if section is None:
-        section = values[parts[0]] = {}
-    if not isinstance(section, dict):
-        raise UsageError(f"section '{parts[0]}': expected key: value lines, found {section!r}")
-    if parts[1] in PATH_KEYS.get(parts[0], ()):
+    section = values
+    for depth, name in enumerate(parents, start=1):
+        if section.get(name) is None:
+            section[name] = {}
+        section = section[name]
+        if not isinstance(section, dict):
+            place = ".".join(parents[:depth])
+            raise UsageError(f"section '{place}': expected key: value lines, found {section!r}")
+    if last in PATH_KEYS.get(parents[0], ()):
         value = _each(value, Path.expanduser)
-    section[parts[1]] = value
+    section[last] = value
 
 
 def defaults_yaml() -> str:

@@ -17,7 +17,10 @@ from ase.calculators.lj import LennardJones
 
 from tdn.data.frames import Frame
 from tdn.evaluation.cli import main
-from tdn.evaluation.comparison import speed
+from tdn.evaluation.comparison import compare as compare_module
+from tdn.evaluation.comparison import crystal as crystal_module
+from tdn.evaluation.comparison import speed, vacancy
+from tdn.evaluation.comparison.compare import Subjects, compare
 from tdn.evaluation.comparison.crystal import (
     elastic_constants,
     elastic_matrix,
@@ -44,6 +47,7 @@ from tdn.evaluation.comparison.section import Pair, Section, guarded
 from tdn.evaluation.comparison.seen import seen_section
 from tdn.evaluation.comparison.vacancy import formula_unit, vacancy_energy
 from tdn.evaluation.dynamics.plan import Trajectory
+from tdn.system.errors import TDNError
 
 # of argon-like matter; the cutoff lies in a gap between shells of neighbors, so that strains of
 # some percent do not change who interacts
@@ -165,6 +169,82 @@ def test_crystals_of_different_symmetry_have_no_phonons_to_compare():
     assert "primitive cells have 1 and 4 atoms" in section.values["missing"]
 
 
+def test_a_failure_in_one_section_is_a_line_and_keeps_its_traceback():
+    """Not hidden: the kind of error and its place in the report, a warning, all of it in JSON."""
+
+    def broken() -> Section:
+        return np.linalg.inv(np.zeros((2, 2)))
+
+    with pytest.warns(UserWarning, match=r"the report lacks 'Phonons': LinAlgError in \w+.py"):
+        section = guarded("Phonons", broken)
+    assert section.text.startswith("Not available: LinAlgError in ") and "Singular" in section.text
+    assert "\n" not in section.text
+    assert "in broken" in section.values["traceback"]
+    with pytest.raises(KeyboardInterrupt):
+        guarded("Phonons", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_each_section_may_fail_and_the_others_stay(monkeypatch):
+    """Dynamics, errors and phonons of a broken library; the crystal and the speed are there."""
+
+    def broken(*_):
+        raise IndexError("list index out of range")
+
+    for name in ("compare_dynamics", "error_section", "phonon_frequencies", "seen_section"):
+        monkeypatch.setattr(compare_module, name, broken)
+    atoms = argon()
+    frame = Frame(atoms, 1, "x", 0.0, np.zeros((4, 3)))
+    subjects = Subjects(
+        crystals={"Ar4": atoms},
+        frames=[frame],
+        cases=[Case("300 K", atoms, 300.0, 2.0, 4, 40)],
+        atoms=atoms,
+        training=[frame],
+    )
+    pair = Pair(lennard_jones(), lennard_jones(1.1), ("one", "other"))
+    with pytest.warns(UserWarning, match="the report lacks"):
+        sections = {s.title: s for s in compare(pair, subjects)}
+    failed = {title for title, s in sections.items() if "missing" in s.values}
+    assert failed == {
+        "Held-out frames",
+        "Phonons: Ar4",
+        "Dynamics: 300 K",
+        "What the student has seen",
+    }
+    assert sections["Elastic constants: Ar4"].values["C11"] and sections["Speed"].values["ratio"]
+
+
+def test_a_crystal_that_does_not_relax_is_tried_once_and_named(monkeypatch):
+    asked = []
+
+    def count(atoms, calculator, cell=True):
+        asked.append(calculator)
+        raise TDNError("the structure does not relax within 300 steps")
+
+    monkeypatch.setattr(crystal_module, "relaxed", count)
+    pair = Pair(lennard_jones(), lennard_jones(), ("teacher", "student"))
+    sections = compare(pair, Subjects(crystals={"Ar4": argon()}))
+    assert asked == [pair.reference]
+    (section,) = sections
+    assert section.title == "Crystal: Ar4"
+    assert section.values["missing"] == "teacher: the structure does not relax within 300 steps"
+
+
+def test_a_vacancy_whose_atoms_still_move_is_an_upper_bound(monkeypatch):
+    crystal = relaxed(argon(), lennard_jones())
+    pair = Pair(lennard_jones(), lennard_jones(), ("one", "other"))
+    monkeypatch.setattr(vacancy, "RELAXED", 1e-4)
+    found = {}
+    for steps in (300, 1):
+        monkeypatch.setattr(vacancy, "MOST_STEPS", steps)
+        found[steps] = vacancy_energy(pair, {"one": crystal, "other": crystal})
+    assert "upper bound" not in found[300].text
+    assert found[1].text.count("upper bound") == 2 and "after 1 steps" in found[1].text
+    assert found[1].values["one_largest_force_eV_per_A"] > 1e-4
+    energies = {n: s.values["formation energy"]["reference"] for n, s in found.items()}
+    assert energies[1] > energies[300]
+
+
 def test_radial_distribution_of_a_gas_and_of_a_crystal():
     rng = np.random.default_rng(0)
     gas = [ase.Atoms("Ar200", rng.uniform(0, 20, (200, 3)), cell=[20] * 3, pbc=True)] * 1
@@ -279,6 +359,10 @@ def test_training_frames_need_no_forces():
     assert "largest_force_eV_per_A" not in without.values
     assert without.values["shortest_A"]["Na-Cl"] == pytest.approx(2.8)
     alone = seen_section([Frame(ase.Atoms("Na"), 1, "x", 0.0)])
+    molten = Frame(salt, 1, "x", 0.0, config_type="melt 900 K")
+    assert "melts" not in seen_section([molten]).text
+    section = seen_section([molten], solid=["s0_melt_900_K"])
+    assert "melts (these runs stayed solid: s0_melt_900_K)" in section.text
     assert "single atoms" in alone.text and alone.rows == []
 
 

@@ -28,7 +28,7 @@ from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.network.checkpoint import load_model
 from tdn.training.distillation import loop
 from tdn.training.distillation.budget import Budget
-from tdn.training.distillation.candidates import Candidate
+from tdn.training.distillation.candidates import Candidate, read_candidates
 from tdn.training.distillation.cli import main
 from tdn.training.distillation.label_store import LabelStore
 from tdn.training.distillation.loop import HELD_OUT, Distillation, part_of
@@ -285,6 +285,39 @@ def test_equal_structures_are_labeled_once(workplace, monkeypatch):
     with whole.labels:
         whole.label([Candidate(atoms, "structure"), Candidate(other, "strain")], 0, "labels")
         assert len(asked) == 1 and whole.labels.counts() == (1, 0)
+
+
+def test_held_out_labels_are_not_counted_against_max_labels(workplace, monkeypatch):
+    """Five at most: two are there beside two held-out ones, so that three of four are labeled.
+
+    The seeds leave half of them to what the networks visit.
+    """
+    values = {
+        "teacher": {"calculator": "a:B"},
+        "seeds": {"structures": ["cu.cif"], "atoms": 4},
+        "rounds": {"max_labels": 40, "melt": 2000.0},
+    }
+    whole = Distillation(distill_config_from_dict(values))
+    structures = []
+    for index in range(8):
+        structures.append(bulk("Cu", "fcc", a=3.6 + 0.01 * index, cubic=True))
+
+    def label(asked, *rest):
+        return ((i, Label(0.0, np.zeros((4, 3)), None, 0.0)) for i in range(len(asked)))
+
+    monkeypatch.setattr(loop, "label_structures", label)
+    whole.teacher = {"name": "a", "version": "1", "seconds_per_atom": 0.0}
+    whole.budget = Budget(workplace / "clock.json", None)
+    whole.labels = LabelStore(workplace / "labels.lmdb", whole.teacher)
+    with whole.labels:
+        whole._begin()
+        assert len(whole.seeds) > 40
+        assert len(read_candidates(whole.folder.round(0) / "candidates.lmdb")) == 20
+        whole.config = distill_config_from_dict({**values, "rounds": {"max_labels": 5}})
+        whole.label([Candidate(a, "300 K") for a in structures[:2]], HELD_OUT, "held-out")
+        whole.label([Candidate(a, "300 K") for a in structures[2:4]], 0, "labels")
+        whole.label([Candidate(a, "300 K") for a in structures[4:]], 1, "labels")
+        assert whole.labels.counts() == (7, 0) and whole.labels.for_training() == 5
 
 
 def test_two_runs_in_one_folder_are_refused(finished, monkeypatch, capsys):

@@ -71,5 +71,5 @@ def test_test_frames_and_failures_stay_apart(tmp_path):
         assert [f.energy for f in labels.frames()] == [1.0]
         assert [f.energy for f in labels.frames(split="test")] == [2.0]
         assert labels.record(structure(0.3))["aside"] == "NaN"
-        assert labels.counts() == (2, 1)
+        assert labels.counts() == (2, 1) and labels.for_training() == 1
         assert labels.seconds() == 0.5

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tdn.config.distillation import distill_config_from_dict, distill_defaults_yaml
+from tdn.config.distillation import (
+    distill_config_from_dict,
+    distill_defaults_yaml,
+    load_distill_config,
+)
 from tdn.system.errors import UsageError
 from tdn.training.distillation.cli import main
 
@@ -43,6 +47,22 @@ def test_mistakes_are_named(section, key, value, message):
     values.setdefault(section, {})[key] = value
     with pytest.raises(UsageError, match=message):
         distill_config_from_dict(values)
+
+
+def test_one_key_of_the_student_is_replaced_and_its_others_stay(tmp_path):
+    values = {**GOOD, "student": {"model": {"l_max": 1, "r_max": 4.0}}}
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump(values))
+    config = load_distill_config(
+        tmp_path / "d.yaml", ["student.model.r_max=5", "teacher.arguments.model=small"]
+    )
+    assert config.student.model == {"l_max": 1, "r_max": 5}
+    assert config.teacher.arguments == {"model": "small"}
+    with pytest.raises(UsageError, match=r"unknown key 'student.model.rmax'"):
+        load_distill_config(tmp_path / "d.yaml", ["student.model.rmax=5"])
+    with pytest.raises(UsageError, match=r"section 'teacher.calculator': expected key: value"):
+        load_distill_config(tmp_path / "d.yaml", ["teacher.calculator.name=x"])
+    with pytest.raises(UsageError, match=r"expected section.key=value"):
+        load_distill_config(tmp_path / "d.yaml", ["student..r_max=5"])
 
 
 def test_a_teacher_is_needed():

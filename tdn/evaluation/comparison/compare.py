@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import ase
@@ -17,7 +16,7 @@ from .crystal import elastic_constants, equation_of_state, relaxed_by_both
 from .dynamics import Case, compare_dynamics
 from .held_out import calibration_section, error_section, predict
 from .phonons import phonon_frequencies
-from .section import Pair, Section, guarded
+from .section import Pair, Section, attempted, guarded
 from .seen import seen_section
 from .speed import speed_section
 from .vacancy import vacancy_energy
@@ -41,6 +40,7 @@ class Subjects:
     exact : the student in double precision, for differences of forces and stresses
     training : frames that the student was trained on
     temperatures : of the dynamics that found them, K
+    solid : runs that should have melted and did not, in words
     threads : of LAMMPS
     """
 
@@ -53,6 +53,7 @@ class Subjects:
     exact: Calculator | None = None
     training: Sequence[Frame] = ()
     temperatures: Sequence[float] = ()
+    solid: Sequence[str] = ()
     threads: int = 1
 
 
@@ -71,16 +72,25 @@ def compare(
     dynamics = []
     for case in subjects.cases:
         watch(f"dynamics: {case.name}")
-        section, trajectory = compare_dynamics(pair, case)
-        dynamics.append(section)
-        frames += reference_frames(trajectory)
+
+        def run(case: Case = case) -> Section:
+            section, trajectory = compare_dynamics(pair, case)
+            frames.extend(reference_frames(trajectory))
+            return section
+
+        dynamics.append(guarded(f"Dynamics: {case.name}", run))
     sections = []
     if frames:
         watch("held-out frames")
-        found = predict(pair.student, frames, subjects.committee)
-        sections.append(error_section(found))
-        if found.spread is not None:
-            sections.append(calibration_section(found))
+        found = attempted(
+            "Held-out frames", lambda: predict(pair.student, frames, subjects.committee)
+        )
+        if isinstance(found, Section):
+            sections.append(found)
+        else:
+            sections.append(guarded("Held-out frames", lambda: error_section(found)))
+            if found.spread is not None:
+                sections.append(guarded("Calibration", lambda: calibration_section(found)))
     exact = replace(pair, student=subjects.exact or pair.student)
     for name, atoms in subjects.crystals.items():
         sections += _crystal(exact, name, atoms, watch)
@@ -90,7 +100,12 @@ def compare(
         atoms, model, threads = subjects.atoms, subjects.model, subjects.threads
         sections.append(guarded("Speed", lambda: speed_section(pair, atoms, model, threads)))
     if subjects.training:
-        sections.append(seen_section(subjects.training, subjects.temperatures))
+        sections.append(
+            guarded(
+                "What the student has seen",
+                lambda: seen_section(subjects.training, subjects.temperatures, subjects.solid),
+            )
+        )
     return sections
 
 
@@ -114,17 +129,17 @@ def _crystal(
     pair: Pair, name: str, atoms: ase.Atoms, watch: Callable[[str], None]
 ) -> list[Section]:
     """What is known about a crystal at 0 K."""
+    watch(f"relaxing {name}")
+    # once for all sections: a search that fails may have taken long
+    found = attempted(f"Crystal: {name}", lambda: relaxed_by_both(pair, atoms))
+    if isinstance(found, Section):
+        return [found]
     sections = []
-
-    @cache
-    def both() -> dict[str, ase.Atoms]:
-        return relaxed_by_both(pair, atoms)
-
     for title, make in (
-        ("Equation of state", lambda: equation_of_state(pair, both())),
-        ("Elastic constants", lambda: elastic_constants(pair, atoms, both())),
-        ("Vacancies", lambda: vacancy_energy(pair, both())),
-        ("Phonons", lambda: phonon_frequencies(pair, both())),
+        ("Equation of state", lambda: equation_of_state(pair, found)),
+        ("Elastic constants", lambda: elastic_constants(pair, atoms, found)),
+        ("Vacancies", lambda: vacancy_energy(pair, found)),
+        ("Phonons", lambda: phonon_frequencies(pair, found)),
     ):
         watch(f"{title.lower()} of {name}")
         section = guarded(title, make)

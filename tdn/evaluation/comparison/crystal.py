@@ -44,8 +44,20 @@ def relaxed(atoms: ase.Atoms, calculator: Calculator, cell: bool = True) -> ase.
 
 
 def relaxed_by_both(pair: Pair, atoms: ase.Atoms) -> dict[str, ase.Atoms]:
-    """Name of each calculator -> its relaxed crystal."""
-    return {name: relaxed(atoms, calculator) for name, calculator in pair.named}
+    """Name of each calculator -> its relaxed crystal.
+
+    Raises
+    ------
+    TDNError
+        With the name of the one that does not relax it.
+    """
+    found = {}
+    for name, calculator in pair.named:
+        try:
+            found[name] = relaxed(atoms, calculator)
+        except TDNError as error:
+            raise TDNError(f"{name}: {error}") from None
+    return found
 
 
 def equation_of_state(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 from tdn.system.errors import TDNError
+from tdn.system.printable import printable
+
+Made = TypeVar("Made")
+# characters of the message of an error that nobody foresaw
+LONGEST_REASON = 200
 
 
 @dataclass
@@ -69,12 +77,37 @@ class Section:
         }
 
 
-def guarded(title: str, make: Callable[[], Section]) -> Section:
-    """A section, or one that says why it is missing."""
+def attempted(title: str, make: Callable[[], Made]) -> Made | Section:
+    """What ``make`` returns, or a section that says why it is missing.
+
+    One failure does not lose a report. What a calculator cannot do, and what a user can mend, is a
+    `TDNError`. Anything else may be a defect of a library or of TDN: the line then names the kind
+    of error and its place, a warning repeats it, and ``report.json`` has the whole traceback.
+    """
     try:
         return make()
     except (TDNError, PropertyNotImplementedError) as error:
-        return Section(title, f"Not available: {error}", values={"missing": str(error)})
+        return _missing(title, str(error))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        section = _missing(title, f"{kind}: {printable(error, LONGEST_REASON)}")
+        section.values["traceback"] = "".join(traceback.format_exception(error))
+        warnings.warn(
+            f"the report lacks '{title}': {section.values['missing']} (all of it in report.json)",
+            stacklevel=2,
+        )
+        return section
+
+
+def guarded(title: str, make: Callable[[], Section]) -> Section:
+    """A section, or one that says why it is missing; see `attempted`."""
+    return attempted(title, make)
+
+
+def _missing(title: str, reason: str) -> Section:
+    """A section that only says why it is missing."""
+    return Section(title, f"Not available: {reason}", values={"missing": reason})
 
 
 def comparing_columns(pair: Pair) -> list[str]:

@@ -19,13 +19,16 @@ from .section import Section
 REACH = 6.0
 
 
-def seen_section(frames: Sequence[Frame], temperatures: Sequence[float] = ()) -> Section:
+def seen_section(
+    frames: Sequence[Frame], temperatures: Sequence[float] = (), solid: Sequence[str] = ()
+) -> Section:
     """Kinds of frames, densities, shortest distances, largest forces; and what lies beyond.
 
     Parameters
     ----------
     frames : that the student was trained on
     temperatures : of the dynamics that found them, K
+    solid : runs that should have melted and did not
     """
     frames = [frame for frame in frames if len(frame.atoms) > 1]
     section = Section("What the student has seen", columns=["", "in the training frames"])
@@ -76,6 +79,9 @@ def seen_section(frames: Sequence[Frame], temperatures: Sequence[float] = ()) ->
         )
         if bulk and not any(word in kind for kind in kinds for word in words)
     ]
+    if solid:
+        lacks.append(f"melts (these runs stayed solid: {', '.join(solid)})")
+        section.values["stayed_solid"] = list(solid)
     section.text = (
         "It is not tested, and may be wrong without a warning, for: " + "; ".join(lacks) + "."
     )

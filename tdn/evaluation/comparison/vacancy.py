@@ -15,7 +15,8 @@ from .section import Pair, Section, comparing_columns
 
 # atoms of the cell with the vacancies, at least
 ATOMS = 60
-RELAXED, MOST_STEPS = 0.02, 150
+# eV/angstrom
+RELAXED, MOST_STEPS = 0.02, 300
 
 
 def vacancy_energy(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
@@ -34,12 +35,22 @@ def vacancy_energy(pair: Pair, crystal: dict[str, ase.Atoms]) -> Section:
         "relaxes at constant volume.",
         comparing_columns(pair),
     )
-    values = [_energy(crystal[name], calculator) for name, calculator in pair.named]
+    values = []
+    for name, calculator in pair.named:
+        energy, force = _energy(crystal[name], calculator)
+        values.append(energy)
+        if force > RELAXED:
+            section.text += (
+                f" The atoms of the {name} are not at rest after {MOST_STEPS} steps (largest force "
+                f"{force:.2g} eV/Å): its energy is an upper bound."
+            )
+            section.values[f"{name}_largest_force_eV_per_A"] = force
     section.compare("formation energy", "eV", (values[0], values[1]))
     return section
 
 
-def _energy(crystal: ase.Atoms, calculator: Calculator) -> float:
+def _energy(crystal: ase.Atoms, calculator: Calculator) -> tuple[float, float]:
+    """Formation energy in eV, and the largest force that is left in eV/angstrom."""
     whole = supercell(crystal, ATOMS)
     whole.calc = calculator
     energy = whole.get_potential_energy()
@@ -47,7 +58,8 @@ def _energy(crystal: ase.Atoms, calculator: Calculator) -> float:
     del work[formula_unit(work)]
     work.calc = calculator
     FIRE(work, logfile=None).run(fmax=RELAXED, steps=MOST_STEPS)
-    return work.get_potential_energy() - len(work) / len(whole) * energy
+    force = float(np.linalg.norm(work.get_forces(), axis=1).max())
+    return work.get_potential_energy() - len(work) / len(whole) * energy, force
 
 
 def formula_unit(atoms: ase.Atoms) -> list[int]:

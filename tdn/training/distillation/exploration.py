@@ -12,6 +12,7 @@ from tdn.config.distillation import RoundsConfig
 from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.in_ase import run_in_ase
 from tdn.evaluation.dynamics.lammps import run_in_lammps
+from tdn.evaluation.dynamics.melting import SOLID, displacement_in_spacings
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
 from tdn.inference.calculator import TDNCalculator
 
@@ -26,6 +27,8 @@ WHOLE_RUNS = 3
 MAX_RUNS = 24
 # a run ends where the deviation is so many times the bound beyond which frames are no candidates
 LIMIT = 2.0
+# kinds of samples of a run that melts, before it quenches
+MOLTEN = "melt"
 DEFECTS = ("vacancy", "surface", "exchange", "substitution")
 
 
@@ -122,6 +125,31 @@ def run_plans(
             return run_in_lammps(plans, model, folder, committee, jobs, 1, watch)
         calculator = TDNCalculator(model)
         return [run_in_ase(plan, calculator, bar.advance) for plan in plans]
+
+
+def still_solid(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Runs that were to melt and did not: name -> displacement in mean spacings.
+
+    What a run did until it quenches counts; runs that ended early say nothing.
+    """
+    found = {}
+    for trajectory in trajectories:
+        molten = [s for s in trajectory.samples if s.kind.startswith(MOLTEN)]
+        if molten and trajectory.broken is None:
+            moved = displacement_in_spacings(trajectory.plan.atoms, molten)
+            if moved < SOLID:
+                found[trajectory.plan.name] = moved
+    return found
+
+
+def words_of_solids(solid: dict[str, float], rounds: RoundsConfig) -> str:
+    """What a user should know about runs that did not melt, and what to set."""
+    runs = ", ".join(f"{name} ({moved:.2f})" for name, moved in solid.items())
+    return (
+        f"stayed solid instead of melting: {runs} (displacement in spacings of atoms, a melt has "
+        f"more than {SOLID:g}); for a melt start another run with a higher rounds.melt (now "
+        f"{rounds.melt:g}) or more rounds.md_steps (now {rounds.md_steps})"
+    )
 
 
 class _Watch:

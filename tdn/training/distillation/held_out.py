@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import ase
@@ -9,10 +10,11 @@ import numpy as np
 
 from tdn.data.vacuum import is_bulk
 from tdn.evaluation.dynamics.plan import Plan, Segment, Trajectory, sensible_timestep
+from tdn.system.atomic_files import write_json
 
 from .candidates import Candidate, read_candidates, write_candidates
 from .committee import Committee
-from .exploration import run_plans
+from .exploration import run_plans, still_solid
 from .loop import Distillation
 from .progress import warn
 
@@ -30,10 +32,12 @@ class HeldOut:
     ----------
     candidates : frames to label
     starts : name -> temperature in K and the last structure, for dynamics to compare
+    solid : runs that were to melt and did not, with displacements (`still_solid`)
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     starts: dict[str, tuple[float, ase.Atoms]] = field(default_factory=dict)
+    solid: dict[str, float] = field(default_factory=dict)
 
 
 def visit(whole: Distillation, committee: Committee) -> HeldOut:
@@ -44,6 +48,7 @@ def visit(whole: Distillation, committee: Committee) -> HeldOut:
     plans = held_out_plans(whole)
     folder = committee.folder / "held_out"
     frames, lasts = folder / "frames.lmdb", folder / "lasts.lmdb"
+    solid = folder / "solid.json"
     if not lasts.exists():
         trajectories = run_plans(
             plans,
@@ -65,9 +70,12 @@ def visit(whole: Distillation, committee: Committee) -> HeldOut:
         if not chosen:
             return HeldOut()
         write_candidates(frames, chosen)
+        write_json(solid, still_solid(trajectories))
         write_candidates(lasts, ends)
     temperatures = {plan.segments[-1].kind: plan.segments[-1].start for plan in plans}
     result = HeldOut(read_candidates(frames))
+    if solid.exists():  # not in folders of earlier releases
+        result.solid = json.loads(solid.read_text())
     for candidate in read_candidates(lasts):
         start = (temperatures[candidate.kind], candidate.atoms)
         result.starts.setdefault(candidate.kind, start)

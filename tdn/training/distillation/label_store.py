@@ -113,6 +113,10 @@ class LabelStore:
         """What all labels took, one after the other."""
         return sum(record.get("seconds", 0.0) for record in self.records())
 
+    def for_training(self) -> int:
+        """Labels that networks are trained and validated with; none is held out."""
+        return sum("frame" in r and r["split"] != "test" for r in self.records())
+
     def counts(self) -> tuple[int, int]:
         """Labels, and structures that were set aside."""
         records = self.records()

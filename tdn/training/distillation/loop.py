@@ -28,7 +28,7 @@ from tdn.system.programs import find_program
 from .budget import Budget
 from .candidates import Candidate, read_candidates, write_candidates
 from .committee import Committee, train_committee, write_frames
-from .exploration import plan_exploration, run_length, run_plans
+from .exploration import plan_exploration, run_length, run_plans, still_solid, words_of_solids
 from .folder import RunFolder
 from .label_store import LabelStore, Origin, structure_key
 from .labeling import label_structures
@@ -39,6 +39,8 @@ from .teacher_check import TeacherReport, check_teacher, isolated_atom
 
 # of every so many candidates one is for validation
 VALID_EVERY = 10
+# of rounds.max_labels, for the seeds at most: what networks visit is worth more than they are
+SEEDS_LABELS = 0.5
 # rounds from this number on are held out: labeled, never trained on
 HELD_OUT = 1000
 # angstrom, of the structures that a teacher is checked with
@@ -152,6 +154,9 @@ class Distillation:
         workers = self.config.teacher.workers
         at_once = workers if isinstance(workers, int) else 1
         count = self.budget.seeds(len(self.seeds), float(cost) / at_once)
+        if self.config.rounds.max_labels is not None:
+            left = self.config.rounds.max_labels - self.labels.for_training()
+            count = min(count, max(VALID_EVERY, int(SEEDS_LABELS * left)))
         chosen = np.linspace(0, len(self.seeds) - 1, count).round().astype(int)
         write_candidates(path, [self.seeds[i] for i in sorted(set(chosen.tolist()))])
 
@@ -190,7 +195,7 @@ class Distillation:
                 todo.append((candidate.atoms, Origin(number, index, candidate.kind, part)))
         most = self.config.rounds.max_labels
         if most is not None and number < HELD_OUT:
-            todo = todo[: max(0, most - self.labels.counts()[0])]
+            todo = todo[: max(0, most - self.labels.for_training())]
         if not todo:
             return
         start, failed = time.monotonic(), 0
@@ -303,6 +308,8 @@ class Distillation:
             + f"; deviation above {bounds.lower:.3g} eV/A (error about {ratio:.2g} times as large) "
             f"in {100 * found.share:.3g} %, {len(found.chosen)} chosen"
         )
+        if solid := still_solid(trajectories):
+            say(f"{title}: {words_of_solids(solid, rounds)}")
         return found
 
     def _ends(self, number: int, committee: Committee) -> bool:
@@ -313,7 +320,7 @@ class Distillation:
         rounds = self.config.rounds
         values = json.loads((here / "selection.json").read_text())
         forces = committee.errors("valid")[committee.best].get("forces", float("inf"))
-        labels = self.labels.counts()[0]
+        labels = self.labels.for_training()
         reason = None
         if not values["chosen"]:
             reason = "the dynamics brought no frame to label"

@@ -20,6 +20,7 @@ from tdn.inference.calculator import TDNCalculator
 from tdn.system.atomic_files import atomic_write
 
 from .committee import Committee, export
+from .exploration import words_of_solids
 from .held_out import HeldOut, visit
 from .loop import HELD_OUT, Distillation
 from .matter import is_molecular
@@ -121,6 +122,7 @@ def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> 
         exact=TDNCalculator(top / "model.pt", dtype="float64"),
         training=training,
         temperatures=config.rounds.temperatures,
+        solid=list(found.solid),
         threads=whole.jobs,
     )
     pair = Pair(teacher, student, ("teacher", "student"))
@@ -136,6 +138,10 @@ def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> 
         + (f", {aside} structures set aside" if aside else "")
         + f"), {whole.budget.used / 60:.0f} minutes."
     )
+    if found.solid:
+        words = f"held-out runs {words_of_solids(found.solid, config.rounds)}"
+        warn(words)
+        summary += f" {words.capitalize()}."
     write_report(top, f"Distilled: {top.absolute().name}", summary, sections)
     whole.budget.write()
     print(as_text(sections))
