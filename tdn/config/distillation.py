@@ -234,6 +234,10 @@ def _check(config: DistillConfig) -> None:
         raise UsageError("seeds.structures is empty; name a file with a structure")
     if not rounds.temperatures or min(rounds.temperatures) <= 0:
         raise UsageError("rounds.temperatures: expected one or more temperatures above 0 K")
+    if rounds.melt is not None and not rounds.melt > 0:
+        raise UsageError(
+            f"rounds.melt = {rounds.melt:g}: expected a temperature above 0 K, or null"
+        )
     if rounds.lower is not None and rounds.upper is not None and rounds.upper <= rounds.lower:
         raise UsageError(
             f"rounds.upper = {rounds.upper:g} is not above rounds.lower = {rounds.lower:g}"

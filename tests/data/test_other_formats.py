@@ -1,5 +1,6 @@
 """Folders of DeePMD-kit, files of MD17, and several files at once."""
 
+import re
 from pathlib import Path
 
 import ase.io
@@ -188,3 +189,41 @@ def test_several_training_files(folder):
         load_dataset(config_from_dict({"data": {"train": []}}))
     with pytest.raises(TDNError, match=r"file none.xyz not found"):
         load_dataset(config_from_dict({"data": {"train": ["a.xyz", "none.xyz"]}}))
+
+
+CIF = """data_x
+_cell_length_a 3.7
+_cell_length_b 3.7
+_cell_length_c 3.7
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+_space_group_IT_number 225
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+"""
+
+
+@pytest.mark.parametrize(
+    ("sites", "found"),
+    [
+        (("Cu1 Cu 0 0 0 0.6", "Au1 Au 0 0 0 0.4"), "(Cu 0.6, Au 0.4)"),
+        (("Cu1 Cu 0 0 0 1", "O1 O 0.25 0.25 0.25 0.5"), "(O 0.5)"),
+    ],
+)
+def test_sites_that_elements_share_are_refused(tmp_path, sites, found):
+    """ASE would make pure copper of Cu0.6Au0.4, in silence."""
+    (tmp_path / "x.cif").write_text(CIF + "\n".join(sites) + "\n")
+    with pytest.raises(TDNError, match="occupied in part " + re.escape(found)):
+        read_frames(tmp_path / "x.cif")
+
+
+def test_refined_occupancies_about_one_are_full_sites(tmp_path):
+    (tmp_path / "x.cif").write_text(CIF + "Cu1 Cu 0 0 0 0.98\n")
+    assert str(read_frames(tmp_path / "x.cif")[0].atoms.symbols) == "Cu4"

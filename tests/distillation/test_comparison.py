@@ -20,6 +20,7 @@ from tdn.evaluation.cli import main
 from tdn.evaluation.comparison import compare as compare_module
 from tdn.evaluation.comparison import crystal as crystal_module
 from tdn.evaluation.comparison import speed, vacancy
+from tdn.evaluation.comparison.cli import crystals_among
 from tdn.evaluation.comparison.compare import Subjects, compare
 from tdn.evaluation.comparison.crystal import (
     elastic_constants,
@@ -123,6 +124,28 @@ def test_the_elastic_matrix_is_a_tensor():
     one, other = elastic_matrix(straight, EMT()), elastic_matrix(turned, EMT())
     assert other[0, 0] == pytest.approx(0.5 * (one[0, 0] + one[0, 1]) + one[3, 3], rel=1e-3)
     assert other[2, 2] == pytest.approx(one[2, 2], rel=1e-3)
+
+
+@pytest.mark.parametrize("turn", [(1.0, 1.0, 1.0, 0.0), (0.0, 0.0, 1.0, 30.0)])
+def test_a_primitive_cell_has_the_constants_of_its_cube(turn):
+    """Three constants along the cube's axes, however the cell was turned."""
+    pytest.importorskip("spglib")
+    primitive = bulk("Cu", "fcc", a=3.6)
+    primitive.rotate(turn[3], turn[:3], rotate_cell=True)
+    ((name, cube),) = crystals_among([primitive]).items()
+    assert name == "Cu4" and cube.cell.lengths() == pytest.approx([3.6] * 3)
+    whole = bulk("Cu", "fcc", a=3.6, cubic=True)
+    one, other = (elastic_matrix(relaxed(atoms, EMT()), EMT()) for atoms in (cube, whole))
+    # relaxed to 1e-3 eV/angstrom each
+    assert np.allclose(one, other, atol=0.1)
+
+
+def test_cells_that_are_no_cubes_stay():
+    hexagonal = bulk("Zn", "hcp", a=2.66, c=4.95)
+    ((name, atoms),) = crystals_among([hexagonal]).items()
+    assert name == "Zn2" and np.array_equal(atoms.cell.array, hexagonal.cell.array)
+    given = bulk("Cu", "fcc", a=3.6, cubic=True)
+    assert crystals_among([given])["Cu4"] is given
 
 
 def test_the_vacancy_of_an_element():

@@ -32,6 +32,7 @@ def test_the_defaults_are_a_configuration_but_for_teacher_and_structure():
         ("seeds", "structures", [], "seeds.structures is empty"),
         ("rounds", "committee", 1, "expected at least 2"),
         ("rounds", "temperatures", [0, 300], "above 0 K"),
+        ("rounds", "melt", -5, "rounds.melt = -5: expected a temperature above 0 K"),
         ("rounds", "lower", 2.0, "is not above rounds.lower"),
         ("rounds", "engine", "gromacs", "expected one of lammps, ase"),
         ("report", "temperatures", [77], "77 K is none of rounds.temperatures"),
@@ -78,6 +79,11 @@ def test_a_teacher_is_needed():
         (["cu.cif", "--teacher", "emt"], "expected module:Name"),
         (["nothing.yaml"], "configuration file nothing.yaml not found"),
         (["cu.cif", "--teacher", "a:B", "--budget", "soon"], "expected a time such as 90s"),
+        (
+            ["cu.cif", "--teacher", "a:B", "steps=3"],
+            "'steps=3' is no file; to replace a value write",
+        ),
+        (["cu.cif", "--teacher", "a:B", "rounds.steps"], "'rounds.steps' is no file; to replace"),
         (["d.yaml", "cu.cif"], "expected the configuration alone"),
         (["d.yaml", "--teacher", "a:B"], "in a configuration set teacher.calculator"),
         (["cu.cif", "--teacher", "a:B", "rounds.rate=3"], "unknown key 'rounds.rate'"),
@@ -88,6 +94,17 @@ def test_wrong_usage_is_one_line_and_exit_code_2(workplace, capsys, arguments, m
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_folder_with_other_files_is_left_alone(workplace, capsys, dry):
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "report.html").write_text("mine")
+    command = ["cu.cif", "--teacher", "ase.calculators.emt:EMT", "rounds.engine=ase", "-o", "mine"]
+    assert main([*command, *dry]) == 2
+    error = capsys.readouterr().err
+    assert "run.folder mine holds other files (report.html)" in error and error.count("\n") == 1
+    assert [path.name for path in (workplace / "mine").iterdir()] == ["report.html"]
 
 
 def test_a_structure_without_cell_has_no_pressure(workplace, capsys):

@@ -24,6 +24,8 @@ from tdn.system.errors import TDNError
 
 from .labels import frame_from_atoms
 
+# occupancy from which a site counts as full: refinements of ordered crystals scatter about one
+FULL = 0.9
 LOST = "damaged, and everything behind it"
 
 
@@ -63,6 +65,7 @@ def iterate_atoms(path: Path, problems: Problems) -> Iterator[ase.Atoms | None]:
                 problems.add("damaged frame", _damaged(path, number, item))
                 yield None
             elif isinstance(item, ase.Atoms):
+                _check_occupancies(path, item)
                 yield item
             else:
                 raise TDNError(f"{path} holds {type(item).__name__}, expected structures")
@@ -75,6 +78,23 @@ def iterate_atoms(path: Path, problems: Problems) -> Iterator[ase.Atoms | None]:
                 f"({_reason(error)}); convert it to extended XYZ with ase or dpdata"
             ) from None
         problems.add(LOST, _damaged(path, number + 1, error))
+
+
+def _check_occupancies(path: Path, atoms: ase.Atoms) -> None:
+    """Refuse sites of a CIF file that several elements share or that are partly empty.
+
+    ASE fills them with the element of the largest share, and says so in ``info`` alone.
+    """
+    sites = atoms.info.get("occupancy")
+    if not isinstance(sites, dict):
+        return
+    for shares in sites.values():
+        if isinstance(shares, dict) and max(shares.values(), default=1.0) < FULL:
+            found = ", ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
+            raise TDNError(
+                f"{path} has sites that are occupied in part ({found}); expected one atom on each: "
+                "write an ordered supercell of this composition, for instance with pymatgen or icet"
+            )
 
 
 class _DamagedFrameError(Exception):

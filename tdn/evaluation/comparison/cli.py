@@ -162,14 +162,22 @@ def _compare(
 
 
 def crystals_among(structures: list[ase.Atoms]) -> dict[str, ase.Atoms]:
-    """Small cells that are periodic in three directions, by their formula and place."""
+    """Small cells that are periodic in three directions, by their formula and place.
+
+    Those of cubic crystals are cubes where that is no larger than it may be.
+    """
     from tdn.data.vacuum import is_bulk
 
-    return {
-        atoms.get_chemical_formula() + (f" ({number})" if len(structures) > 1 else ""): atoms
-        for number, atoms in enumerate(structures, start=1)
-        if is_bulk(atoms) and len(atoms) <= LARGEST_CRYSTAL
-    }
+    from .crystal import cube_of
+
+    found = {}
+    for number, atoms in enumerate(structures, start=1):
+        if is_bulk(atoms) and len(atoms) <= LARGEST_CRYSTAL:
+            cube = cube_of(atoms)
+            chosen = cube if len(cube) <= LARGEST_CRYSTAL else atoms
+            place = f" ({number})" if len(structures) > 1 else ""
+            found[chosen.get_chemical_formula() + place] = chosen
+    return found
 
 
 def _labeled(path: str, reference: Calculator) -> list[Frame]:

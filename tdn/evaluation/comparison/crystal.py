@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import ase
 import ase.units
 import numpy as np
@@ -23,6 +25,8 @@ STRAIN = 5e-3
 RELAXED, MOST_STEPS = 1e-3, 300
 # eV/angstrom; atoms of a strained cell with smaller forces stay where they are
 AT_REST = 1e-4
+# angstrom, within which positions are the same by symmetry
+SAME = 1e-3
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 
@@ -146,6 +150,29 @@ def is_cubic(atoms: ase.Atoms) -> bool:
     return bool(
         np.allclose(lengths, lengths[0], rtol=1e-3) and np.allclose(atoms.cell.angles(), 90)
     )
+
+
+def cube_of(atoms: ase.Atoms) -> ase.Atoms:
+    """The cube of a cubic crystal that is given by another cell; anything else as it is.
+
+    Databases give primitive cells, in whose axes the three elastic constants of a cubic crystal
+    become a dozen. It needs spglib, which comes with phonopy.
+    """
+    try:
+        import spglib
+    except ImportError:
+        return atoms
+    if is_cubic(atoms):
+        return atoms
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # releases differ in how they say that there is none
+        found = spglib.standardize_cell(cell, symprec=SAME)
+    if found is None:
+        return atoms
+    lattice, places, numbers = found
+    cube = ase.Atoms(numbers, cell=lattice, scaled_positions=places, pbc=True)
+    return cube if is_cubic(cube) else atoms
 
 
 def _independent(atoms: ase.Atoms, matrices: list[np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from tdn.config.distillation import (
+    SECTIONS,
     DistillConfig,
     distill_config_from_dict,
     distill_defaults_yaml,
@@ -19,6 +20,7 @@ from tdn.config.yaml_file import apply_override
 from tdn.system.atomic_files import atomic_write, check_writable
 from tdn.system.command import add_version, run_main
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 EPILOG = """\
 INPUT is a configuration (*.yaml), or structures in any format that ASE reads together with
@@ -90,6 +92,12 @@ def _main(argv: list[str] | None) -> int:
             "nothing to start from: tdn-distill STRUCTURE --teacher MODULE:NAME, or tdn-distill "
             "distill.yaml"
         )
+    for name in files:
+        if not Path(name).exists() and _looks_like_a_key(name):
+            raise UsageError(
+                f"'{printable(name)}' is no file; to replace a value write section.key=value, such "
+                "as rounds.max_rounds=3"
+            )
     seconds_of(arguments.budget)
     if arguments.init:
         return _init(files, arguments)
@@ -110,6 +118,11 @@ def _main(argv: list[str] | None) -> int:
 
 def _is_override(text: str) -> bool:
     return "=" in text and "." in text.partition("=")[0] and not Path(text).exists()
+
+
+def _looks_like_a_key(text: str) -> bool:
+    """Whether it was meant to be an override and lacks its section or its value."""
+    return "=" in text or text.partition(".")[0] in SECTIONS
 
 
 def _configuration(

@@ -14,6 +14,7 @@ import yaml
 from tdn.config.distillation import DistillConfig, distill_config_to_dict
 from tdn.system.atomic_files import atomic_write
 from tdn.system.errors import TDNError, UsageError
+from tdn.system.printable import printable
 
 # keys that may change when a run goes on: they decide how far and how fast, not what is computed
 FREE_SECTIONS = ("run", "report")
@@ -65,6 +66,23 @@ class RunFolder:
         """Folder of a round, counted from zero."""
         return self.path / "rounds" / f"{number:02d}"
 
+    def check_own(self) -> None:
+        """Keep out of folders with other things in them: files there might be replaced.
+
+        Raises
+        ------
+        UsageError
+            If it holds files and no run.
+        """
+        if self.config.exists() or not self.path.is_dir():
+            return
+        others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        if others:
+            raise UsageError(
+                f"run.folder {self.path} holds other files ({printable(others[0])}) and no run of "
+                "tdn-distill; name a new folder (-o), or remove them"
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out while the block is executed.
@@ -72,8 +90,9 @@ class RunFolder:
         Raises
         ------
         TDNError
-            If another run uses the folder, or it cannot be written.
+            If another run uses the folder, it holds other things, or it cannot be written.
         """
+        self.check_own()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / ".lock", "w")

@@ -27,6 +27,7 @@ def dry_run(config: DistillConfig, folder: Path) -> None:
         For anything that would stop the run.
     """
     whole = Distillation(config)
+    whole.folder.check_own()
     _check_lammps(config)
     sizes = sorted({len(atoms) for atoms in whole.structures})
     say(
