@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import torch
 from tdn.config import Config, config_to_dict
 from tdn.data import Dataset
 from tdn.data.dataset.loader import GraphLoader
-from tdn.data.dataset.theory_levels import head_slices
-from tdn.evaluation.errors import Errors, Evaluation, errors, evaluate, join_evaluations
-from tdn.graph import Graph, collate
+from tdn.evaluation.errors import Errors, Evaluation, errors
+from tdn.graph import Graph
 from tdn.network.checkpoint import DTYPES, model_to_dict, read_checkpoint, save_model
 from tdn.network.potential import Potential
 from tdn.network.theory_levels import load_weights
@@ -39,8 +37,9 @@ from .run.interrupt import StopRequest
 from .run.metadata import SUBSETS, training_metadata
 from .run.resume import Progress, load_state, save_state
 from .run.tensorboard import TensorBoard
-from .start.compilation import compiled_network
-from .start.initial_network import NORMALIZE_FRAMES, initial_model
+from .start.compilation import compiled_networks
+from .start.initial_network import initial_model
+from .theory_levels import evaluate_subset, shares_of_levels
 
 
 class Trainer:
@@ -96,7 +95,12 @@ class Trainer:
             self.loss = Loss.from_config(dataclasses.replace(settings, stress_weight=0.0))
         else:
             self.loss = Loss.from_config(settings)
-        self.potentials = [Potential(network) for network in self._trained_networks()]
+        networks = self.model.networks
+        if settings.compile:
+            networks, notes = compiled_networks(networks, dataset.train, self.loss, self.ranks)
+            for note in notes:
+                self.display.warn(note)
+        self.potentials = [Potential(network) for network in networks]
         groups = parameter_groups(self.model, settings.optimizer)
         self.parameters = [parameter for group in groups for parameter in group]
         self.flat = FlatParameters(groups)
@@ -132,18 +136,6 @@ class Trainer:
     @property
     def model_file(self) -> Path:
         return self.run_dir / "model.pt"
-
-    def _trained_networks(self) -> list[torch.nn.Module]:
-        """The network of each level of theory, compiled if that is wanted and possible."""
-        networks = self.model.networks
-        if not self.config.train.compile:
-            return networks
-        frames = min(len(self.dataset.train), NORMALIZE_FRAMES)
-        graph = collate([self.dataset.train.graphs[i] for i in range(frames)]).to(self.device)
-        found = [compiled_network(n, graph, self.loss, self.ranks) for n in networks]
-        for warning in (text for _, text in found if text is not None):
-            self.display.warn(warning)
-        return [network for network, _ in found]
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -205,15 +197,8 @@ class Trainer:
                 self._save_now_and_then()
         return True
 
-    def _shares(self, batches: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Frames of this rank's share of a step, with the level of theory that they are for."""
-        slices = head_slices(self.dataset, "train")
-        for batch in batches:
-            mine = self.ranks.share(batch)
-            for level, frames in enumerate(slices):
-                chosen = [i for i in mine if i in frames]
-                if chosen:
-                    yield level, chosen
+    def _shares(self, batches: list[list[int]]) -> list[tuple[int, list[int]]]:
+        return shares_of_levels(batches, self.dataset, self.ranks)
 
     def _step(self, batches: list[list[int]], steps: int | None = None) -> None:
         """One step of the optimizer; nothing is changed if loss or gradient are not finite.
@@ -270,10 +255,7 @@ class Trainer:
 
     def _end_of_epoch(self, logs: list[Log | TensorBoard]) -> None:
         progress, settings = self.progress, self.config.train
-        count = progress.sums[4] or math.nan  # all batches may have been left out
-        means = [value / count for value in progress.sums[:4]]
-        progress.epoch += 1
-        progress.batch, progress.sums = 0, [0.0] * 5
+        means = progress.end_epoch()
         last = progress.epoch == self.last_epoch
         names = ("train_loss", "train_energy_loss", "train_forces_loss", "train_stress_loss")
         row: dict[str, float | None] = {
@@ -333,16 +315,8 @@ class Trainer:
 
     def evaluate(self, name: str, model: torch.nn.Module | None = None) -> Evaluation:
         """Evaluate a subset with the weights as they are, or with another model; on all ranks."""
-        graphs, size = getattr(self.dataset, name).report.graphs, self.config.train.valid_batch_size
-        parts = []
-        networks = (model or self.model).to(self.device).networks
-        for network, frames in zip(networks, head_slices(self.dataset, name), strict=True):
-            potential = Potential(network).eval()
-            # frames of the only level need no copy of the list, which may not fit in memory
-            chosen = graphs if len(networks) == 1 else [graphs[i] for i in frames]
-            if len(chosen):
-                parts.append(evaluate(potential, chosen, size, self.device, ranks=self.ranks))
-        return join_evaluations(parts)
+        size, model = self.config.train.valid_batch_size, model or self.model
+        return evaluate_subset(self.dataset, name, model, size, self.device, self.ranks)
 
     def evaluate_best(self) -> dict[str, Evaluation]:
         """Evaluate all subsets with the network in ``model.pt``; on all ranks."""

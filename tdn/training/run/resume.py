@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,6 +84,14 @@ class Progress:
     cooling_epochs: int = 0
     plateau_best: float = float("inf")
     plateau_waited: int = 0
+
+    def end_epoch(self) -> list[float]:
+        """Count an epoch whose steps are done; means of the loss and its terms over them."""
+        count = self.sums[4] or math.nan  # all batches may have been left out
+        means = [value / count for value in self.sums[:4]]
+        self.epoch += 1
+        self.batch, self.sums = 0, [0.0] * 5
+        return means
 
 
 def save_state(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from tdn.graph import Graph
+from tdn.data.dataset.subset import Subset
+from tdn.graph import Graph, collate
 from tdn.network.potential import Potential
 from tdn.system.ranks import Ranks
 from tdn.training.loss import Loss
+
+from .initial_network import NORMALIZE_FRAMES
 
 WARNING = (
     "train.compile: this network cannot be trained compiled ({reason}); training goes on with the "
@@ -66,3 +70,19 @@ def compiled_network(
         return compiled, None
     # without a reason here another rank has one, and says so
     return model, None if reason is None else WARNING.format(reason=reason)
+
+
+def compiled_networks(
+    networks: Sequence[torch.nn.Module], frames: Subset, loss: Loss, ranks: Ranks
+) -> tuple[list[torch.nn.Module], list[str]]:
+    """The network of each level of theory, compiled where that can be, and warnings.
+
+    Parameters
+    ----------
+    frames : for training; some of them show whether the compiled networks can be trained
+    """
+    device = next(networks[0].parameters()).device
+    chosen = range(min(len(frames), NORMALIZE_FRAMES))
+    graph = collate([frames.graphs[i] for i in chosen]).to(device)
+    found = [compiled_network(network, graph, loss, ranks) for network in networks]
+    return [network for network, _ in found], [text for _, text in found if text is not None]
