@@ -3,17 +3,16 @@
 #include "tdn_model.h"
 
 #include "backend.h"
-#include "checksums.h"
 #include "description.h"
 #include "device_arrays.h"
 #include "found_pairs.h"
 #include "memory.h"
+#include "model_archive.h"
 #include "pairs_of_edges.h"
 #include "printable.h"
 
 #include <ATen/Parallel.h>
 #include <c10/core/StreamGuard.h>
-#include <caffe2/serialize/inline_container.h>
 #include <torch/cuda.h>
 #include <torch/types.h>
 
@@ -21,7 +20,6 @@
 #include <array>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
 #include <optional>
 #include <stdexcept>
 
@@ -54,51 +52,6 @@ std::string one_line(const std::exception &error)
   }
   return printable(first.find("TorchScript interpreter") == std::string::npos ? first : last, 400);
 }
-
-bool is_machine_code(caffe2::serialize::PyTorchStreamReader &archive)
-{
-  for (const auto &record : archive.getAllRecords())
-    if (record.rfind(machine_code_folder, 0) == 0) return true;
-  return false;
-}
-
-/// A file with correct check sums, and both descriptions.
-struct ModelArchive {
-  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
-  bool machine_code = false;    // AOTInductor instead of TorchScript
-  std::string metadata, reference;
-
-  /// Explains what is wrong with other files.
-  explicit ModelArchive(const std::string &path)
-  {
-    if (!std::ifstream(path)) throw std::runtime_error("the file cannot be opened");
-    try {
-      reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
-      machine_code = is_machine_code(*reader);
-      if (!reader->hasRecord("extra/metadata.json")) {
-        if (!machine_code && !reader->hasRecord("constants.pkl"))
-          throw std::runtime_error("it is a checkpoint, not a compiled model; convert it with: "
-                                   "tdn-export");
-        throw std::runtime_error(std::string("it is ") +
-                                 (machine_code ? "an AOTInductor package" : "a TorchScript file") +
-                                 " without TDN's metadata; write it with tdn-export");
-      }
-      check_archive(path, *reader);
-      metadata = read("extra/metadata.json");
-      if (reader->hasRecord("extra/reference.json")) reference = read("extra/reference.json");
-    } catch (const c10::Error &) {
-      throw std::runtime_error("it is damaged, incomplete or no compiled TDN model; "
-                               "copy it again or write it with tdn-export");
-    }
-  }
-
- private:
-  std::string read(const std::string &name)
-  {
-    const auto [data, size] = reader->getRecord(name);
-    return {static_cast<const char *>(data.get()), size};
-  }
-};
 
 torch::Device choose_device(const std::string &name, int local_rank)
 {
