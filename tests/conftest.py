@@ -9,6 +9,7 @@ from pathlib import Path
 import tdn  # noqa: F401  before torch, since it sets how threads wait
 
 # isort: split
+import forks
 import pytest
 import torch
 from shared_files import SharedFiles
@@ -20,13 +21,15 @@ from tdn.network.checkpoint import load_model
 from tdn.system.errors import TDNError
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """One thread for each process, here and in programs that tests start; files run in parallel."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else processes of its own
     # else it compiles for each instruction set of the processor to see whether the compiler can
     os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
     torch.set_num_threads(1)  # it has read the variable already
+    if config.getoption("numprocesses", None):  # which is not set in the processes themselves
+        forks.share_python_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,9 @@
 """A server that has loaded libraries and forks programs which need them, one for each request.
 
-``python fork_server.py SOCKET python`` or ``python fork_server.py SOCKET lammps LIBRARY...``. A
-request is the arguments, the folder and the environment of a program, with its files; `forks` makes
-them. What a program does is up to its arguments, as if it had been started by itself.
+``python fork_server.py SOCKET python`` or ``python fork_server.py SOCKET lammps LIBRARY...``, where
+SOCKET is the number of a file that listens. A request is the arguments, the folder and the
+environment of a program, with its files; `forks` makes them. What a program does is up to its
+arguments, as if it had been started by itself.
 """
 
 from __future__ import annotations
@@ -39,48 +40,44 @@ ABORT = 2  # lammps_get_last_error_message of an error that not all ranks know o
 Main = Callable[[list[str]], None]
 
 
-def serve(address: str, main: Main) -> None:
+def serve(listener: socket.socket, main: Main) -> None:
     """For ever: fork what is asked for, tell who asked its number and exit code.
 
     A program ends when nobody listens any more.
     """
     gc.freeze()  # collecting what is there already would copy all its memory
     programs: dict[socket.socket, tuple[int, int]] = {}  # number, and a file that tells its end
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
-        print("ready", flush=True)
-        while True:
-            ends = [end for _, end in programs.values()]
-            ready, _, _ = select.select([listener, *programs, *ends], [], [])
-            for connection, (number, end) in list(programs.items()):
-                if end in ready:
-                    _, status = os.waitpid(number, 0)
-                    tell(connection, os.waitstatus_to_exitcode(status))
-                    connection.close()
+    while True:
+        ends = [end for _, end in programs.values()]
+        ready, _, _ = select.select([listener, *programs, *ends], [], [])
+        for connection, (number, end) in list(programs.items()):
+            if end in ready:
+                _, status = os.waitpid(number, 0)
+                tell(connection, os.waitstatus_to_exitcode(status))
+                connection.close()
+                os.close(end)
+                del programs[connection]
+            elif connection in ready:
+                os.killpg(number, signal.SIGKILL)
+        if listener in ready:
+            connection, _ = listener.accept()
+            request, files = receive(connection)
+            number = os.fork()
+            if number == 0:
+                os.setpgid(0, 0)
+                for other in (listener, connection, *programs):
+                    other.close()
+                for _, end in programs.values():
                     os.close(end)
-                    del programs[connection]
-                elif connection in ready:
-                    os.killpg(number, signal.SIGKILL)
-            if listener in ready:
-                connection, _ = listener.accept()
-                request, files = receive(connection)
-                number = os.fork()
-                if number == 0:
-                    os.setpgid(0, 0)
-                    for other in (listener, connection, *programs):
-                        other.close()
-                    for _, end in programs.values():
-                        os.close(end)
-                    arguments, folder, environment = request
-                    become(folder, environment, files)
-                    run_to_the_end(main, arguments)
-                with suppress(OSError):  # where it has done so itself
-                    os.setpgid(number, number)
-                for file in files:
-                    os.close(file)
-                tell(connection, number)
-                programs[connection] = (number, os.pidfd_open(number))
+                arguments, folder, environment = request
+                become(folder, environment, files)
+                run_to_the_end(main, arguments)
+            with suppress(OSError):  # where it has done so itself
+                os.setpgid(number, number)
+            for file in files:
+                os.close(file)
+            tell(connection, number)
+            programs[connection] = (number, os.pidfd_open(number))
 
 
 def receive(connection: socket.socket) -> tuple[tuple, list[int]]:
@@ -185,11 +182,13 @@ def lammps_main(paths: list[str]) -> Main:
 
 
 if __name__ == "__main__":
-    address, kind, *libraries = sys.argv[1:]
+    number, kind, *libraries = sys.argv[1:]
+    listener = socket.socket(fileno=int(number))
     sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
     if kind == "python":
+        select.select([listener], [], [])  # perhaps nobody needs it
         for name in PACKAGES:
             importlib.import_module(name)
-        serve(address, run_python)
+        serve(listener, run_python)
     else:
-        serve(address, lammps_main(libraries))
+        serve(listener, lammps_main(libraries))

@@ -2,7 +2,8 @@
 
 Starting Python takes seconds where it imports PyTorch, starting LAMMPS half a second where it loads
 the plugin: longer than most of what tests let them do. `fork_server` loads the libraries once and
-forks. That programs start by themselves is for other tests to see.
+forks. That programs start by themselves is for other tests to see. All processes of pytest-xdist
+share a server of Python, which takes longest to start.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tdn.system.programs import end_with_parent
 
 PYTHON = os.path.join(sys.prefix, "bin", "python")  # tests put others in its place
 SERVER = Path(__file__).with_name("fork_server.py")
+SHARED = "TDN_TESTS_PYTHON_SERVER"  # variable with the address of a server of another process
 # A program that lets a server fork what it stands for, and ends as that does. Without the packages
 # of the environment (-S), since it starts often.
 CLIENT = """\
@@ -62,25 +64,27 @@ def folder() -> Path:
 
 
 def serve(kind: str, *libraries: Path, **environment: str) -> str:
-    """Start a server, wait until it has loaded its libraries, and give its address."""
+    """Start a server and give its address; requests wait until it has loaded its libraries."""
     address = str(folder() / f"{kind}-{len(os.listdir(folder()))}")
-    process = subprocess.Popen(
-        [PYTHON, str(SERVER), address, kind, *map(str, libraries)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        preexec_fn=end_with_parent,
-    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        process = subprocess.Popen(
+            [PYTHON, str(SERVER), str(listener.fileno()), kind, *map(str, libraries)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            preexec_fn=end_with_parent,
+        )
     atexit.register(process.wait)
     atexit.register(process.kill)  # is called first
-    with process.stdout as output:
-        assert output.readline() == b"ready\n", "the server of tests/fork_server.py did not start"
     return address
 
 
 def write_client(name: str, address: str) -> str:
-    """A program of this name; those of a server lie in one folder."""
-    path = Path(f"{address}-programs", name)
+    """A program of this name; those of a server lie in one folder, of this process alone."""
+    path = folder() / f"{Path(address).name}-programs" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(CLIENT.format(python=PYTHON, address=address))
     path.chmod(0o755)
@@ -90,7 +94,12 @@ def write_client(name: str, address: str) -> str:
 @functools.cache
 def python_server() -> str:
     """Address of a server of Python with the packages that TDN needs."""
-    return serve("python")
+    return os.environ.get(SHARED) or serve("python")
+
+
+def share_python_server() -> None:
+    """Let processes that this one starts use its server, which loads nothing until one does."""
+    os.environ[SHARED] = python_server()
 
 
 @functools.cache
