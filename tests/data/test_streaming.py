@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import ase
 import ase.io
+import forks
 import lmdb
 import numpy as np
 import pytest
@@ -383,7 +383,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
                 writer.add(
                     Frame(atoms=atoms, number=i, source="x", energy=0.0, forces=np.zeros((3, 3)))
                 )
-        command = [sys.executable, "-c", MEASURE, str(path), "1"]
+        command = [forks.python(), "-c", MEASURE, str(path), "1"]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         used.append(float(result.stdout))
     assert abs(used[1] - used[0]) < 10, used

@@ -6,9 +6,9 @@ import os
 import pickle
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -296,7 +296,7 @@ def peak_growth(pickles: list[bytes], folder: Path, bound: str = "bounded") -> l
     folder.mkdir()
     for number, data in enumerate(pickles):
         (folder / str(number)).write_bytes(data)
-    command = [sys.executable, "-c", MEASURE, str(folder), bound]
+    command = [forks.python(), "-c", MEASURE, str(folder), bound]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.count("\n") == len(pickles)
     rows = [line.partition(" ") for line in output.splitlines()]
