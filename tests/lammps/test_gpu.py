@@ -79,11 +79,15 @@ run 60
 """
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("dtype", BOUND)
 def test_graphs_change_no_bit(
-    lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path, dtype: str
+    lmp: LammpsRunner, shared_files: SharedFiles, tmp_path: Path, dtype: str, ranks: int
 ) -> None:
-    """Steps with and without per-atom virials, through several builds of the list."""
+    """Steps with and without per-atom virials, through several builds of the list.
+
+    On two ranks nothing is recorded, and lists keep their places all the same.
+    """
     path = shared_files.get(f"gpu_{dtype}.tdn.pth", partial(write_network, dtype=dtype))
     structure = random_structure(3, 60, np.diag([12.0, 9.5, 10.0]), distance=1.6)
     structure.write(tmp_path / "data")
@@ -91,7 +95,7 @@ def test_graphs_change_no_bit(
     for graphs in ("no", "yes"):
         script = setup(structure, "data", f"tdn device cuda graphs {graphs}")
         script += f"pair_coeff * * {path.name} H O\n" + GRAPHS.format(dump=f"{graphs}.dump")
-        output = lmp(script)
+        output = lmp(script, ranks=ranks)
         assert "cannot be recorded" not in output
         rows.append(thermo_rows(output))
         dumps.append((tmp_path / f"{graphs}.dump").read_text())
