@@ -27,8 +27,8 @@ def run_main(func: Callable[[], int | None], prog: str) -> int:
     """Run a command; return its exit code.
 
     0 for success, 1 for a `TDNError`, 2 for a `UsageError` (argparse uses 2 by itself), 130 after
-    Ctrl-C. Any other exception is a defect of the program and keeps its traceback, unless it says
-    that a reader closed the pipe.
+    Ctrl-C (a `KeyboardInterrupt` with words is told in these). Any other exception is a defect of
+    the program and keeps its traceback, unless it says that a reader closed the pipe.
     """
     warnings.showwarning = _one_line_warning
     # third-party deprecations are the developers' business, not the user's
@@ -39,8 +39,8 @@ def run_main(func: Callable[[], int | None], prog: str) -> int:
     except TDNError as error:
         print(f"{prog}: error: {printable_lines(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{prog}: {error if error.args else 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -140,6 +140,23 @@ def test_a_primitive_cell_has_the_constants_of_its_cube(turn):
     assert np.allclose(one, other, atol=0.1)
 
 
+def test_a_tetragonal_crystal_in_a_cube_has_its_own_constants():
+    """CuAu as it is often drawn: relaxed, it is shorter along the axis across its layers."""
+    atoms = bulk("Cu", "fcc", a=3.8, cubic=True)
+    atoms.numbers[:2] = 79
+    pair = Pair(EMT(), EMT(), ("one", "other"))
+    crystal = relaxed_by_both(pair, atoms)
+    across = int(crystal["one"].cell.lengths().argmin())
+    assert crystal["one"].cell.lengths()[across] < 3.6 < 3.9 < crystal["one"].cell.lengths().max()
+    values = elastic_constants(pair, atoms, crystal).values
+    assert {"C11", "C22", "C33", "C12", "C13", "C23", "C44", "C55", "C66"} <= set(values)
+    diagonal = [values[f"C{i}{i}"]["reference"] for i in (1, 2, 3)]
+    one, other = (diagonal[i] for i in range(3) if i != across)
+    # equal by symmetry, the third is not
+    assert one == pytest.approx(other, rel=1e-2)
+    assert abs(diagonal[across] / one - 1) > 0.05
+
+
 def test_cells_that_are_no_cubes_stay():
     hexagonal = bulk("Zn", "hcp", a=2.66, c=4.95)
     ((name, atoms),) = crystals_among([hexagonal]).items()

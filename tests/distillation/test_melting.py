@@ -106,6 +106,6 @@ def test_only_whole_runs_that_should_melt_are_judged():
     assert set(found) == {"s0_melt"}
     words = words_of_solids(found, RoundsConfig(melt=2000.0, md_steps=3000))
     assert words.startswith(
-        "stayed solid instead of melting: atoms of s0_melt by 0.12 of their spacing"
+        "stayed solid instead of melting: atoms of s0_melt moved by 0.12 of their spacing"
     )
     assert "higher rounds.melt (now 2000 K)" in words and "rounds.md_steps (now 3000)" in words

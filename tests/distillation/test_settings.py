@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 import yaml
 
@@ -12,6 +16,7 @@ from tdn.config.distillation import (
 )
 from tdn.system.errors import UsageError
 from tdn.training.distillation.cli import main
+from tdn.training.distillation.loop import Distillation
 
 GOOD = {"teacher": {"calculator": "a:B"}, "seeds": {"structures": ["x.cif"]}}
 
@@ -105,6 +110,26 @@ def test_a_folder_with_other_files_is_left_alone(workplace, capsys, dry):
     error = capsys.readouterr().err
     assert "run.folder mine holds other files (report.html)" in error and error.count("\n") == 1
     assert [path.name for path in (workplace / "mine").iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(workplace, capsys, monkeypatch, number):
+    def interrupted(self):
+        os.kill(os.getpid(), number)
+        time.sleep(10.0)
+
+    monkeypatch.setattr(Distillation, "run", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    # where tests run in the background, Ctrl-C is ignored from the start
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = ["cu.cif", "--teacher", "ase.calculators.emt:EMT", "rounds.engine=ase"]
+    try:
+        assert main([*command, "-o", "run"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    error = capsys.readouterr().err
+    assert error == "tdn-distill: interrupted; the same command goes on from here\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_structure_without_cell_has_no_pressure(workplace, capsys):

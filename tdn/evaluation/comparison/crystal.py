@@ -27,6 +27,8 @@ RELAXED, MOST_STEPS = 1e-3, 300
 AT_REST = 1e-4
 # angstrom, within which positions are the same by symmetry
 SAME = 1e-3
+# share of the largest constant, within which constants are those of a cubic crystal
+NEARLY = 0.05
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 
@@ -175,14 +177,29 @@ def cube_of(atoms: ase.Atoms) -> ase.Atoms:
     return cube if is_cubic(cube) else atoms
 
 
+def _of_a_cube(matrix: np.ndarray) -> tuple[float, float, float]:
+    """C11, C12 and C44 as means of what symmetry makes equal in a cube."""
+    m = matrix
+    return m[:3, :3].trace() / 3, (m[0, 1] + m[0, 2] + m[1, 2]) / 3, m[3:, 3:].trace() / 3
+
+
+def _cubic_matrix(c11: float, c12: float, c44: float) -> np.ndarray:
+    """The elastic constants of a cube in its axes, [6, 6]."""
+    matrix = np.diag([c11 - c12] * 3 + [c44] * 3)
+    matrix[:3, :3] += c12
+    return matrix
+
+
 def _independent(atoms: ase.Atoms, matrices: list[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Constants by name for both; three for cubes, else all that are not about zero."""
-    if is_cubic(atoms):
-        rows = [
-            (m[:3, :3].trace() / 3, (m[0, 1] + m[0, 2] + m[1, 2]) / 3, m[3:, 3:].trace() / 3)
-            for m in matrices
-        ]
-        return dict(zip(("C11", "C12", "C44"), zip(*rows, strict=True), strict=True))
+    """Constants by name for both; three for cubic crystals, else all that are not about zero.
+
+    A cell that is a cube does not make its crystal cubic, as in CuAu: the reference's constants
+    must be those of a cube as well.
+    """
+    cubic = [_of_a_cube(m) for m in matrices]
+    rest = matrices[0] - _cubic_matrix(*cubic[0])
+    if is_cubic(atoms) and np.abs(rest).max() < NEARLY * np.abs(matrices[0]).max():
+        return dict(zip(("C11", "C12", "C44"), zip(*cubic, strict=True), strict=True))
     largest = max(np.abs(m).max() for m in matrices)
     return {
         f"C{i + 1}{j + 1}": (matrices[0][i, j], matrices[1][i, j])

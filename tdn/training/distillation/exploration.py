@@ -144,10 +144,10 @@ def still_solid(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 def words_of_solids(solid: dict[str, float], rounds: RoundsConfig) -> str:
     """What a user should know about runs that did not melt, and what to set."""
-    runs = ", ".join(f"of {name} by {moved:.2f}" for name, moved in solid.items())
+    runs = ", ".join(f"atoms of {name} moved by {moved:.2f}" for name, moved in solid.items())
     return (
-        f"stayed solid instead of melting: atoms {runs} of their spacing from their places (in a "
-        f"melt more than {SOLID:g}); for a melt start another run with a higher rounds.melt (now "
+        f"stayed solid instead of melting: {runs} of their spacing (in a melt more than "
+        f"{SOLID:g}); for a melt start another run with a higher rounds.melt (now "
         f"{rounds.melt:g} K) or more rounds.md_steps (now {rounds.md_steps})"
     )
 

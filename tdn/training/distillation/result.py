@@ -139,9 +139,9 @@ def _write_report(whole: Distillation, committee: Committee, found: HeldOut) -> 
         + f"), {whole.budget.used / 60:.0f} minutes."
     )
     if found.solid:
-        words = f"held-out runs {words_of_solids(found.solid, config.rounds)}"
-        warn(words)
-        summary += f" {words.capitalize()}."
+        words = words_of_solids(found.solid, config.rounds)
+        warn(f"held-out runs {words}")
+        summary += f" Held-out runs {words}."
     write_report(top, f"Distilled: {top.absolute().name}", summary, sections)
     whole.budget.write()
     print(as_text(sections))

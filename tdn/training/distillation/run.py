@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +66,14 @@ def run(config: DistillConfig) -> None:
     ------
     TDNError
         If something stops it; the same call goes on later.
+    KeyboardInterrupt
+        After Ctrl-C, and after SIGTERM: batch systems send it when the time is over, and programs
+        in the background ignore Ctrl-C.
     """
     whole = Distillation(config)
     _check_lammps(config)
     try:
-        with whole.folder.locked():
+        with _ends_in_order(), whole.folder.locked():
             whole.folder.keep_config(config)
             committee, labels = whole.run()
             with labels:
@@ -75,6 +81,22 @@ def run(config: DistillConfig) -> None:
     except OSError as error:  # a full disk, a folder that is gone
         where = error.filename or config.run.folder
         raise TDNError(f"cannot write {where}: {error.strerror}; then run it again") from error
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Let SIGTERM end what is running as Ctrl-C does, and say how to go on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_lammps(config: DistillConfig) -> None:
