@@ -114,6 +114,11 @@ def test_everything_is_there(finished):
     assert {"300 K", "900 K", "melt 900 K", "all"} <= kinds
     assert any(kind.startswith("reference's dynamics") for kind in kinds)
     assert values["Speed"]["lammps_us_per_atom"] > 0
+    # 20 steps at 2000 K melt nothing, and it is said
+    said = "stayed solid instead of melting: atoms of s0_melt"
+    assert said in output
+    assert values["What the student has seen"]["stayed_solid"] == ["s0_melt_900_K"]
+    assert f"Held-out runs {said}_900_K moved by" in (run / "report.html").read_text()
 
 
 def test_nothing_was_labeled_twice(finished):
