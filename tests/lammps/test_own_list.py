@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from shared_files import SharedFiles
@@ -23,6 +23,7 @@ FOUND = "TDN neighbor list: found by the model on cpu"
 
 # compares with the list of LAMMPS, for the positions of atoms and images that this has
 COMPARE = """
+import ctypes
 import os
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ for name in NAMES:
         file.write(str(len(found)))
 lmp.close()
 lmp.finalize()
+ctypes.CDLL(None).exit(0)  # MPI ends in what is to run at the end, which `forks` leaves out
 """
 
 
@@ -67,7 +69,7 @@ def test_same_pairs(plugin: Path, models: Path, tmp_path: Path, ranks: int) -> N
         (tmp_path / f"in.{name}").write_text(script + f"neighbor {skin} bin\n")
     code = COMPARE.replace("NAMES", repr(list(CELLS))).replace("SKIN", repr(skin))
     (tmp_path / "compare.py").write_text(code)
-    command = [find_program("mpiexec"), "-n", str(ranks), sys.executable, "compare.py"]
+    command = [find_program("mpiexec"), "-n", str(ranks), forks.python(), "compare.py"]
     run_command(command, tmp_path, LAMMPS_POTENTIALS=str(models))
     for name in CELLS:
         counts = [int((tmp_path / f"{name}.{rank}").read_text()) for rank in range(ranks)]
