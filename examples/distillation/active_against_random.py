@@ -1,6 +1,6 @@
 """Do frames that a committee disagrees on teach more than frames of the teacher's own dynamics?
 
-Copper with effective medium theory (ASE), which costs next to nothing. For each seed `tdn-distill`
+Cu3Au with effective medium theory (ASE), which costs next to nothing. For each seed `tdn-distill`
 chooses its labels. A committee of the same form is then trained for as long on as many labels,
 drawn at random from the teacher's own dynamics at the same temperatures, melt included, beside the
 same first structures. Both are judged by frames of other dynamics of the teacher.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
@@ -31,12 +32,13 @@ from tdn.inference.calculator import TDNCalculator
 from tdn.training.distillation.committee import Committee, train_committee, write_frames
 from tdn.training.distillation.label_store import LabelStore
 
+ELEMENTS, FILE = ["Cu", "Au"], "cuau.cif"
 TEMPERATURES, MELT = (300.0, 900.0, 1500.0), 3000.0
 STEPS, TIMESTEP, EVERY = 1500, 2.0, 10
 SETTINGS = {
     "teacher": {"calculator": "ase.calculators.emt:EMT"},
     "seeds": {
-        "structures": ["cu.cif"],
+        "structures": [FILE],
         "atoms": 32,
         "rattles": 4,
         "strains": 4,
@@ -58,6 +60,8 @@ SETTINGS = {
         "final_steps": 1500,
         "frames": 8,
         "md_steps": STEPS,
+        # so small that every round labels frames
+        "lower": 0.05,
         "stop_share": 0.0,
     },
     "student": {
@@ -69,9 +73,16 @@ SETTINGS = {
 }
 
 
+def crystal() -> Atoms:
+    """Cu3Au in a cube."""
+    atoms = bulk("Cu", "fcc", a=3.75, cubic=True)
+    atoms.symbols[0] = "Au"
+    return atoms
+
+
 def dynamics_of_teacher(seed: int) -> list[Frame]:
     """Frames at every temperature and of the melt, with labels, after a time to settle."""
-    atoms = bulk("Cu", "fcc", a=3.6, cubic=True) * 2
+    atoms = crystal() * 2
     cases = [(f"{t:g} K", t, t) for t in TEMPERATURES]
     cases.append((f"melt {TEMPERATURES[-1]:g} K", MELT, TEMPERATURES[-1]))
     frames = []
@@ -101,7 +112,7 @@ def dynamics_of_teacher(seed: int) -> list[Frame]:
 def run_active(folder: Path, seed: int) -> tuple[Committee, list[Frame], list[Frame]]:
     """`tdn-distill`: its last committee, all its labels and those of its seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    bulk("Cu", "fcc", a=3.6, cubic=True).write(folder / "cu.cif")
+    crystal().write(folder / FILE)
     values = json.loads(json.dumps(SETTINGS))
     values["seeds"]["seed"] = seed
     values["run"]["folder"] = "active"
@@ -131,7 +142,7 @@ def run_random(
     training = sum(f.split != "valid" and len(f.atoms) > 1 for f in [*seeds, *drawn])
     steps = config.rounds.final_steps + rounds * config.rounds.steps
     frames = committee.folder / "frames.lmdb"
-    train_committee(committee, frames, training, ["Cu"], config.student, steps, 1, None, seed)
+    train_committee(committee, frames, training, ELEMENTS, config.student, steps, 1, None, seed)
     return committee
 
 

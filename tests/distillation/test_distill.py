@@ -43,6 +43,7 @@ SETTINGS = {
         "rattles": 4,
         "strains": 3,
         "shears": 2,
+        "elastic": 0,
         "vacancies": 1,
         "surfaces": 1,
     },
