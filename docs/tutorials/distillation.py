@@ -46,8 +46,8 @@ run("tdn-distill distill.yaml --dry-run")
 
 # %%
 smaller = (
-    "seeds.atoms=32 seeds.rattles=6 seeds.strains=4 seeds.shears=4 seeds.vacancies=1 "
-    "seeds.surfaces=1 rounds.max_rounds=2 rounds.committee=2 rounds.steps=150 "
+    "seeds.atoms=32 seeds.rattles=6 seeds.strains=4 seeds.shears=4 seeds.elastic=4 "
+    "seeds.vacancies=1 seeds.surfaces=1 rounds.max_rounds=2 rounds.committee=2 rounds.steps=150 "
     "rounds.final_steps=400 rounds.frames=12 rounds.md_steps=400 "
     "student.model='{r_max: 4.5, l_max: 1, num_channels: 8}' "
     "report.heldout=3 report.teacher_steps=0"
