@@ -152,11 +152,11 @@ def test_held_out_frames_are_in_no_training(finished):
 
 
 def test_no_frame_is_validated_with_that_dynamics_do_not_visit():
-    kinds = ["melt", "disorder", "contact"]
+    kinds = ["melt", "disorder", "contact", "elastic"]
     parts = {kind: [part_of(kind, 0, index) for index in range(20)] for kind in kinds}
     assert parts["melt"].count("valid") == 2 and parts["melt"].count("train") == 18
-    assert parts["disorder"] == parts["contact"] == ["train"] * 20
-    assert [part_of(kind, HELD_OUT, 0) for kind in kinds] == ["test"] * 3
+    assert parts["disorder"] == parts["contact"] == parts["elastic"] == ["train"] * 20
+    assert [part_of(kind, HELD_OUT, 0) for kind in kinds] == ["test"] * 4
 
 
 def test_the_example_runs_in_lammps(finished):
