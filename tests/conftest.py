@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else processes of its own
     # else it compiles for each instruction set of the processor to see whether the compiler can
     os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+    # nobody waits for what the code around compiled kernels takes
+    os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
     torch.set_num_threads(1)  # it has read the variable already
     if config.getoption("numprocesses", None):  # which is not set in the processes themselves
         forks.share_python_server()
