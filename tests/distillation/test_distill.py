@@ -28,10 +28,10 @@ from tdn.evaluation.teachers.source import CalculatorSource
 from tdn.network.checkpoint import load_model
 from tdn.training.distillation import loop
 from tdn.training.distillation.budget import Budget
-from tdn.training.distillation.candidates import Candidate, read_candidates
+from tdn.training.distillation.candidates import HELD_OUT, Candidate, part_of, read_candidates
 from tdn.training.distillation.cli import main
 from tdn.training.distillation.label_store import LabelStore
-from tdn.training.distillation.loop import HELD_OUT, Distillation, part_of
+from tdn.training.distillation.loop import Distillation
 
 TEACHERS = Path(__file__).with_name("cheap_teachers.py")
 Command = Callable[[list[str]], int]

@@ -26,23 +26,26 @@ from tdn.system.errors import UsageError
 from tdn.system.programs import find_program
 
 from .budget import Budget
-from .candidates import Candidate, read_candidates, write_candidates
+from .candidates import (
+    HELD_OUT,
+    VALID_EVERY,
+    Candidate,
+    part_of,
+    read_candidates,
+    write_candidates,
+)
 from .committee import Committee, train_committee, write_frames
 from .exploration import plan_exploration, run_length, run_plans, still_solid, words_of_solids
 from .folder import RunFolder
 from .label_store import LabelStore, Origin, structure_key
 from .labeling import label_structures
 from .progress import say, stage, warn
-from .seeds import FAR_KINDS, displaced, make_seeds, read_structures
+from .seeds import displaced, make_seeds, read_structures
 from .selection import Selection, error_ratio, find_bounds, select
 from .teacher_check import TeacherReport, check_teacher, isolated_atom
 
-# of every so many candidates one is for validation
-VALID_EVERY = 10
 # of rounds.max_labels, for the seeds at most: what networks visit is worth more than they are
 SEEDS_LABELS = 0.5
-# rounds from this number on are held out: labeled, never trained on
-HELD_OUT = 1000
 # angstrom, of the structures that a teacher is checked with
 CHECK_RATTLE = 0.05
 
@@ -357,21 +360,6 @@ class Distillation:
         committee = Committee(here, rounds.committee)
         self._train(committee, frames, plan["steps"], 7 + number, previous, "last training")
         return committee
-
-
-def part_of(kind: str, number: int, index: int) -> str:
-    """What a label is for: ``train``, ``valid`` or ``test``.
-
-    Parameters
-    ----------
-    kind : of the candidate
-    number : of the round
-    index : among the round's candidates
-    """
-    if number >= HELD_OUT:
-        return "test"
-    turn = index % VALID_EVERY == VALID_EVERY - 1
-    return "valid" if turn and kind not in FAR_KINDS else "train"
 
 
 def describe(report: TeacherReport) -> str:

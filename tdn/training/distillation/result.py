@@ -19,10 +19,11 @@ from tdn.evaluation.teachers.calculator import ExternalCalculator
 from tdn.inference.calculator import TDNCalculator
 from tdn.system.atomic_files import atomic_write
 
+from .candidates import HELD_OUT
 from .committee import Committee, export
 from .exploration import words_of_solids
 from .held_out import HeldOut, visit
-from .loop import HELD_OUT, Distillation
+from .loop import Distillation
 from .matter import is_molecular
 from .progress import say, warn
 

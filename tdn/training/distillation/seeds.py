@@ -23,9 +23,6 @@ SMALL_RATTLE = 0.05
 # largest component of strains about the structure itself: what its elastic constants are made of,
 # which in some crystals change by half within 2 % (another shell of neighbors within the cutoff)
 SMALL_STRAIN = 0.02
-# kinds that no dynamics visit: they teach what must not be, or stresses of crystals at rest, and
-# measure neither errors nor forces
-FAR_KINDS = frozenset({"contact", "disorder", "elastic"})
 
 
 def read_structures(config: SeedsConfig) -> list[ase.Atoms]:

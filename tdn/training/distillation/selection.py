@@ -14,9 +14,8 @@ from tdn.data.frames import Frame
 from tdn.evaluation.comparison.held_out import predict
 from tdn.evaluation.dynamics.plan import Sample, Trajectory
 
-from .candidates import Candidate
+from .candidates import FAR_KINDS, Candidate
 from .features import farthest_points, frame_features
-from .seeds import FAR_KINDS
 
 # of the RMS force of the labels, where the configuration gives no bounds: the expected error from
 # which a frame is labeled, and the deviation beyond which it is no matter
