@@ -181,7 +181,8 @@ class Trainer:
         self.batches = Batches.from_config(self.config.train, self.dataset.train)
         steps = self.batches.steps(self.progress.epoch)
         left = steps[self.progress.batch :]
-        self.loader.plan(chosen for step in left for _, chosen in self._shares(step))
+        shares = (shares_of_levels(step, self.dataset, self.ranks) for step in left)
+        self.loader.plan(chosen for share in shares for _, chosen in share)
         return steps
 
     def _epoch(self, stop: StopRequest) -> bool:
@@ -196,9 +197,6 @@ class Trainer:
             if self.progress.batch < len(steps):  # at its end the epoch is validated first
                 self._save_now_and_then()
         return True
-
-    def _shares(self, batches: list[list[int]]) -> list[tuple[int, list[int]]]:
-        return shares_of_levels(batches, self.dataset, self.ranks)
 
     def _step(self, batches: list[list[int]], steps: int | None = None) -> None:
         """One step of the optimizer; nothing is changed if loss or gradient are not finite.
@@ -220,7 +218,8 @@ class Trainer:
         if self.config.model.attention_dropout > 0:
             # from the step's number, so that a run that goes on draws the same
             torch.manual_seed((settings.seed + 1_000_003 * progress.step + self.ranks.rank) % 2**63)
-        parts = [(level, self.loader.get(chosen)) for level, chosen in self._shares(batches)]
+        shares = shares_of_levels(batches, self.dataset, self.ranks)
+        parts = [(level, self.loader.get(chosen)) for level, chosen in shares]
         counts = sum((self.loss.counts(g) for _, g in parts), torch.zeros(3, dtype=torch.float64))
         counts = self.ranks.sum(counts).clamp(min=1).to(self.device)
         loss = self.loss.at(epoch / settings.max_epochs)

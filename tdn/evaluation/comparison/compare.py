@@ -16,7 +16,7 @@ from .crystal import elastic_constants, equation_of_state, relaxed_by_both
 from .dynamics import Case, compare_dynamics
 from .held_out import calibration_section, error_section, predict
 from .phonons import phonon_frequencies
-from .section import Pair, Section, attempted, guarded
+from .section import Pair, Section, guarded
 from .seen import seen_section
 from .speed import speed_section
 from .vacancy import vacancy_energy
@@ -82,7 +82,7 @@ def compare(
     sections = []
     if frames:
         watch("held-out frames")
-        found = attempted(
+        found = guarded(
             "Held-out frames", lambda: predict(pair.student, frames, subjects.committee)
         )
         if isinstance(found, Section):
@@ -131,7 +131,7 @@ def _crystal(
     """What is known about a crystal at 0 K."""
     watch(f"relaxing {name}")
     # once for all sections: a search that fails may have taken long
-    found = attempted(f"Crystal: {name}", lambda: relaxed_by_both(pair, atoms))
+    found = guarded(f"Crystal: {name}", lambda: relaxed_by_both(pair, atoms))
     if isinstance(found, Section):
         return [found]
     sections = []

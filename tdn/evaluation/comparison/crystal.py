@@ -160,11 +160,11 @@ def cube_of(atoms: ase.Atoms) -> ase.Atoms:
     Databases give primitive cells, in whose axes the three elastic constants of a cubic crystal
     become a dozen. It needs spglib, which comes with phonopy.
     """
+    if is_cubic(atoms):
+        return atoms
     try:
         import spglib
     except ImportError:
-        return atoms
-    if is_cubic(atoms):
         return atoms
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     with warnings.catch_warnings():

@@ -77,7 +77,7 @@ class Section:
         }
 
 
-def attempted(title: str, make: Callable[[], Made]) -> Made | Section:
+def guarded(title: str, make: Callable[[], Made]) -> Made | Section:
     """What ``make`` returns, or a section that says why it is missing.
 
     One failure does not lose a report. What a calculator cannot do, and what a user can mend, is a
@@ -98,11 +98,6 @@ def attempted(title: str, make: Callable[[], Made]) -> Made | Section:
             stacklevel=2,
         )
         return section
-
-
-def guarded(title: str, make: Callable[[], Section]) -> Section:
-    """A section, or one that says why it is missing; see `attempted`."""
-    return attempted(title, make)
 
 
 def _missing(title: str, reason: str) -> Section:

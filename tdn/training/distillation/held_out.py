@@ -73,9 +73,7 @@ def visit(whole: Distillation, committee: Committee) -> HeldOut:
         write_json(solid, still_solid(trajectories))
         write_candidates(lasts, ends)
     temperatures = {plan.segments[-1].kind: plan.segments[-1].start for plan in plans}
-    result = HeldOut(read_candidates(frames))
-    if solid.exists():  # not in folders of earlier releases
-        result.solid = json.loads(solid.read_text())
+    result = HeldOut(read_candidates(frames), solid=json.loads(solid.read_text()))
     for candidate in read_candidates(lasts):
         start = (temperatures[candidate.kind], candidate.atoms)
         result.starts.setdefault(candidate.kind, start)
